@@ -1,0 +1,273 @@
+"""What a run tells: a log of JSON lines to read later, a live line to watch now.
+
+The log is plain functions over a path, since a line is appended a few times a
+minute and the file, not the process, is what survives a kill.
+"""
+
+import contextlib
+import datetime
+import json
+import math
+import operator
+import os
+import pathlib
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Self, TextIO
+
+import jax.numpy as jnp
+import numpy as np
+
+
+def append(path: str | os.PathLike[str], step: int, metrics: Mapping[str, Any]) -> None:
+    """Append one line `{"step": step, ...}` to a metrics log.
+
+    JSON has no word for numbers that are not finite; they are written as the
+    strings `"nan"`, `"inf"` and `"-inf"`.
+
+    Args:
+      path: the log, created if absent.
+      step: number of steps done so far.
+      metrics: named numbers or strings; arrays of shape `[]` count as numbers.
+
+    Raises:
+      ValueError: if a metric is called `step`, or is neither number nor string.
+    """
+    if "step" in metrics:
+        raise ValueError('a metric is called "step", the name of the step itself')
+    entry = {"step": operator.index(step)}
+    entry |= {name: _plain(name, value) for name, value in metrics.items()}
+    with open(path, "a", encoding="utf-8") as file:
+        file.write(json.dumps(entry) + "\n")
+
+
+def read(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """Read a metrics log.
+
+    A last line without its newline, which a killed process may leave behind, is
+    left out if it is not complete. Nothing else is skipped.
+
+    Args:
+      path: the log.
+
+    Returns:
+      One dictionary per line, in order, each with an integer `step`.
+
+    Raises:
+      ValueError: if a line is malformed; the message gives its number.
+      FileNotFoundError: if there is no such file.
+    """
+    *lines, rest = pathlib.Path(path).read_bytes().split(b"\n")
+    entries = [_parse(path, i, line) for i, line in enumerate(lines, start=1)]
+    if rest:
+        with contextlib.suppress(ValueError):
+            entries.append(_parse(path, len(lines) + 1, rest))
+    return entries
+
+
+def truncate(path: str | os.PathLike[str], after_step: int) -> None:
+    """Drop the lines that a resumed run is going to write again.
+
+    Call it before the first `append` of a process, with the step of the checkpoint
+    the run continues from, or with -1 if it starts afresh. It also drops a
+    half-written last line. The file is replaced as a whole or not at all; an absent
+    file stays absent.
+
+    Args:
+      path: the log.
+      after_step: lines with a greater step are dropped.
+
+    Raises:
+      ValueError: if a line is malformed; the file is then left as it is.
+    """
+    path = pathlib.Path(path)
+    if not path.exists():
+        return
+    kept = [entry for entry in read(path) if entry["step"] <= after_step]
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(
+        "".join(json.dumps(entry) + "\n" for entry in kept), encoding="utf-8"
+    )
+    temporary.replace(path)
+
+
+def _plain(name: str, value: Any) -> float | int | str:
+    """Turn a metric into what JSON can hold."""
+    if isinstance(value, str):
+        return value
+    array = np.asarray(value)
+    if array.shape:
+        raise ValueError(
+            f"metric {name!r} has shape {array.shape}; one number was expected"
+        )
+    if array.dtype == np.bool_ or jnp.issubdtype(array.dtype, jnp.integer):
+        return int(array)
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        raise ValueError(
+            f"metric {name!r} is {value!r}; a number or a string was expected"
+        )
+    number = float(array)
+    return number if math.isfinite(number) else str(number)
+
+
+def _parse(path: str | os.PathLike[str], number: int, line: bytes) -> dict[str, Any]:
+    message = (
+        f"{os.fspath(path)}, line {number}: found {line[:60]!r}, expected a JSON "
+        'object with an integer "step"'
+    )
+    try:
+        entry = json.loads(line)
+    except ValueError as error:
+        raise ValueError(message) from error
+    if not isinstance(entry, dict) or not isinstance(entry.get("step"), int):
+        raise ValueError(message)
+    return entry
+
+
+class Progress:
+    """The live line of long work; a context manager.
+
+    On a terminal it is one line that stays in place; elsewhere it is one plain line
+    per epoch, and at most one every 30 seconds within an epoch.
+
+    Speed and time left are measured between this process' first update and the
+    latest one. So neither compilation, which the first update contains, nor the
+    steps an earlier process did before a resumption count.
+
+    Attributes:
+      images_per_second: images per second of wall time; None before the second
+        update.
+      seconds_left: expected seconds until the last step; None before the second
+        update.
+    """
+
+    def __init__(
+        self,
+        total_steps: int,
+        *,
+        unit: str = "images",
+        description: str = "search",
+        stream: TextIO | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        """Prepare the line.
+
+        Args:
+          total_steps: steps of the whole run, those of earlier processes included.
+          unit: what is counted per second.
+          description: first words of the line.
+          stream: where to write; standard output if None.
+          clock: monotonic time in seconds.
+
+        Raises:
+          ValueError: if `total_steps` is not positive.
+        """
+        if total_steps < 1:
+            raise ValueError(f"total_steps is {total_steps}; at least 1 was expected")
+        self.images_per_second: float | None = None
+        self.seconds_left: float | None = None
+        self._total_steps = total_steps
+        self._unit = unit
+        self._description = description
+        self._stream = sys.stdout if stream is None else stream
+        self._clock = clock
+        self._step = 0
+        self._first: tuple[float, int] | None = None  # time and step, first update
+        self._images = 0  # since the first update
+        self._last_line_time = clock()
+        self._live = _live_line(self._stream)
+        if self._live is not None:
+            self._task = self._live.add_task(
+                description, total=total_steps, status="compiling"
+            )
+
+    def __enter__(self) -> Self:
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def update(
+        self,
+        step: int,
+        *,
+        images: int,
+        metrics: Mapping[str, Any],
+        epoch: int,
+        num_epochs: int,
+    ) -> None:
+        """Show how far the work is.
+
+        Args:
+          step: number of steps done so far, those of earlier processes included.
+          images: number of images (or of `unit`) processed since the last update.
+          metrics: named numbers to show, in this order.
+          epoch: the epoch this step belongs to, counted from 1.
+          num_epochs: epochs of the whole run.
+
+        Raises:
+          ValueError: if `step` is less than before or more than `total_steps`.
+        """
+        if not self._step <= step <= self._total_steps:
+            raise ValueError(
+                f"step is {step}; expected {self._step} (the last one shown) to "
+                f"{self._total_steps} (the whole run)"
+            )
+        self._step = step
+        now = self._clock()
+        self._measure(now, images)
+        status = " ".join(
+            [
+                f"epoch {epoch}/{num_epochs}",
+                *(f"{name} {float(value):.3f}" for name, value in metrics.items()),
+                *self._speed(),
+            ]
+        )
+        if self._live is not None:
+            self._live.update(self._task, completed=step, status=status)
+            return
+        epoch_is_over = step * num_epochs >= epoch * self._total_steps
+        if epoch_is_over or now - self._last_line_time >= 30.0:
+            self._last_line_time = now
+            print(f"{self._description} {status}", file=self._stream, flush=True)
+
+    def _measure(self, now: float, images: int) -> None:
+        if self._first is None:
+            self._first = now, self._step
+            return
+        first_time, first_step = self._first
+        self._images += images
+        seconds, steps = now - first_time, self._step - first_step
+        if seconds > 0.0 and steps > 0:
+            self.images_per_second = self._images / seconds
+            self.seconds_left = seconds / steps * (self._total_steps - self._step)
+
+    def _speed(self) -> list[str]:
+        if self.images_per_second is None or self.seconds_left is None:
+            return []
+        left = datetime.timedelta(seconds=round(self.seconds_left))
+        return [f"{self.images_per_second:,.0f} {self._unit}/s", f"{left} left"]
+
+
+def _live_line(stream: TextIO) -> Any:
+    """Return a rich progress display, or None where a line cannot stay in place."""
+    if not stream.isatty():
+        return None
+    from rich import console as rich_console
+    from rich import progress
+
+    console = rich_console.Console(file=stream, highlight=False)
+    if console.is_dumb_terminal:
+        return None
+    return progress.Progress(
+        progress.SpinnerColumn(),
+        progress.TextColumn("{task.description}", markup=False),
+        progress.BarColumn(bar_width=20),
+        progress.TextColumn("{task.fields[status]}", markup=False),
+        console=console,
+        refresh_per_second=4,  # the work needs the processor more than the line does
+    )

@@ -1,0 +1,247 @@
+"""Curves and strips of dots, drawn to stand inside a page in light or dark.
+
+Every function makes a matplotlib `Figure` of its own, so nothing depends on the
+state of pyplot or on a display; `svg` turns a figure into markup.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import html
+import io
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Three to one or better against white and against the dark page.
+BLUE, ORANGE, GREEN = "#3b82f6", "#dd6b20", "#17a06c"
+
+# Stands for "the colour of the page's text"; no other element has this colour.
+_INK = "#010203"
+
+_STYLE = {
+    "axes.edgecolor": _INK,
+    "axes.facecolor": "none",
+    "axes.grid": True,
+    "axes.labelcolor": _INK,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold",
+    "figure.facecolor": "none",
+    "font.family": "DejaVu Sans",  # comes with matplotlib, so layout is the same
+    "font.size": 9.5,
+    "grid.alpha": 0.15,
+    "grid.color": _INK,
+    "legend.frameon": False,
+    "svg.fonttype": "none",  # text stays text
+    "svg.hashsalt": "jaxnas",  # the same figure gives the same markup
+    "text.color": _INK,
+    "xtick.color": _INK,
+    "ytick.color": _INK,
+}
+
+
+class Series(NamedTuple):
+    """Points of one curve.
+
+    Attributes:
+      label: its name in the legend.
+      color: a matplotlib colour.
+      x: where it was measured.
+      y: what was measured; finite.
+      num_skipped: points left out because they are not finite.
+    """
+
+    label: str
+    color: str
+    x: list[float]
+    y: list[float]
+    num_skipped: int = 0
+
+
+def series(
+    history: Sequence[Mapping[str, float | str]],
+    key: str,
+    *,
+    label: str,
+    color: str,
+    x: str = "epoch",
+) -> Series:
+    """Collect one metric out of the lines of a metrics log.
+
+    Args:
+      history: lines of the log; those without `key` are passed over.
+      key: name of the metric.
+      label: its name in the legend.
+      color: a matplotlib colour.
+      x: name of the metric to draw it over.
+
+    Returns:
+      The finite points; the others (also the strings `"nan"`, `"inf"` and `"-inf"`,
+      which a log holds) are counted only.
+
+    Raises:
+      ValueError: if a line has `key` but not `x`, or a value is not a number.
+    """
+    xs, ys = [], []
+    num_skipped = 0
+    for i, entry in enumerate(history):
+        if key not in entry:
+            continue
+        if x not in entry:
+            raise ValueError(f"entry {i} of the history has {key!r} but no {x!r}")
+        try:
+            point = float(entry[x]), float(entry[key])
+        except ValueError as error:
+            raise ValueError(
+                f"entry {i} of the history has {x!r} {entry[x]!r} and {key!r} "
+                f"{entry[key]!r}; two numbers were expected"
+            ) from error
+        if all(map(math.isfinite, point)):
+            xs.append(point[0])
+            ys.append(point[1])
+        else:
+            num_skipped += 1
+    return Series(label, color, xs, ys, num_skipped)
+
+
+@contextlib.contextmanager
+def style() -> Iterator[None]:
+    """Draw in the style of the reports; afterwards the caller's own is back."""
+    import matplotlib
+
+    with matplotlib.rc_context(_STYLE):
+        yield
+
+
+@style()
+def line_chart(
+    curves: Sequence[Series],
+    *,
+    title: str,
+    x_label: str,
+    y_label: str,
+    levels: Mapping[str, float] | None = None,
+    percent: bool = False,
+) -> Figure:
+    """Draw curves over a common axis.
+
+    Args:
+      curves: what to draw.
+      title: what is shown.
+      x_label: horizontal axis, with its unit.
+      y_label: vertical axis, with its unit.
+      levels: named values to mark with a dashed horizontal line.
+      percent: whether values are fractions to be labelled in percent.
+
+    Returns:
+      The figure, 460 by 270 points.
+    """
+    from matplotlib import ticker
+
+    figure, axes = _axes(width=460, height=270)
+    for curve in curves:
+        marker = "o" if len(curve.x) < 30 else ""  # a single point has no line
+        axes.plot(
+            curve.x,
+            curve.y,
+            color=curve.color,
+            label=curve.label,
+            linewidth=1.8,
+            marker=marker,
+            markersize=3.5,
+        )
+    for label, level in (levels or {}).items():
+        axes.axhline(level, color=_INK, alpha=0.6, linestyle="--", label=label)
+    axes.set(title=title, xlabel=x_label, ylabel=y_label)
+    axes.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
+    if percent:
+        axes.yaxis.set_major_formatter(ticker.PercentFormatter(xmax=1.0))
+    axes.legend()
+    return figure
+
+
+@style()
+def strip_chart(
+    values: Sequence[float],
+    marked: float,
+    *,
+    title: str,
+    x_label: str,
+    label: str,
+    marked_label: str,
+    percent: bool = False,
+) -> Figure:
+    """Draw a distribution as a strip of dots, with one value marked.
+
+    Args:
+      values: the distribution; finite.
+      marked: the value to compare with it.
+      title: what is shown.
+      x_label: the axis, with its unit.
+      label: name of the distribution.
+      marked_label: name of the marked value.
+      percent: whether values are fractions to be labelled in percent.
+
+    Returns:
+      The figure, 460 by 145 points.
+    """
+    from matplotlib import ticker
+
+    figure, axes = _axes(width=460, height=145)
+    # Neighbours in value lie on different heights, so equal values stay apart.
+    heights = [0.25 * (i % 3 - 1) for i in range(len(values))]
+    axes.scatter(
+        sorted(values), heights, s=42, color=BLUE, alpha=0.75, linewidths=0, label=label
+    )
+    if values:
+        mean = sum(values) / len(values)
+        axes.axvline(mean, color=BLUE, linestyle="--", label=f"mean of {label}")
+    axes.scatter(
+        [marked], [0.0], s=90, marker="D", color=ORANGE, zorder=3, label=marked_label
+    )
+    axes.set(title=title, xlabel=x_label, ylim=(-0.6, 0.6), yticks=[])
+    axes.spines["left"].set_visible(False)
+    axes.margins(x=0.08)
+    if percent:
+        axes.xaxis.set_major_formatter(ticker.PercentFormatter(xmax=1.0))
+    figure.legend(loc="outside lower left", ncols=3)
+    return figure
+
+
+@style()
+def svg(figure: Figure, description: str) -> str:
+    """Turn a figure into an `<svg>` element that takes the page's text colour.
+
+    Args:
+      figure: a figure made within `style`, whose default text colour becomes that
+        of the page.
+      description: what it shows, for readers who cannot see it.
+
+    Returns:
+      Markup without identifiers of its parts, so that pages can hold many.
+    """
+    buffer = io.StringIO()
+    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    figure.savefig(buffer, format="svg", metadata=nothing)
+    markup = buffer.getvalue()
+    markup = markup[markup.index("<svg") :].replace(_INK, "currentColor")
+    markup = re.sub(r'<g id="\w+?_\d+"', "<g", markup)
+    label = html.escape(description)
+    return markup.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)
+
+
+def _axes(*, width: float, height: float) -> tuple[Figure, Axes]:
+    """Make a figure with one pair of axes; sizes in points."""
+    from matplotlib import figure as matplotlib_figure
+
+    size = width / 72, height / 72  # matplotlib counts in inches
+    figure = matplotlib_figure.Figure(figsize=size, layout="constrained")
+    return figure, figure.add_subplot()

@@ -1,0 +1,561 @@
+"""Reports as one self-contained HTML file: no scripts, no other files, no network.
+
+A page is put together from small functions that return `Html`. Any other string is
+escaped on its way in.
+"""
+
+import html
+import json
+import math
+import os
+import pathlib
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from jaxnas import genotypes
+from jaxnas.report import curves
+
+History = Sequence[Mapping[str, float | str]]
+"""Lines of a metrics log, one per epoch."""
+
+_SPLITS = {
+    "train": curves.BLUE,
+    "validation": curves.ORANGE,
+    "test": curves.GREEN,
+}
+
+_CSS = """
+:root {
+  color-scheme: light dark;
+  --page: #ffffff; --text: #1f2328; --muted: #59636e; --line: #d8dee4;
+  --shade: #f4f6f8; --accent: #c2410c;
+}
+@media (prefers-color-scheme: dark) {
+  :root {
+    --page: #15181c; --text: #e6e8eb; --muted: #9aa4af; --line: #343a42;
+    --shade: #1e2328; --accent: #fb923c;
+  }
+}
+* { box-sizing: border-box; }
+body {
+  margin: 0 auto; padding: 2.5rem 1.5rem 4rem; max-width: 62rem;
+  background: var(--page); color: var(--text);
+  font: 15px/1.55 system-ui, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif;
+}
+h1 { margin: 0 0 .4rem; font-size: 1.75rem; line-height: 1.25; }
+h2 {
+  margin: 2.6rem 0 .8rem; padding-bottom: .3rem; font-size: 1.2rem;
+  border-bottom: 1px solid var(--line);
+}
+p { max-width: 48rem; margin: .6rem 0; }
+.lead { font-size: 1.08rem; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; margin: .8rem 0; font-size: .93rem; }
+caption { padding: .3rem 0; text-align: left; color: var(--muted); }
+th, td {
+  padding: .38rem .9rem .38rem .6rem; text-align: left; vertical-align: top;
+  border-bottom: 1px solid var(--line);
+}
+thead th { color: var(--muted); font-weight: 600; white-space: nowrap; }
+tbody th { color: var(--muted); font-weight: 500; white-space: nowrap; }
+.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+.marked > td { background: var(--shade); color: var(--accent); font-weight: 600; }
+.pairs td { overflow-wrap: anywhere; }
+code { font: .86em/1.5 ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", monospace; }
+details code {
+  display: block; margin: .4rem 0; padding: .6rem .7rem; border-radius: 5px;
+  background: var(--shade); color: var(--text); font-weight: 400;
+  white-space: pre-wrap; overflow-wrap: anywhere;
+}
+summary { color: var(--muted); font-weight: 400; cursor: pointer; }
+.grid {
+  display: grid; gap: 1.2rem 1.6rem;
+  grid-template-columns: repeat(auto-fit, minmax(min(26rem, 100%), 1fr));
+}
+figure { margin: .4rem 0; min-width: 0; }
+figure svg { display: block; max-width: 100%; height: auto; }
+figcaption { color: var(--muted); font-size: .88rem; }
+.grid svg text { font-family: inherit !important; }
+@media print { body { max-width: none; padding: 0; } figure, tr { break-inside: avoid; } }
+"""
+
+
+class Html(str):
+    """Markup; every other string is text and will be escaped."""
+
+    __slots__ = ()
+
+
+class Candidate(NamedTuple):
+    """An architecture and what is known about it.
+
+    Attributes:
+      name: how the report calls it.
+      genotype: its cells.
+      loss: validation loss; lower is better.
+      accuracy: validation accuracy, a fraction.
+      num_params: number of trainable parameters.
+      flops: floating point operations for one example.
+    """
+
+    name: str
+    genotype: genotypes.Genotype
+    loss: float
+    accuracy: float
+    num_params: int
+    flops: float
+
+
+def escape(value: object) -> Html:
+    """Turn anything but `Html` into escaped text."""
+    return value if isinstance(value, Html) else Html(html.escape(str(value)))
+
+
+def paragraph(text: str, *, css_class: str = "") -> Html:
+    """Return a paragraph, of one of the classes of the style sheet if named."""
+    attribute = f' class="{escape(css_class)}"' if css_class else ""
+    return Html(f"<p{attribute}>{escape(text)}</p>")
+
+
+def code(text: str) -> Html:
+    """Return text as code."""
+    return Html(f"<code>{escape(text)}</code>")
+
+
+def details(summary: str, body: str) -> Html:
+    """Return a body that is unfolded by a click on its summary."""
+    return Html(
+        f"<details><summary>{escape(summary)}</summary>{escape(body)}</details>"
+    )
+
+
+def figure(svg: str, *, caption: str = "") -> Html:
+    """Embed a drawing.
+
+    Args:
+      svg: text with an `<svg>` element, inserted as it is.
+      caption: text below it.
+
+    Returns:
+      A `<figure>`.
+
+    Raises:
+      ValueError: if there is no `<svg>` element.
+    """
+    start = svg.find("<svg")  # an XML declaration may not stand inside HTML
+    if start < 0:
+        raise ValueError(f"drawing is {svg[:60]!r}; an <svg> element was expected")
+    below = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
+    return Html(f"<figure>{svg[start:]}{below}</figure>")
+
+
+def grid(figures: Sequence[str]) -> Html:
+    """Set figures side by side where the page is wide enough."""
+    return Html(f'<div class="grid">{"".join(map(escape, figures))}</div>')
+
+
+def table(
+    columns: Mapping[str, str],
+    rows: Sequence[Sequence[object]],
+    *,
+    caption: str = "",
+    marked_row: int | None = None,
+) -> Html:
+    """Return a table whose numbers are aligned.
+
+    Args:
+      columns: format specification of the numbers of each column, by heading.
+      rows: cells; numbers are formatted, None is shown as a dash, others as text.
+      caption: text above the table.
+      marked_row: index of a row to emphasise.
+
+    Returns:
+      A `<table>` that scrolls by itself where the page is too narrow.
+
+    Raises:
+      ValueError: if a row has not one cell per column.
+    """
+    headings, body = [], []
+    for i, row in enumerate(rows):
+        if len(row) != len(columns):
+            raise ValueError(
+                f"row {i} has {len(row)} cells; {len(columns)} columns were expected"
+            )
+        cells = "".join(map(_cell, row, columns.values()))
+        emphasis = ' class="marked"' if i == marked_row else ""
+        body.append(f"<tr{emphasis}>{cells}</tr>")
+    for heading, spec in columns.items():
+        alignment = ' class="number"' if spec else ""
+        headings.append(f'<th scope="col"{alignment}>{escape(heading)}</th>')
+    above = f"<caption>{escape(caption)}</caption>" if caption else ""
+    return Html(
+        f'<div class="scroll"><table>{above}<thead><tr>{"".join(headings)}</tr>'
+        f"</thead><tbody>{''.join(body)}</tbody></table></div>"
+    )
+
+
+def _cell(value: object, spec: str) -> str:
+    if value is None:
+        value = "–"
+    elif spec and isinstance(value, int | float):
+        value = format(value, spec)
+    alignment = ' class="number"' if spec else ""
+    return f"<td{alignment}>{escape(value)}</td>"
+
+
+def pairs(mapping: Mapping[str, object]) -> Html:
+    """Return a table of names and values; nested mappings get dotted names."""
+    rows = "".join(
+        f'<tr><th scope="row">{escape(name)}</th><td>{escape(value)}</td></tr>'
+        for name, value in _flatten(mapping).items()
+    )
+    return Html(f'<table class="pairs"><tbody>{rows}</tbody></table>')
+
+
+def _flatten(mapping: Mapping[str, object], prefix: str = "") -> dict[str, object]:
+    flat: dict[str, object] = {}
+    for name, value in mapping.items():
+        if isinstance(value, Mapping):
+            flat |= _flatten(value, f"{prefix}{name}.")
+        elif isinstance(value, str):
+            flat[prefix + name] = value
+        else:
+            flat[prefix + name] = json.dumps(value, default=str)
+    return flat
+
+
+def section(title: str, *parts: str) -> Html:
+    """Return a titled part of a page."""
+    body = "\n".join(map(escape, parts))
+    return Html(f"<section>\n<h2>{escape(title)}</h2>\n{body}\n</section>")
+
+
+def page(title: str, *parts: str) -> Html:
+    """Return a whole document.
+
+    Args:
+      title: heading, and name of the browser's tab.
+      *parts: what follows the heading.
+    """
+    body = "\n".join(map(escape, parts))
+    return Html(
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(title)}</title>\n<style>{_CSS}</style>\n</head>\n<body>\n"
+        f"<h1>{escape(title)}</h1>\n{body}\n</body>\n</html>\n"
+    )
+
+
+def write(path: str | os.PathLike[str], document: Html) -> None:
+    """Write a document to a file, as a whole or not at all."""
+    path = pathlib.Path(path)
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(document, encoding="utf-8")
+    temporary.replace(path)
+
+
+def search_report(
+    path: str | os.PathLike[str],
+    *,
+    title: str,
+    summary: Mapping[str, str],
+    config: Mapping[str, object],
+    history: History,
+    drawing: str,
+    found: Candidate,
+    top: Sequence[Candidate],
+    random: Sequence[Candidate],
+    uniform_level: float,
+    loss_unit: str = "nats",
+) -> None:
+    """Write the report of an architecture search.
+
+    The history may hold, for each `epoch`, the `loss` and `accuracy` of `train/`,
+    `validation/` and `test/`, and `theta_max_mean`, the mean over the decisions of
+    the largest probability. What no entry has is left out.
+
+    Args:
+      path: the HTML file.
+      title: heading of the report.
+      summary: the circumstances by name: data set and its source, device, seed,
+        versions, command.
+      config: the resolved configuration; may be nested.
+      history: lines of the metrics log, one per epoch.
+      drawing: the found architecture as an `<svg>` element.
+      found: the architecture the search returns.
+      top: the best architectures, best first.
+      random: random architectures evaluated with the same weights as `found`.
+      uniform_level: `theta_max_mean` of the uniform distribution, a fraction.
+      loss_unit: unit of the losses.
+
+    Raises:
+      ValueError: if the history or the drawing is malformed.
+    """
+    parts = [
+        paragraph(_headline(found, random, loss_unit), css_class="lead"),
+        _summary(summary),
+        section(
+            "Found architecture",
+            figure(drawing),
+            details("As text", code(genotypes.to_darts(found.genotype))),
+        ),
+    ]
+    figures = _learning_curves(history, loss_unit)
+    figures += _curve(
+        [_series(history, "theta_max_mean", "search distribution", curves.BLUE)],
+        title="Convergence of the search distribution",
+        y_label="largest probability, mean over decisions (%)",
+        levels={"uniform distribution": uniform_level},
+        percent=True,
+    )
+    if figures:
+        parts.append(section("Course of the search", grid(figures)))
+    if top:
+        parts.append(section("Best architectures", _ranking(top, loss_unit)))
+    if random:
+        parts.append(_comparison(found, random, loss_unit))
+    parts.append(section("Configuration", pairs(config)))
+    write(path, page(title, *parts))
+
+
+def train_report(
+    path: str | os.PathLike[str],
+    *,
+    title: str,
+    summary: Mapping[str, str],
+    config: Mapping[str, object],
+    history: History,
+    drawing: str,
+    loss_unit: str = "nats",
+) -> None:
+    """Write the report of one architecture trained from scratch.
+
+    The history may hold, for each `epoch`, the `loss` and `accuracy` of `train/`,
+    `validation/` and `test/`, and `learning_rate`. What no entry has is left out.
+
+    Args:
+      path: the HTML file.
+      title: heading of the report.
+      summary: the circumstances by name: data set and its source, device, seed,
+        versions, command.
+      config: the resolved configuration; may be nested.
+      history: lines of the metrics log, one per epoch.
+      drawing: the architecture as an `<svg>` element.
+      loss_unit: unit of the losses.
+
+    Raises:
+      ValueError: if the history or the drawing is malformed.
+    """
+    parts = [_summary(summary)]
+    results = _results(history)
+    if results:
+        columns = {
+            "": "",
+            f"loss ({loss_unit})": ".4f",
+            "accuracy": ".2%",
+            "best accuracy": ".2%",
+            "in epoch": ".0f",
+        }
+        parts.append(
+            section(
+                "Results",
+                table(columns, results),
+                paragraph(
+                    "Loss and accuracy are those of the last epoch. The best epoch "
+                    "of a split is chosen on that same split, so it flatters."
+                ),
+            )
+        )
+    figures = _learning_curves(history, loss_unit)
+    figures += _curve(
+        [_series(history, "learning_rate", "learning rate", curves.BLUE)],
+        title="Learning rate",
+        y_label="learning rate (per step)",
+    )
+    if figures:
+        parts.append(section("Course of the training", grid(figures)))
+    parts.append(section("Architecture", figure(drawing)))
+    parts.append(section("Configuration", pairs(config)))
+    write(path, page(title, *parts))
+
+
+def _summary(summary: Mapping[str, str]) -> Html:
+    return pairs(
+        {
+            name: code(text) if name.lower() == "command" else text
+            for name, text in summary.items()
+        }
+    )
+
+
+def _headline(found: Candidate, random: Sequence[Candidate], loss_unit: str) -> str:
+    text = (
+        f"{found.name}: validation loss {found.loss:.4f} {loss_unit}, accuracy "
+        f"{found.accuracy:.2%}, {found.num_params / 1e6:,.3f} M parameters, "
+        f"{found.flops / 1e6:,.1f} M FLOPs."
+    )
+    if random:
+        text += f" {_rank(found, random)} with the same weights."
+    return text
+
+
+def _rank(found: Candidate, random: Sequence[Candidate]) -> str:
+    losses = [candidate.loss for candidate in random]
+    num_worse = sum(found.loss < loss for loss in losses if math.isfinite(loss))
+    num_finite = sum(map(math.isfinite, losses))
+    text = f"Its loss is better than that of {num_worse} of {num_finite} random"
+    text += " architecture" if num_finite == 1 else " architectures"
+    return text
+
+
+def _series(history: History, key: str, label: str, color: str) -> curves.Series:
+    return curves.series(history, key, label=label, color=color)
+
+
+def _learning_curves(history: History, loss_unit: str) -> list[Html]:
+    """Draw loss and accuracy of every split."""
+
+    def splits(metric: str) -> list[curves.Series]:
+        return [
+            _series(history, f"{split}/{metric}", split, color)
+            for split, color in _SPLITS.items()
+        ]
+
+    return [
+        *_curve(splits("loss"), title="Loss", y_label=f"loss ({loss_unit})"),
+        *_curve(
+            splits("accuracy"), title="Accuracy", y_label="accuracy (%)", percent=True
+        ),
+    ]
+
+
+def _curve(
+    series: Sequence[curves.Series],
+    *,
+    title: str,
+    y_label: str,
+    levels: Mapping[str, float] | None = None,
+    percent: bool = False,
+) -> list[Html]:
+    """Draw what was measured over the epochs: one figure, or none."""
+    measured = [curve for curve in series if curve.y or curve.num_skipped]
+    if not measured:
+        return []
+    chart = curves.line_chart(
+        measured,
+        title=title,
+        x_label="epoch",
+        y_label=y_label,
+        levels=levels,
+        percent=percent,
+    )
+    num_skipped = sum(curve.num_skipped for curve in measured)
+    caption = f"Points left out, not finite: {num_skipped}." if num_skipped else ""
+    names = ", ".join(curve.label for curve in measured)
+    return [figure(curves.svg(chart, f"{title} by epoch: {names}"), caption=caption)]
+
+
+def _candidate_columns(loss_unit: str) -> dict[str, str]:
+    return {
+        "": "",
+        f"loss ({loss_unit})": ".4f",
+        "accuracy": ".2%",
+        "parameters (M)": ",.3f",
+        "FLOPs (M)": ",.1f",
+        "genotype": "",
+    }
+
+
+def _candidate_row(candidate: Candidate) -> tuple[object, ...]:
+    return (
+        candidate.name,
+        candidate.loss,
+        candidate.accuracy,
+        candidate.num_params / 1e6,
+        candidate.flops / 1e6,
+        details("show", code(genotypes.to_darts(candidate.genotype))),
+    )
+
+
+def _ranking(top: Sequence[Candidate], loss_unit: str) -> Html:
+    return table(
+        {"rank": "d"} | _candidate_columns(loss_unit),
+        [(i, *_candidate_row(candidate)) for i, candidate in enumerate(top, start=1)],
+    )
+
+
+def _comparison(found: Candidate, random: Sequence[Candidate], loss_unit: str) -> Html:
+    """Set the found architecture among random ones."""
+    finite = [candidate for candidate in random if math.isfinite(candidate.loss)]
+    text = f"{_rank(found, random)} evaluated with the same weights."
+    if finite:
+        losses = [candidate.loss for candidate in finite]
+        accuracies = [candidate.accuracy for candidate in finite]
+        text += (
+            f" Random: loss {_spread(losses, '.4f')} {loss_unit}, accuracy "
+            f"{_spread(accuracies, '.2%')}. {found.name}: loss {found.loss:.4f} "
+            f"{loss_unit}, accuracy {found.accuracy:.2%}."
+        )
+    if len(finite) < len(random):
+        text += f" Left out, loss not finite: {len(random) - len(finite)}."
+    charts = []
+    if finite and math.isfinite(found.loss):
+        for name, unit, percent in (("loss", loss_unit, False), ("accuracy", "%", True)):
+            values = [getattr(candidate, name) for candidate in finite]
+            chart = curves.strip_chart(
+                values,
+                getattr(found, name),
+                title=f"Validation {name}",
+                x_label=f"{name} ({unit})",
+                label="random",
+                marked_label=found.name,
+                percent=percent,
+            )
+            description = f"{name} of {found.name} among random architectures"
+            charts.append(figure(curves.svg(chart, description)))
+    # A diverged candidate goes last, wherever sorting would leave its NaN.
+    ordered = sorted(
+        (found, *random),
+        key=lambda candidate: (not math.isfinite(candidate.loss), candidate.loss),
+    )
+    return section(
+        "Among random architectures",
+        paragraph(text),
+        grid(charts),
+        table(
+            _candidate_columns(loss_unit),
+            [_candidate_row(candidate) for candidate in ordered],
+            marked_row=ordered.index(found),
+        ),
+    )
+
+
+def _spread(values: Sequence[float], spec: str) -> str:
+    mean = format(statistics.fmean(values), spec)
+    if len(values) < 2:
+        return mean
+    return f"{mean} ± {format(statistics.stdev(values), spec)} (standard deviation)"
+
+
+def _results(history: History) -> list[tuple[object, ...]]:
+    """Return one row per split: last loss and accuracy, best accuracy and epoch."""
+    rows = []
+    for split, color in _SPLITS.items():
+        loss = _series(history, f"{split}/loss", split, color)
+        accuracy = _series(history, f"{split}/accuracy", split, color)
+        if not (loss.y or accuracy.y):
+            continue
+        best, epoch = max(
+            zip(accuracy.y, accuracy.x, strict=True), default=(None, None)
+        )
+        rows.append(
+            (
+                split,
+                loss.y[-1] if loss.y else None,
+                accuracy.y[-1] if accuracy.y else None,
+                best,
+                epoch,
+            )
+        )
+    return rows

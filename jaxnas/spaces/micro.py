@@ -1,0 +1,213 @@
+"""The micro search space of ENAS: two cells, each choosing inputs and operations.
+
+Pham et al. (2018), section 2.4, with the decisions in the order of the official
+code of ASNG-NAS (Akimoto et al. 2019).
+"""
+
+import dataclasses
+import math
+import operator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxnas import genotypes
+from jaxnas.types import Arch, Key
+
+_CELLS = ("normal cell", "reduction cell")
+_CHOICES = ("input_1", "input_2", "op_1", "op_2")
+
+
+@dataclasses.dataclass(frozen=True)
+class MicroSpace:
+    """A normal and a reduction cell of `num_nodes` nodes with two edges each.
+
+    Every node takes four decisions: input_1, input_2, op_1 and op_2. Node n (from
+    0) has n + 2 inputs to choose from: the outputs of the cells k-2 and k-1, then
+    the earlier nodes. A vector lists the nodes of the normal cell, then those of the
+    reduction cell. The output of a cell joins its loose ends.
+
+    Attributes:
+      num_nodes: intermediate nodes of a cell.
+      ops: operations to choose from, names of `genotypes.OPS`; their order gives
+        each its number.
+    """
+
+    num_nodes: int
+    ops: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if not _is_integer(self.num_nodes) or self.num_nodes < 1:
+            raise ValueError(
+                f"num_nodes is {self.num_nodes!r}; expected an integer of at least 1"
+            )
+        if not self.ops or len(set(self.ops)) != len(self.ops):
+            raise ValueError(f"ops is {self.ops!r}; expected distinct operations")
+        for op in self.ops:
+            if op not in genotypes.OPS:
+                raise ValueError(
+                    f"ops holds {op!r}; expected some of {', '.join(genotypes.OPS)}"
+                )
+
+    @property
+    def cardinalities(self) -> tuple[int, ...]:
+        """Number of categories of each decision, `8 * num_nodes` of them."""
+        ops = len(self.ops)
+        cell = [(n + 2, n + 2, ops, ops) for n in range(self.num_nodes)]
+        return tuple(size for node in cell * len(_CELLS) for size in node)
+
+    @property
+    def num_architectures(self) -> int:
+        """Number of distinct vectors, isomorphic architectures counted apart."""
+        return math.prod(self.cardinalities)
+
+    def sample(self, key: Key) -> Arch:
+        """Draw one architecture uniformly; works inside `jax.jit`.
+
+        Args:
+          key: random key, consumed.
+
+        Returns:
+          int32 `[8 * num_nodes]`.
+        """
+        sizes = jnp.asarray(self.cardinalities, jnp.int32)
+        return jax.random.randint(key, sizes.shape, 0, sizes, jnp.int32)
+
+    def check(self, arch: Any) -> np.ndarray:
+        """Check an architecture vector.
+
+        Args:
+          arch: `8 * num_nodes` integers: a list, a NumPy or a JAX array.
+
+        Returns:
+          The same integers, a NumPy int32 array.
+
+        Raises:
+          ValueError: naming the decision that is out of range or no integer.
+        """
+        # As objects, so that a float between integers is not cast unseen.
+        values = np.asarray(arch, dtype=object)
+        cardinalities = self.cardinalities
+        if values.shape != (len(cardinalities),):
+            raise ValueError(
+                f"the architecture has shape {list(values.shape)}; expected "
+                f"{[len(cardinalities)]} for cells of {self.num_nodes} nodes"
+            )
+        for i, (value, size) in enumerate(zip(values, cardinalities, strict=True)):
+            if not _is_integer(value):
+                raise ValueError(f"{self._place(i)}: {value!r} is not an integer")
+            if not 0 <= value < size:
+                raise ValueError(f"{self._place(i)}: {value} is not in 0..{size - 1}")
+        return values.astype(np.int32)
+
+    def decode(self, arch: Any) -> genotypes.Genotype:
+        """Turn an architecture vector into a genotype.
+
+        Args:
+          arch: `8 * num_nodes` integers: a list, a NumPy or a JAX array.
+
+        Returns:
+          The genotype; its concats are the loose ends.
+
+        Raises:
+          ValueError: naming the decision that is out of range or no integer.
+        """
+        cells = self.check(arch).reshape(len(_CELLS), self.num_nodes, 4).tolist()
+        normal, reduce = (
+            tuple(
+                (self.ops[op], source)
+                for input_1, input_2, op_1, op_2 in cell
+                for op, source in ((op_1, input_1), (op_2, input_2))
+            )
+            for cell in cells
+        )
+        return genotypes.Genotype(
+            normal=normal,
+            normal_concat=genotypes.loose_ends(normal),
+            reduce=reduce,
+            reduce_concat=genotypes.loose_ends(reduce),
+        )
+
+    def encode(self, genotype: genotypes.Genotype) -> Arch:
+        """Turn a genotype of this space into its architecture vector.
+
+        Args:
+          genotype: cells of `num_nodes` nodes over `ops`, whose concats are the
+            loose ends in ascending order.
+
+        Returns:
+          int32 `[8 * num_nodes]`, which `decode` turns back into the genotype.
+
+        Raises:
+          ValueError: if the genotype is not in the space, naming the place.
+        """
+        normal, normal_concat, reduce, reduce_concat = genotypes.check(genotype)
+        cells = ((normal, normal_concat), (reduce, reduce_concat))
+        arch: list[int] = []
+        for place, (pairs, concat) in zip(_CELLS, cells, strict=True):
+            arch += self._encode_cell(pairs, concat, place)
+        return jnp.asarray(arch, jnp.int32)
+
+    def _encode_cell(
+        self, pairs: tuple[genotypes.Edge, ...], concat: tuple[int, ...], place: str
+    ) -> list[int]:
+        if len(pairs) != 2 * self.num_nodes:
+            raise ValueError(
+                f"{place}: found {len(pairs) // 2} nodes; expected {self.num_nodes}"
+            )
+        for i, (op, _) in enumerate(pairs):
+            if op not in self.ops:
+                raise ValueError(
+                    f"{place}, {genotypes.edge_name(i)}: {op} is not in the space; "
+                    f"expected one of {', '.join(self.ops)}"
+                )
+        if concat != genotypes.loose_ends(pairs):
+            raise ValueError(
+                f"{place}, concat: found {list(concat)}; expected the loose ends "
+                f"{list(genotypes.loose_ends(pairs))}"
+            )
+        arch: list[int] = []
+        for first, second in zip(pairs[::2], pairs[1::2], strict=True):
+            (op_1, input_1), (op_2, input_2) = first, second
+            arch += [input_1, input_2, self.ops.index(op_1), self.ops.index(op_2)]
+        return arch
+
+    def _place(self, decision: int) -> str:
+        cell, rest = divmod(decision, 4 * self.num_nodes)
+        node, choice = divmod(rest, 4)
+        return f"decision {decision} ({_CELLS[cell]}, node {node}, {_CHOICES[choice]})"
+
+
+def _is_integer(value: Any) -> bool:
+    try:
+        operator.index(value)
+    except TypeError:
+        return False
+    return not isinstance(value, bool)
+
+
+def enas_micro(num_nodes: int = 5) -> MicroSpace:
+    """Make the micro search space of ENAS.
+
+    With five nodes it has 40 decisions, whose cardinalities add up to 180.
+
+    Args:
+      num_nodes: intermediate nodes of a cell.
+
+    Returns:
+      The space over identity, average and maximum pooling 3x3 and separable
+      convolutions 3x3 and 5x5, numbered in this order as in ASNG-NAS.
+
+    Raises:
+      ValueError: if `num_nodes` is less than 1.
+    """
+    ops = (
+        "skip_connect",
+        "avg_pool_3x3",
+        "max_pool_3x3",
+        "sep_conv_3x3",
+        "sep_conv_5x5",
+    )
+    return MicroSpace(num_nodes, ops)

@@ -1,0 +1,134 @@
+"""The one primitive under every supernet: evaluate a traced list of edges.
+
+A cell, a macro network, a block of a hypernetwork and a recurrent cell are the same
+thing: states in a buffer of fixed size, and edges that each read one state, apply one
+operation with one row of weights, and add the result to another state. Which state,
+which operation and which row are data, so that one compiled program serves every
+architecture.
+
+Derivatives are written by hand. Differentiating the loop would keep a copy of the
+whole buffer for each edge; walking the edges backwards and recomputing each operation
+needs the final buffer only.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxnas.types import Weights
+
+EdgeOp = Callable[[jax.Array, Weights], jax.Array]
+
+
+class Edges(NamedTuple):
+    """A list of edges, int32 `[max_edges]` each, of which the first `count` exist.
+
+    Attributes:
+      source: index of the state an edge reads.
+      target: index of the state it adds to.
+      op: index of its operation.
+      row: index of its row of weights.
+      count: int32 scalar.
+    """
+
+    source: jax.Array
+    target: jax.Array
+    op: jax.Array
+    row: jax.Array
+    count: jax.Array
+
+
+def _read(buffer: jax.Array, index: jax.Array) -> jax.Array:
+    return lax.dynamic_index_in_dim(buffer, index, 0, keepdims=False)
+
+
+def _add(buffer: jax.Array, index: jax.Array, value: jax.Array) -> jax.Array:
+    # A read and an in-place write: a scatter costs far more on CPU.
+    return lax.dynamic_update_index_in_dim(
+        buffer, _read(buffer, index) + value, index, 0
+    )
+
+
+def _rows(weights: Weights, index: jax.Array) -> Weights:
+    return jax.tree.map(lambda leaf: _read(leaf, index), weights)
+
+
+def evaluate(
+    ops: Sequence[EdgeOp],
+    states: jax.Array,
+    weights: Weights,
+    edges: Edges,
+    sources: jax.Array | None = None,
+) -> jax.Array:
+    """Run all edges in order: `states[target] += ops[op](states[source], weights[row])`.
+
+    Args:
+      ops: the operations, `(x, weights of one row) -> y`. An operation ignores the
+        leaves that are not its own.
+      states: `[num_states, ...]`; the initial values, zeros for a state that only
+        edges write. A state must be complete before an edge reads it.
+      weights: pytree of arrays with a leading axis over rows.
+      edges: which edges exist. Indices must be in range: they are not checked, since
+        they are traced.
+      sources: where edges read from, `[num_sources, ...]`, if not from `states`;
+        its elements may have another shape (edges of stride 2).
+
+    Returns:
+      The final states, of the shape of `states`.
+    """
+
+    def run(states, sources, weights, edges):
+        def add_edge(e, states):
+            x = _read(states if sources is None else sources, edges.source[e])
+            y = lax.switch(edges.op[e], ops, x, _rows(weights, edges.row[e]))
+            return _add(states, edges.target[e], y)
+
+        return lax.fori_loop(0, edges.count, add_edge, states)
+
+    def forward(states, sources, weights, edges):
+        final = run(states, sources, weights, edges)
+        inputs = final if sources is None else sources
+        return final, (inputs, weights, edges)
+
+    def backward(residuals, gradient):
+        inputs, weights, edges = residuals
+        pullbacks = [
+            lambda x, row, g, op=op: jax.vjp(op, x, row)[1](g)  # recomputes op
+            for op in ops
+        ]
+
+        def subtract_edge(i, carry):
+            states_gradient, sources_gradient, weights_gradient = carry
+            e = edges.count - 1 - i
+            source, row = edges.source[e], edges.row[e]
+            x_gradient, row_gradient = lax.switch(
+                edges.op[e],
+                pullbacks,
+                _read(inputs, source),
+                _rows(weights, row),
+                _read(states_gradient, edges.target[e]),
+            )
+            if sources is None:
+                states_gradient = _add(states_gradient, source, x_gradient)
+            else:
+                sources_gradient = _add(sources_gradient, source, x_gradient)
+            weights_gradient = jax.tree.map(
+                lambda total, g: _add(total, row, g), weights_gradient, row_gradient
+            )
+            return states_gradient, sources_gradient, weights_gradient
+
+        zeros = jax.tree.map(jnp.zeros_like, weights)
+        sources_gradient = None if sources is None else jnp.zeros_like(sources)
+        return (
+            *lax.fori_loop(
+                0, edges.count, subtract_edge, (gradient, sources_gradient, zeros)
+            ),
+            None,
+        )
+
+    evaluate_edges = jax.custom_vjp(run)
+    evaluate_edges.defvjp(forward, backward)
+    return evaluate_edges(states, sources, weights, edges)

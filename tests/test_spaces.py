@@ -1,0 +1,162 @@
+"""Search spaces: sizes, uniform draws, and the way to a genotype and back."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxnas import genotypes, spaces
+
+# Separable convolutions only; every node reads the two nodes before it.
+CHAIN = [1, 0, 3, 3, 2, 1, 3, 3, 3, 2, 3, 3, 4, 3, 3, 3, 5, 4, 3, 3] * 2
+
+
+def test_enas_micro_has_the_dimensions_of_asng():
+    space = spaces.enas_micro()
+    cell = (2, 2, 5, 5, 3, 3, 5, 5, 4, 4, 5, 5, 5, 5, 5, 5, 6, 6, 5, 5)
+    assert space.cardinalities == 2 * cell
+    assert sum(space.cardinalities) == 180
+    assert space.num_architectures == 25628906250000000000000000
+    assert space == spaces.enas_micro(5) and hash(space) == hash(spaces.enas_micro(5))
+
+
+@pytest.mark.parametrize("num_nodes", [0, -1, 2.0, True])
+def test_enas_micro_refuses_a_wrong_number_of_nodes(num_nodes):
+    with pytest.raises(ValueError, match=f"num_nodes is {num_nodes}; expected"):
+        spaces.enas_micro(num_nodes)
+
+
+@pytest.mark.parametrize(
+    ("ops", "message"),
+    [
+        ((), "expected distinct operations"),
+        (("none", "none"), "expected distinct operations"),
+        (("none", "conv"), "ops holds 'conv'; expected some of none"),
+    ],
+)
+def test_micro_space_refuses_wrong_operations(ops, message):
+    with pytest.raises(ValueError, match=message):
+        spaces.MicroSpace(2, ops)
+
+
+def test_samples_are_uniform():
+    space = spaces.enas_micro(3)
+    keys = jax.random.split(jax.random.key(0), 3000)
+    archs = np.asarray(jax.jit(jax.vmap(space.sample))(keys))
+    assert archs.shape == (3000, 24) and archs.dtype == np.int32
+    for decision, size in enumerate(space.cardinalities):
+        counts = np.bincount(archs[:, decision], minlength=size)
+        # Five standard deviations of a binomial count; no value beyond the range.
+        assert counts.shape == (size,)
+        np.testing.assert_allclose(counts, 3000 / size, atol=5 * (3000 / 4) ** 0.5)
+    repeated = space.sample(keys[0])
+    np.testing.assert_array_equal(repeated, archs[0])
+
+
+def test_decode_of_a_chain():
+    genotype = spaces.enas_micro().decode(CHAIN)
+    assert genotype.normal[:4] == (
+        *(("sep_conv_3x3", 1), ("sep_conv_3x3", 0)),
+        *(("sep_conv_3x3", 2), ("sep_conv_3x3", 1)),
+    )
+    assert genotype.normal_concat == genotype.reduce_concat == (6,)
+    assert genotype.reduce == genotype.normal
+
+
+def test_decode_numbers_the_operations_as_asng():
+    genotype = spaces.MicroSpace(1, spaces.enas_micro().ops).decode(
+        [0, 1, 0, 1, 1, 0, 2, 4]
+    )
+    assert genotype.normal == (("skip_connect", 0), ("avg_pool_3x3", 1))
+    assert genotype.reduce == (("max_pool_3x3", 1), ("sep_conv_5x5", 0))
+
+
+def test_decode_takes_lists_numpy_and_jax():
+    space = spaces.enas_micro()
+    expected = space.decode(CHAIN)
+    assert space.decode(np.asarray(CHAIN, np.uint8)) == expected
+    assert space.decode(jnp.asarray(CHAIN, jnp.int32)) == expected
+    assert space.decode([jnp.int32(value) for value in CHAIN]) == expected
+    assert type(expected.normal[0][1]) is int
+
+
+@pytest.mark.parametrize(
+    ("decision", "value", "message"),
+    [
+        (7, 9, r"decision 7 \(normal cell, node 1, op_2\): 9 is not in 0\.\.4"),
+        (20, 2, r"decision 20 \(reduction cell, node 0, input_1\): 2 is not in 0\.\.1"),
+        (37, -1, r"decision 37 \(reduction cell, node 4, input_2\): -1 is not in 0..5"),
+        (0, 1.0, r"decision 0 \(normal cell, node 0, input_1\): 1.0 is not an integer"),
+        (2, True, r"decision 2 .*: True is not an integer"),
+        (2, "3", r"decision 2 .*: '3' is not an integer"),
+        (2, None, r"decision 2 .*: None is not an integer"),
+    ],
+)
+def test_decode_names_the_decision(decision, value, message):
+    arch: list = list(CHAIN)
+    arch[decision] = value
+    with pytest.raises(ValueError, match=message):
+        spaces.enas_micro().decode(arch)
+
+
+@pytest.mark.parametrize(
+    ("arch", "message"),
+    [
+        (CHAIN[:-1], r"shape \[39\]; expected \[40\] for cells of 5 nodes"),
+        ([CHAIN], r"shape \[1, 40\]; expected \[40\]"),
+        (3, r"shape \[\]; expected \[40\]"),
+        (jnp.asarray(CHAIN, jnp.float32), r"decision 0 .*: 1\.0 is not an integer"),
+    ],
+)
+def test_decode_refuses_other_arrays(arch, message):
+    with pytest.raises(ValueError, match=message):
+        spaces.enas_micro().decode(arch)
+
+
+@pytest.mark.parametrize("num_nodes", [1, 2, 5, 7])
+def test_encode_inverts_decode(num_nodes):
+    space = spaces.enas_micro(num_nodes)
+    archs = jax.vmap(space.sample)(jax.random.split(jax.random.key(num_nodes), 20))
+    for arch in np.asarray(archs):
+        genotype = space.decode(arch)
+        assert genotypes.check(genotype) == genotype
+        encoded = space.encode(genotype)
+        assert encoded.dtype == jnp.int32
+        np.testing.assert_array_equal(encoded, arch)
+
+
+def test_encode_of_a_published_genotype():
+    genotype = genotypes.named("ENAS")
+    arch = spaces.enas_micro().encode(genotype)
+    # Node 6 of the reduction cell: sep_conv_3x3 of node 5, sep_conv_5x5 of node 0.
+    assert arch[-4:].tolist() == [5, 0, 3, 4]
+    assert spaces.enas_micro().decode(arch) == genotype
+
+
+@pytest.mark.parametrize(
+    ("genotype", "message"),
+    [
+        (genotypes.named("DARTS"), "normal cell: found 4 nodes; expected 5"),
+        (
+            genotypes.named("NASNet"),
+            "reduction cell, node 2, second edge: sep_conv_7x7 is not in the space; "
+            "expected one of skip_connect, avg_pool_3x3",
+        ),
+        (
+            genotypes.named("ENAS")._replace(reduce_concat=(3, 6)),
+            r"reduction cell, concat: found \[3, 6\]; expected the loose ends "
+            r"\[2, 3, 6\]",
+        ),
+        (
+            genotypes.named("ENAS")._replace(normal_concat=(6, 5, 4, 3, 2)),
+            r"normal cell, concat: found \[6, 5, 4, 3, 2\]; expected the loose ends",
+        ),
+        (
+            genotypes.named("ENAS")._replace(normal=()),
+            r"normal cell: found 0 \(op, source\) pairs",
+        ),
+    ],
+)
+def test_encode_refuses_genotypes_outside_the_space(genotype, message):
+    with pytest.raises(ValueError, match=message):
+        spaces.enas_micro().encode(genotype)
