@@ -12,7 +12,7 @@ import io
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,7 +24,7 @@ BLUE, ORANGE, GREEN = "#3b82f6", "#dd6b20", "#17a06c"
 # Stands for "the colour of the page's text"; no other element has this colour.
 _INK = "#010203"
 
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "axes.edgecolor": _INK,
     "axes.facecolor": "none",
     "axes.grid": True,
@@ -139,14 +139,14 @@ def line_chart(
       x_label: horizontal axis, with its unit.
       y_label: vertical axis, with its unit.
       levels: named values to mark with a dashed horizontal line.
-      percent: whether values are fractions to be labelled in percent.
+      percent: whether the values are fractions, to be labelled in percent.
 
     Returns:
-      The figure, 460 by 270 points.
+      The figure, 350 by 215 points.
     """
     from matplotlib import ticker
 
-    figure, axes = _axes(width=460, height=270)
+    figure, axes = _axes(width=350, height=215)
     for curve in curves:
         marker = "o" if len(curve.x) < 30 else ""  # a single point has no line
         axes.plot(
@@ -163,8 +163,9 @@ def line_chart(
     axes.set(title=title, xlabel=x_label, ylabel=y_label)
     axes.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
     if percent:
-        axes.yaxis.set_major_formatter(ticker.PercentFormatter(xmax=1.0))
-    axes.legend()
+        axes.yaxis.set_major_formatter(ticker.PercentFormatter(xmax=1.0, symbol=""))
+    if len(axes.lines) > 1:
+        axes.legend()
     return figure
 
 
@@ -188,30 +189,32 @@ def strip_chart(
       x_label: the axis, with its unit.
       label: name of the distribution.
       marked_label: name of the marked value.
-      percent: whether values are fractions to be labelled in percent.
+      percent: whether the values are fractions, to be labelled in percent.
 
     Returns:
-      The figure, 460 by 145 points.
+      The figure, 350 by 130 points.
     """
     from matplotlib import ticker
 
-    figure, axes = _axes(width=460, height=145)
+    figure, axes = _axes(width=350, height=130)
     # Neighbours in value lie on different heights, so equal values stay apart.
     heights = [0.25 * (i % 3 - 1) for i in range(len(values))]
     axes.scatter(
-        sorted(values), heights, s=42, color=BLUE, alpha=0.75, linewidths=0, label=label
+        sorted(values), heights, s=30, color=BLUE, alpha=0.75, linewidths=0, label=label
     )
     if values:
         mean = sum(values) / len(values)
-        axes.axvline(mean, color=BLUE, linestyle="--", label=f"mean of {label}")
+        axes.axvline(
+            mean, color=BLUE, linestyle="--", label=f"mean of {label}", linewidth=1.2
+        )
     axes.scatter(
-        [marked], [0.0], s=90, marker="D", color=ORANGE, zorder=3, label=marked_label
+        [marked], [0.0], s=60, marker="D", color=ORANGE, zorder=3, label=marked_label
     )
     axes.set(title=title, xlabel=x_label, ylim=(-0.6, 0.6), yticks=[])
     axes.spines["left"].set_visible(False)
     axes.margins(x=0.08)
     if percent:
-        axes.xaxis.set_major_formatter(ticker.PercentFormatter(xmax=1.0))
+        axes.xaxis.set_major_formatter(ticker.PercentFormatter(xmax=1.0, symbol=""))
     figure.legend(loc="outside lower left", ncols=3)
     return figure
 

@@ -11,7 +11,7 @@ import os
 import pathlib
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from jaxnas import genotypes
 from jaxnas.report import curves
@@ -68,6 +68,7 @@ details code {
   background: var(--shade); color: var(--text); font-weight: 400;
   white-space: pre-wrap; overflow-wrap: anywhere;
 }
+td details code { min-width: 16rem; }
 summary { color: var(--muted); font-weight: 400; cursor: pointer; }
 .grid {
   display: grid; gap: 1.2rem 1.6rem;
@@ -77,7 +78,10 @@ figure { margin: .4rem 0; min-width: 0; }
 figure svg { display: block; max-width: 100%; height: auto; }
 figcaption { color: var(--muted); font-size: .88rem; }
 .grid svg text { font-family: inherit !important; }
-@media print { body { max-width: none; padding: 0; } figure, tr { break-inside: avoid; } }
+@media print {
+  body { max-width: none; padding: 0; }
+  figure, tr { break-inside: avoid; }
+}
 """
 
 
@@ -197,8 +201,8 @@ def table(
 
 def _cell(value: object, spec: str) -> str:
     if value is None:
-        value = "–"
-    elif spec and isinstance(value, int | float):
+        value = "-"
+    elif spec and not isinstance(value, str):
         value = format(value, spec)
     alignment = ' class="number"' if spec else ""
     return f"<td{alignment}>{escape(value)}</td>"
@@ -305,7 +309,7 @@ def search_report(
     figures += _curve(
         [_series(history, "theta_max_mean", "search distribution", curves.BLUE)],
         title="Convergence of the search distribution",
-        y_label="largest probability, mean over decisions (%)",
+        y_label="mean of largest probability (%)",
         levels={"uniform distribution": uniform_level},
         percent=True,
     )
@@ -351,7 +355,7 @@ def train_report(
     results = _results(history)
     if results:
         columns = {
-            "": "",
+            "split": "",
             f"loss ({loss_unit})": ".4f",
             "accuracy": ".2%",
             "best accuracy": ".2%",
@@ -371,7 +375,7 @@ def train_report(
     figures += _curve(
         [_series(history, "learning_rate", "learning rate", curves.BLUE)],
         title="Learning rate",
-        y_label="learning rate (per step)",
+        y_label="learning rate",
     )
     if figures:
         parts.append(section("Course of the training", grid(figures)))
@@ -391,9 +395,9 @@ def _summary(summary: Mapping[str, str]) -> Html:
 
 def _headline(found: Candidate, random: Sequence[Candidate], loss_unit: str) -> str:
     text = (
-        f"{found.name}: validation loss {found.loss:.4f} {loss_unit}, accuracy "
-        f"{found.accuracy:.2%}, {found.num_params / 1e6:,.3f} M parameters, "
-        f"{found.flops / 1e6:,.1f} M FLOPs."
+        f"The architecture found ({found.name}) has validation loss {found.loss:.4f} "
+        f"{loss_unit}, accuracy {found.accuracy:.2%}, {found.num_params / 1e6:,.3f} M "
+        f"parameters and {found.flops / 1e6:,.1f} M FLOPs."
     )
     if random:
         text += f" {_rank(found, random)} with the same weights."
@@ -401,12 +405,14 @@ def _headline(found: Candidate, random: Sequence[Candidate], loss_unit: str) -> 
 
 
 def _rank(found: Candidate, random: Sequence[Candidate]) -> str:
-    losses = [candidate.loss for candidate in random]
-    num_worse = sum(found.loss < loss for loss in losses if math.isfinite(loss))
-    num_finite = sum(map(math.isfinite, losses))
-    text = f"Its loss is better than that of {num_worse} of {num_finite} random"
-    text += " architecture" if num_finite == 1 else " architectures"
-    return text
+    losses = [candidate.loss for candidate in random if _is_finite(candidate)]
+    num_worse = sum(found.loss < loss for loss in losses)
+    noun = "architecture" if len(losses) == 1 else "architectures"
+    return f"Its loss is better than that of {num_worse} of {len(losses)} random {noun}"
+
+
+def _is_finite(candidate: Candidate) -> bool:
+    return math.isfinite(candidate.loss) and math.isfinite(candidate.accuracy)
 
 
 def _series(history: History, key: str, label: str, color: str) -> curves.Series:
@@ -458,7 +464,7 @@ def _curve(
 
 def _candidate_columns(loss_unit: str) -> dict[str, str]:
     return {
-        "": "",
+        "architecture": "",
         f"loss ({loss_unit})": ".4f",
         "accuracy": ".2%",
         "parameters (M)": ",.3f",
@@ -486,22 +492,26 @@ def _ranking(top: Sequence[Candidate], loss_unit: str) -> Html:
 
 
 def _comparison(found: Candidate, random: Sequence[Candidate], loss_unit: str) -> Html:
-    """Set the found architecture among random ones."""
-    finite = [candidate for candidate in random if math.isfinite(candidate.loss)]
+    """Show the found architecture among random ones."""
+    finite = list(filter(_is_finite, random))
     text = f"{_rank(found, random)} evaluated with the same weights."
     if finite:
         losses = [candidate.loss for candidate in finite]
         accuracies = [candidate.accuracy for candidate in finite]
+        measure = " (mean ± standard deviation)" if len(finite) > 1 else ""
         text += (
-            f" Random: loss {_spread(losses, '.4f')} {loss_unit}, accuracy "
-            f"{_spread(accuracies, '.2%')}. {found.name}: loss {found.loss:.4f} "
-            f"{loss_unit}, accuracy {found.accuracy:.2%}."
+            f" The random ones have loss {_spread(losses, '.4f')} {loss_unit} and "
+            f"accuracy {_spread(accuracies, '.2%')}{measure}; it has loss "
+            f"{found.loss:.4f} {loss_unit} and accuracy {found.accuracy:.2%}."
         )
     if len(finite) < len(random):
-        text += f" Left out, loss not finite: {len(random) - len(finite)}."
+        text += f" Left out, not finite: {len(random) - len(finite)}."
     charts = []
-    if finite and math.isfinite(found.loss):
-        for name, unit, percent in (("loss", loss_unit, False), ("accuracy", "%", True)):
+    if finite and _is_finite(found):
+        for name, unit, percent in (
+            ("loss", loss_unit, False),
+            ("accuracy", "%", True),
+        ):
             values = [getattr(candidate, name) for candidate in finite]
             chart = curves.strip_chart(
                 values,
@@ -532,30 +542,30 @@ def _comparison(found: Candidate, random: Sequence[Candidate], loss_unit: str) -
 
 
 def _spread(values: Sequence[float], spec: str) -> str:
+    """Return mean and standard deviation as text."""
     mean = format(statistics.fmean(values), spec)
     if len(values) < 2:
         return mean
-    return f"{mean} ± {format(statistics.stdev(values), spec)} (standard deviation)"
+    return f"{mean} ± {format(statistics.stdev(values), spec)}"
 
 
 def _results(history: History) -> list[tuple[object, ...]]:
     """Return one row per split: last loss and accuracy, best accuracy and epoch."""
     rows = []
     for split, color in _SPLITS.items():
-        loss = _series(history, f"{split}/loss", split, color)
-        accuracy = _series(history, f"{split}/accuracy", split, color)
-        if not (loss.y or accuracy.y):
+        loss = _last(history, f"{split}/loss")
+        accuracy = _last(history, f"{split}/accuracy")
+        if loss is None and accuracy is None:
             continue
-        best, epoch = max(
-            zip(accuracy.y, accuracy.x, strict=True), default=(None, None)
-        )
-        rows.append(
-            (
-                split,
-                loss.y[-1] if loss.y else None,
-                accuracy.y[-1] if accuracy.y else None,
-                best,
-                epoch,
-            )
-        )
+        curve = _series(history, f"{split}/accuracy", split, color)
+        best = max(curve.y, default=None)
+        epoch = None if best is None else curve.x[curve.y.index(best)]
+        rows.append((split, loss, accuracy, best, epoch))
     return rows
+
+
+def _last(history: History, key: str) -> float | None:
+    """Return the latest value, finite or not."""
+    return next(
+        (float(entry[key]) for entry in reversed(history) if key in entry), None
+    )

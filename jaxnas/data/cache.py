@@ -1,0 +1,82 @@
+"""Decoded images, kept on disk so that a data set is decoded only once."""
+
+import hashlib
+import os
+import pathlib
+import warnings
+import zipfile
+from collections.abc import Callable, Iterable
+
+import numpy as np
+
+FOLDER = ".jaxnas-cache"
+"""Created inside the data folder; it may be deleted at any time."""
+
+
+def fingerprint(
+    root: pathlib.Path, files: Iterable[pathlib.Path], options: str = ""
+) -> str:
+    """Identify a set of files without reading them.
+
+    Args:
+      root: the folder that paths are taken relative to.
+      files: the files, in an order that matters.
+      options: anything else the decoded arrays depend on.
+
+    Returns:
+      A hexadecimal digest over options, relative paths, sizes and times of change.
+    """
+    digest = hashlib.sha256(options.encode())
+    for file in files:
+        status = file.stat()
+        name = file.relative_to(root).as_posix()
+        digest.update(f"\n{name}\0{status.st_size}\0{status.st_mtime_ns}".encode())
+    return digest.hexdigest()
+
+
+def load_or_compute(
+    root: pathlib.Path,
+    key: str,
+    compute: Callable[[], dict[str, np.ndarray]],
+) -> dict[str, np.ndarray]:
+    """Return the arrays stored under a key, computing and storing them if absent.
+
+    Where the folder cannot be written, or its file is damaged, a warning says so
+    and the arrays are computed.
+
+    Args:
+      root: the data folder.
+      key: what the arrays are stored under, usable as a file name.
+      compute: makes the arrays.
+
+    Returns:
+      What `compute` returns.
+    """
+    path = root / FOLDER / f"{key}.npz"
+    if path.is_file():
+        try:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+                return dict(stored)
+        except (zipfile.BadZipFile, EOFError, OSError, ValueError) as error:
+            warnings.warn(f"decoding again, {path} is damaged: {error}", stacklevel=2)
+    arrays = compute()
+    try:
+        _write(path, arrays)
+    except OSError as error:
+        warnings.warn(
+            f"the decoded images could not be kept for the next time: {error}",
+            stacklevel=2,
+        )
+    return arrays
+
+
+def _write(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
+    path.parent.mkdir(exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]
+        # Other processes see either no file or a whole one.
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,166 @@
+"""Images in folders, one folder per class."""
+
+import concurrent.futures
+import pathlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from jaxnas.data import cache, images
+
+SUFFIXES = frozenset(
+    (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+)
+"""Files with other endings are left alone."""
+
+
+def load(data_dir: pathlib.Path, image_size: int | None = None) -> images.ImageDataset:
+    """Load `data_dir/train/CLASS/*` and `data_dir/test/CLASS/*` (or `val/`).
+
+    Images may lie in deeper folders of their class. The decoded images are kept in
+    `data_dir/.jaxnas-cache`, and used again until a file's path, size or time of
+    change differs.
+
+    Args:
+      data_dir: the folder that holds `train` and `test`, or `train` and `val`.
+      image_size: side of the square images to make, in pixels: the shorter side is
+        resized to it (bilinear, antialiased) and the centre is kept. Without it,
+        all images must have one size.
+
+    Returns:
+      RGB images, ordered by class and path; class names in alphabetical order.
+
+    Raises:
+      DatasetError: if a folder or its images are missing, the classes of the two
+        splits differ, an image cannot be read, or sizes differ.
+    """
+    if image_size is not None and image_size < 1:
+        raise images.DatasetError(f"image_size must be at least 1, got {image_size}")
+    train_dir, test_dir = _split_dirs(data_dir)
+    train_files, test_files = _class_files(train_dir), _class_files(test_dir)
+    _check_same_classes(train_dir, train_files, test_dir, test_files)
+    train_paths = [path for paths in train_files.values() for path in paths]
+    test_paths = [path for paths in test_files.values() for path in paths]
+
+    def decode() -> dict[str, np.ndarray]:
+        pixels = _decode_all([*train_paths, *test_paths], image_size)
+        train, test = pixels[: len(train_paths)], pixels[len(train_paths) :]
+        mean, std = images.channel_statistics(train)
+        return {
+            "train": train,
+            "test": test,
+            "mean": np.array(mean),
+            "std": np.array(std),
+        }
+
+    key = cache.fingerprint(data_dir, [*train_paths, *test_paths], f"{image_size}")
+    arrays = cache.load_or_compute(data_dir, f"folder-{key[:16]}", decode)
+    resized = "" if image_size is None else f", resized to {image_size}x{image_size}"
+    return images.ImageDataset(
+        name="folder",
+        train=images.Split(arrays["train"], _labels(train_files)),
+        test=images.Split(arrays["test"], _labels(test_files)),
+        class_names=tuple(train_files),
+        mean=tuple(arrays["mean"].tolist()),
+        std=tuple(arrays["std"].tolist()),
+        source=f"images in {data_dir}, {train_dir.name} and {test_dir.name}{resized}",
+    )
+
+
+def _split_dirs(data_dir: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:
+    train, test, val = (data_dir / name for name in ("train", "test", "val"))
+    if not train.is_dir():
+        raise images.DatasetError(
+            f"{train} is not a folder; expected images in {train}/CLASS and "
+            f"{test}/CLASS"
+        )
+    if not test.is_dir() and not val.is_dir():
+        raise images.DatasetError(
+            f"neither {test} nor {val} is a folder; expected images in one of them, "
+            "in the same classes as in train"
+        )
+    return train, test if test.is_dir() else val
+
+
+def _class_files(split_dir: pathlib.Path) -> dict[str, list[pathlib.Path]]:
+    """Return the sorted image files of each class of a split."""
+    files = {}
+    for folder in sorted(split_dir.iterdir()):
+        if not folder.is_dir() or folder.name.startswith("."):
+            continue
+        found = [path for path in folder.rglob("*") if _is_image(path)]
+        if not found:
+            raise images.DatasetError(
+                f"{folder} holds no image; expected files ending in "
+                f"{', '.join(sorted(SUFFIXES))}"
+            )
+        files[folder.name] = sorted(found)
+    if not files:
+        raise images.DatasetError(
+            f"{split_dir} holds no folder; expected one folder of images per class"
+        )
+    return files
+
+
+def _is_image(path: pathlib.Path) -> bool:
+    hidden = path.name.startswith(".")
+    return not hidden and path.suffix.lower() in SUFFIXES and path.is_file()
+
+
+def _check_same_classes(
+    train_dir: pathlib.Path,
+    train: Mapping[str, object],
+    test_dir: pathlib.Path,
+    test: Mapping[str, object],
+) -> None:
+    for here, there, folder, other in (
+        (train, test, train_dir, test_dir),
+        (test, train, test_dir, train_dir),
+    ):
+        extra = [name for name in here if name not in there]
+        if extra:
+            raise images.DatasetError(
+                f"class {extra[0]!r} is in {folder} but not in {other} "
+                f"({len(extra)} such classes); both need the same folders"
+            )
+
+
+def _labels(files: Mapping[str, Sequence[pathlib.Path]]) -> np.ndarray:
+    counts = [len(paths) for paths in files.values()]
+    return np.repeat(np.arange(len(counts), dtype=np.int32), counts)
+
+
+def _decode_all(paths: Sequence[pathlib.Path], image_size: int | None) -> np.ndarray:
+    first = _decode(paths[0], image_size)
+    pixels = np.empty((len(paths), *first.shape), np.uint8)
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        decoded = pool.map(lambda path: _decode(path, image_size), paths)
+        for index, image in enumerate(decoded):
+            if image.shape != first.shape:
+                raise images.DatasetError(
+                    f"{paths[0]} is {_size(first)} pixels but {paths[index]} is "
+                    f"{_size(image)}; give image_size to bring all images to one size"
+                )
+            pixels[index] = image
+    return pixels
+
+
+def _size(image: np.ndarray) -> str:
+    return f"{image.shape[1]}x{image.shape[0]}"
+
+
+def _decode(path: pathlib.Path, image_size: int | None) -> np.ndarray:
+    from PIL import Image
+
+    try:
+        with Image.open(path) as file:
+            image = file.convert("RGB")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise images.DatasetError(f"{path} cannot be read: {error}") from error
+    if image_size is not None:
+        scale = image_size / min(image.size)
+        width, height = (max(image_size, round(side * scale)) for side in image.size)
+        left, top = (width - image_size) // 2, (height - image_size) // 2
+        image = image.resize((width, height), Image.Resampling.BILINEAR)
+        image = image.crop((left, top, left + image_size, top + image_size))
+    return np.asarray(image)

@@ -1,0 +1,114 @@
+"""Labelled images in memory: the types every loader of this package returns."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+
+class DatasetError(ValueError):
+    """A data set is missing or not what it should be.
+
+    The message says what was expected where, what was found, and how to get it.
+    """
+
+
+class Split(NamedTuple):
+    """Labelled images.
+
+    Attributes:
+      images: uint8 `[num, height, width, channels]`.
+      labels: int32 `[num]`.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+
+
+class ImageDataset(NamedTuple):
+    """An image classification data set.
+
+    Attributes:
+      name: the name it was loaded by.
+      train: the training images.
+      test: the held-out images.
+      class_names: the names of the classes, in label order.
+      mean: per-channel mean of the training pixels scaled to `[0, 1]`.
+      std: per-channel standard deviation of the same pixels.
+      source: one line saying what was read.
+    """
+
+    name: str
+    train: Split
+    test: Split
+    class_names: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    source: str
+
+
+def split(data: Split, num_first: int) -> tuple[Split, Split]:
+    """Cut a split in two, without shuffling or copying.
+
+    Args:
+      data: the images to divide.
+      num_first: how many images the first part gets.
+
+    Returns:
+      The first `num_first` images, and the others.
+
+    Raises:
+      ValueError: if either part would be empty.
+    """
+    if not 0 < num_first < len(data.labels):
+        raise ValueError(
+            f"num_first must be between 1 and {len(data.labels) - 1} for a split of "
+            f"{len(data.labels)} images, got {num_first}"
+        )
+    first = Split(data.images[:num_first], data.labels[:num_first])
+    rest = Split(data.images[num_first:], data.labels[num_first:])
+    return first, rest
+
+
+def channel_statistics(
+    images: np.ndarray,
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Compute the mean and standard deviation of each channel.
+
+    Args:
+      images: uint8 `[num, height, width, channels]`.
+
+    Returns:
+      The means and the standard deviations of the pixels scaled to `[0, 1]`, one
+      per channel.
+    """
+    # Exact, and never holds more than a block of images in a wider type.
+    histogram = np.zeros((images.shape[-1], 256), np.int64)
+    for start in range(0, len(images), 1024):
+        for channel, counts in enumerate(histogram):
+            pixels = images[start : start + 1024, ..., channel]
+            counts += np.bincount(pixels.ravel(), minlength=256)
+    values = np.arange(256) / 255
+    weights = histogram / histogram.sum(axis=1, keepdims=True)
+    mean = weights @ values
+    std = np.sqrt((weights * (values - mean[:, None]) ** 2).sum(axis=1))
+    return tuple(mean.tolist()), tuple(std.tolist())
+
+
+def count_note(train: Split, test: Split, expected: tuple[int, int]) -> str:
+    """Say by how much a copy of a published data set differs in size.
+
+    Args:
+      train: the training images found.
+      test: the test images found.
+      expected: the published numbers of training and test images.
+
+    Returns:
+      A clause to append to `ImageDataset.source`, empty when the sizes agree.
+    """
+    found = (len(train.labels), len(test.labels))
+    if found == expected:
+        return ""
+    return (
+        f", {found[0]} train and {found[1]} test images "
+        f"instead of {expected[0]} and {expected[1]}"
+    )

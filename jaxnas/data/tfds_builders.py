@@ -1,0 +1,180 @@
+"""TFDS builders of CIFAR-10 and CIFAR-100 that prepare without TensorFlow.
+
+TFDS's own builders hand over pixel arrays, which it can encode only with
+TensorFlow; these hand over PNG files. `checksums.tsv` beside this module holds the
+sizes and SHA-256 digests against which TFDS checks the archives.
+"""
+
+import io
+import pathlib
+import tarfile
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from jaxnas.data import cifar, images
+
+
+class Binary(NamedTuple):
+    """How a data set is laid out in its authors' archive of binary files.
+
+    Attributes:
+      folder: the folder inside the archive.
+      train: the training files, in order.
+      test: the test files.
+      names: the text file with one class name per line.
+      num_label_bytes: label bytes before each image, of which the last is the class.
+      num_classes: the number of classes.
+    """
+
+    folder: str
+    train: tuple[str, ...]
+    test: tuple[str, ...]
+    names: str
+    num_label_bytes: int
+    num_classes: int
+
+
+class JaxnasCifar10(tfds.core.GeneratorBasedBuilder):
+    """CIFAR-10, in the official order."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    URL = cifar.URL + "cifar-10-binary.tar.gz"
+    BINARY = Binary(
+        folder="cifar-10-batches-bin",
+        train=tuple(f"data_batch_{i}.bin" for i in range(1, 6)),
+        test=("test_batch.bin",),
+        names="batches.meta.txt",
+        num_label_bytes=1,
+        num_classes=10,
+    )
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description="CIFAR, 32x32 colour images, as PNG files.",
+            features=tfds.features.FeaturesDict(
+                {
+                    "id": tfds.features.Text(),
+                    "image": tfds.features.Image(
+                        shape=cifar.IMAGE_SHAPE, encoding_format="png"
+                    ),
+                    "label": tfds.features.ClassLabel(
+                        num_classes=self.BINARY.num_classes
+                    ),
+                }
+            ),
+            supervised_keys=("image", "label"),
+            homepage="https://www.cs.toronto.edu/~kriz/cifar.html",
+            disable_shuffling=True,
+        )
+
+    def _split_generators(
+        self, dl_manager: tfds.download.DownloadManager
+    ) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
+        # TFDS unpacks archives only with TensorFlow.
+        path = pathlib.Path(dl_manager.download(self.URL))
+        contents = _read_archive(path, self.BINARY.folder)
+
+        def get(name: str) -> bytes:
+            if name not in contents:
+                raise images.DatasetError(f"{path} lacks {self.BINARY.folder}/{name}")
+            return contents[name]
+
+        names = get(self.BINARY.names).decode().split("\n")
+        features: Any = self.info.features
+        features["label"].names = [name for name in names if name]
+        return {
+            split: _examples(
+                split,
+                [parse_records(get(name), self.BINARY, name) for name in files],
+            )
+            for split, files in (
+                ("train", self.BINARY.train),
+                ("test", self.BINARY.test),
+            )
+        }
+
+    def _generate_examples(self, **kwargs: Any) -> Any:
+        raise NotImplementedError("_split_generators returns the examples")
+
+
+class JaxnasCifar100(JaxnasCifar10):
+    """CIFAR-100 with its 100 fine labels, in the official order."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    URL = cifar.URL + "cifar-100-binary.tar.gz"
+    BINARY = Binary(
+        folder="cifar-100-binary",
+        train=("train.bin",),
+        test=("test.bin",),
+        names="fine_label_names.txt",
+        num_label_bytes=2,
+        num_classes=100,
+    )
+
+
+def _read_archive(path: pathlib.Path, folder: str) -> dict[str, bytes]:
+    """Return the files of one folder of an archive by name."""
+    contents = {}
+    with tarfile.open(path, "r:gz") as archive:
+        for member in archive:
+            parent, _, name = member.name.rpartition("/")
+            file = archive.extractfile(member) if parent == folder else None
+            if file is not None:
+                contents[name] = file.read()
+    return contents
+
+
+def parse_records(contents: bytes, binary: Binary, where: str) -> images.Split:
+    """Parse a binary file: label bytes, then 1,024 red, green and blue values each.
+
+    Args:
+      contents: the file.
+      binary: the layout.
+      where: the file's name, for messages.
+
+    Returns:
+      The images and their labels.
+
+    Raises:
+      DatasetError: if the file does not hold whole records or a label is wrong.
+    """
+    size = binary.num_label_bytes + 3072
+    if not contents or len(contents) % size:
+        raise images.DatasetError(
+            f"{where} has {len(contents)} bytes, expected a multiple of {size}"
+        )
+    records = np.frombuffer(contents, np.uint8).reshape(-1, size)
+    labels = records[:, binary.num_label_bytes - 1]
+    return images.Split(
+        cifar.planes_to_images(records[:, binary.num_label_bytes :]),
+        cifar.check_labels(labels, binary.num_classes, where),
+    )
+
+
+def _examples(
+    split: str, parts: list[images.Split]
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    index = 0
+    for part in parts:
+        for image, label in zip(part.images, part.labels, strict=True):
+            yield (
+                index,
+                {
+                    "id": f"{split}_{index:05d}",
+                    "image": _png(image),
+                    "label": int(label),
+                },
+            )
+            index += 1
+
+
+def _png(image: np.ndarray) -> bytes:
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, format="PNG")
+    return file.getvalue()

@@ -1,0 +1,83 @@
+"""Running one pure step on many devices."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+BATCH_AXIS = "batch"
+ARCH_AXIS = "arch"
+
+
+def local_devices(num: int | None = None) -> list[jax.Device]:
+    """The first `num` devices of this process (all, if `None`).
+
+    Raises:
+      ValueError: if there are fewer.
+    """
+    devices = jax.local_devices()
+    if num is None:
+        return devices
+    if not 1 <= num <= len(devices):
+        raise ValueError(
+            f"{num} devices asked for; this machine has {len(devices)} "
+            f"({devices[0].platform})"
+        )
+    return devices[:num]
+
+
+def replicated(
+    function: Callable[..., Any],
+    devices: Sequence[jax.Device],
+    *,
+    axis_name: str = BATCH_AXIS,
+    donate_argnums: int | tuple[int, ...] = (),
+) -> Callable[..., Any]:
+    """Compile a pure function for one device (`jit`) or for many (`pmap`).
+
+    Every device gets all arguments whole and does its share by
+    `jax.lax.axis_index(axis_name)`; the function must make its results equal on all
+    devices (by `jax.lax.pmean`, say). Arguments and results have no device axis, so
+    that the same state runs on one device and on many.
+
+    Args:
+      function: pure; on one device no axis is defined.
+      devices: where to run.
+      axis_name: name of the device axis.
+      donate_argnums: arguments whose memory may be reused.
+
+    Returns:
+      The compiled function.
+    """
+    if len(devices) == 1:
+        return jax.jit(function, donate_argnums=donate_argnums)
+    return jax.pmap(
+        function,
+        axis_name=axis_name,
+        in_axes=None,  # type: ignore[arg-type]
+        out_axes=None,
+        devices=devices,
+        donate_argnums=donate_argnums,
+    )
+
+
+def share(total: int, num_devices: int, what: str) -> int:
+    """Size of one device's share of `total`; `ValueError` unless it is whole."""
+    if total % num_devices:
+        raise ValueError(
+            f"{what} of {total} cannot be divided among {num_devices} devices"
+        )
+    return total // num_devices
+
+
+def assert_replicated(tree: Any) -> None:
+    """Raise `ValueError` if an array differs between its devices, bit by bit."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            leaf = jax.random.key_data(leaf)
+        first, *others = (np.asarray(s.data) for s in leaf.addressable_shards)
+        if any(first.tobytes() != other.tobytes() for other in others):
+            raise ValueError(
+                f"{jax.tree_util.keystr(path)} is not equal on all devices"
+            )

@@ -1,0 +1,79 @@
+"""Random search: the baseline every searcher has to beat."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxnas.types import Arch, Key, Losses, Metrics, Searcher
+
+
+class RandomSearchState(NamedTuple):
+    """The best architecture so far.
+
+    Attributes:
+      best_arch: int32 `[num_decisions]`; zeros before the first finite loss.
+      best_loss: its loss, infinite before the first finite loss.
+    """
+
+    best_arch: jax.Array
+    best_loss: jax.Array
+
+
+def check_cardinalities(cardinalities: Sequence[int]) -> tuple[int, ...]:
+    """Return the cardinalities as a tuple; `ValueError` if one is not positive."""
+    checked = tuple(int(c) for c in cardinalities)
+    if not checked:
+        raise ValueError("cardinalities is empty; expected at least one decision")
+    for decision, cardinality in enumerate(checked):
+        if cardinality < 1:
+            raise ValueError(
+                f"decision {decision} has {cardinality} categories; expected at least 1"
+            )
+    return checked
+
+
+def random_search(cardinalities: Sequence[int]) -> Searcher:
+    """Draw architectures uniformly and remember the best one.
+
+    Args:
+      cardinalities: number of categories of each decision.
+
+    Returns:
+      A `Searcher`. Losses that are not finite are ignored.
+
+    Raises:
+      ValueError: if there is no decision, or one without a category.
+    """
+    cardinalities = check_cardinalities(cardinalities)
+
+    def init(key: Key) -> RandomSearchState:
+        del key
+        zeros = jnp.zeros(len(cardinalities), jnp.int32)
+        return RandomSearchState(zeros, jnp.asarray(jnp.inf))
+
+    def ask(state: RandomSearchState, key: Key, num: int) -> Arch:
+        del state
+        shape = (num, len(cardinalities))
+        limits = jnp.array(cardinalities, jnp.int32)[None]
+        return jax.random.randint(key, shape, 0, limits, jnp.int32)
+
+    def tell(
+        state: RandomSearchState, archs: Arch, losses: Losses
+    ) -> tuple[RandomSearchState, Metrics]:
+        losses = jnp.where(jnp.isfinite(losses), losses, jnp.inf)
+        best = jnp.argmin(losses)
+        better = losses[best] < state.best_loss
+        new = RandomSearchState(
+            jnp.where(better, archs[best], state.best_arch),
+            jnp.where(better, losses[best], state.best_loss).astype(
+                state.best_loss.dtype
+            ),
+        )
+        return new, {"best_loss": new.best_loss}
+
+    def mode(state: RandomSearchState) -> Arch:
+        return state.best_arch
+
+    return Searcher(init, ask, tell, mode)

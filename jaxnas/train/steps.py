@@ -1,0 +1,173 @@
+"""Pure steps of a one-shot search, generic over networks, providers and tasks.
+
+The same step runs under `jit` and under `pmap`. With several devices the work is
+shared along one of two axes: `batch_axis`, where each device holds a share of the batch
+and all devices run the same architectures (normalisation then takes the statistics of
+the whole batch), or `arch_axis`, where each device runs architectures of its own.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+
+from jaxnas.types import (
+    Arch,
+    Batch,
+    Key,
+    Metrics,
+    Params,
+    Supernet,
+    Task,
+    WeightProvider,
+)
+
+
+class WeightState(NamedTuple):
+    """What weight steps change.
+
+    Attributes:
+      params: the provider's parameters.
+      opt_state: the optimiser's state.
+    """
+
+    params: Params
+    opt_state: optax.OptState
+
+
+def init_weights(
+    provider: WeightProvider, optimizer: optax.GradientTransformation, key: Key
+) -> WeightState:
+    """Fresh parameters and optimiser state."""
+    params = provider.init(key)
+    return WeightState(params, optimizer.init(params))
+
+
+def _mean_over(tree, *axes: str | None):
+    for axis in axes:
+        if axis is not None:
+            tree = lax.pmean(tree, axis)
+    return tree
+
+
+def weight_gradient(
+    net: Supernet,
+    provider: WeightProvider,
+    task: Task,
+    *,
+    batch_axis: str | None = None,
+    arch_axis: str | None = None,
+) -> Callable[[Params, Arch, Batch, Key], tuple[Params, Metrics]]:
+    """Make the gradient of the loss, averaged over architectures.
+
+    Args:
+      net: the supernet.
+      provider: where its weights come from.
+      task: what it is trained for.
+      batch_axis: mapped axis over which the batch is sharded, if any.
+      arch_axis: mapped axis over which the architectures are sharded, if any.
+
+    Returns:
+      `(params, archs, batch, key) -> (gradient, metrics)` for archs
+      `[num, num_decisions]`; both results are means over the architectures and over
+      the devices. Architectures run one after the other.
+    """
+
+    def loss(params, arch, batch, key):
+        weights = provider.apply(params, arch)
+        outputs = net.apply(
+            weights, arch, batch["image"], train=True, key=key, batch_axis=batch_axis
+        )
+        return task.loss(outputs, batch)
+
+    gradient_of_one = jax.grad(loss, has_aux=True)
+
+    def gradient(params, archs, batch, key):
+        num = archs.shape[0]
+        if num == 1:
+            sums = gradient_of_one(params, archs[0], batch, key)
+            return _mean_over(sums, batch_axis, arch_axis)
+
+        def add_one(total, arch_and_key):
+            one = gradient_of_one(params, arch_and_key[0], batch, arch_and_key[1])
+            return jax.tree.map(jnp.add, total, one), None
+
+        shapes = jax.eval_shape(gradient_of_one, params, archs[0], batch, key)
+        zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+        sums, _ = lax.scan(add_one, zeros, (archs, jax.random.split(key, num)))
+        means = jax.tree.map(lambda total: total / num, sums)
+        return _mean_over(means, batch_axis, arch_axis)
+
+    return gradient
+
+
+def weight_step(
+    net: Supernet,
+    provider: WeightProvider,
+    task: Task,
+    optimizer: optax.GradientTransformation,
+    *,
+    batch_axis: str | None = None,
+    arch_axis: str | None = None,
+) -> Callable[[WeightState, Arch, Batch, Key], tuple[WeightState, Metrics]]:
+    """Make one optimiser step on the weights.
+
+    Args:
+      net: the supernet.
+      provider: where its weights come from.
+      task: what it is trained for.
+      optimizer: an optax transformation.
+      batch_axis: mapped axis over which the batch is sharded, if any.
+      arch_axis: mapped axis over which the architectures are sharded, if any.
+
+    Returns:
+      `(state, archs, batch, key) -> (state, metrics)`; see `weight_gradient`.
+    """
+    gradient = weight_gradient(
+        net, provider, task, batch_axis=batch_axis, arch_axis=arch_axis
+    )
+
+    def step(state, archs, batch, key):
+        grads, metrics = gradient(state.params, archs, batch, key)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        return WeightState(
+            optax.apply_updates(state.params, updates), opt_state
+        ), metrics
+
+    return step
+
+
+def evaluation_step(
+    net: Supernet,
+    provider: WeightProvider,
+    task: Task,
+    *,
+    batch_axis: str | None = None,
+) -> Callable[[Params, Arch, Batch], Metrics]:
+    """Make the evaluation of several architectures on one batch.
+
+    Args:
+      net: the supernet.
+      provider: where its weights come from.
+      task: what it is evaluated for.
+      batch_axis: mapped axis over which the batch is sharded, if any.
+
+    Returns:
+      `(params, archs, batch) -> metrics`, each metric of shape `[num]`, means over the
+      batch and the devices. Architectures run one after the other.
+    """
+
+    def step(params, archs, batch):
+        def evaluate(arch):
+            weights = provider.apply(params, arch)
+            outputs = net.apply(
+                weights, arch, batch["image"], train=False, batch_axis=batch_axis
+            )
+            return task.loss(outputs, batch)[1]
+
+        return _mean_over(lax.map(evaluate, archs), batch_axis)
+
+    return step

@@ -1,0 +1,135 @@
+import os
+import pathlib
+
+import numpy as np
+import pytest
+
+from jaxnas import data
+from jaxnas.data import cache, images
+
+
+def make_split(num):
+    pixels = np.arange(num, dtype=np.uint8).reshape(num, 1, 1, 1)
+    return data.Split(pixels, np.arange(num, dtype=np.int32))
+
+
+def test_digits_are_complete_and_scaled():
+    dataset = data.load("digits")
+    assert dataset.train.images.shape == (1500, 8, 8, 1)
+    assert dataset.test.images.shape == (297, 8, 8, 1)
+    for part in (dataset.train, dataset.test):
+        assert part.images.dtype == np.uint8 and part.labels.dtype == np.int32
+        assert set(part.labels.tolist()) == set(range(10))
+        assert part.images.min() == 0 and part.images.max() == 255
+    # The first image, a zero, has the values 5 and 13 of 16 in its first row.
+    assert dataset.train.labels[0] == 0
+    assert dataset.train.images[0, 0, :, 0].tolist() == [0, 0, 80, 207, 143, 16, 0, 0]
+    pixels = dataset.train.images / 255
+    np.testing.assert_allclose(dataset.mean, [pixels.mean()])
+    np.testing.assert_allclose(dataset.std, [pixels.std()])
+    assert len(dataset.class_names) == 10
+    assert "scikit-learn" in dataset.source
+
+
+def test_channel_statistics_agree_with_numpy():
+    generator = np.random.default_rng(0)
+    # More images than fit one block.
+    pixels = generator.integers(0, 200, (1500, 2, 3, 2)).astype(np.uint8)
+    pixels[..., 1] //= 2
+    mean, std = images.channel_statistics(pixels)
+    np.testing.assert_allclose(mean, (pixels / 255).mean(axis=(0, 1, 2)))
+    np.testing.assert_allclose(std, (pixels / 255).std(axis=(0, 1, 2)))
+
+
+def test_split_keeps_every_image_once():
+    first, rest = data.split(make_split(5), 2)
+    assert first.labels.tolist() == [0, 1] and rest.labels.tolist() == [2, 3, 4]
+    assert rest.images[:, 0, 0, 0].tolist() == [2, 3, 4]
+
+
+@pytest.mark.parametrize("num_first", [-1, 0, 5, 6])
+def test_split_refuses_empty_parts(num_first):
+    with pytest.raises(ValueError, match=f"between 1 and 4 .* got {num_first}"):
+        data.split(make_split(5), num_first)
+
+
+def test_unknown_name_lists_the_known_ones():
+    with pytest.raises(
+        data.DatasetError, match="'mnist', expected one of digits, cifar10, cifar100"
+    ):
+        data.load("mnist")
+
+
+def test_folder_needs_a_folder():
+    with pytest.raises(data.DatasetError, match="needs data_dir"):
+        data.load("folder")
+
+
+@pytest.mark.parametrize("name", ["digits", "cifar10"])
+def test_image_size_is_for_folders_only(name):
+    with pytest.raises(data.DatasetError, match=f"got 64 for '{name}'"):
+        data.load(name, image_size=64)
+
+
+def test_cache_computes_once(tmp_path):
+    calls = []
+
+    def compute():
+        calls.append(1)
+        return {"x": np.arange(3, dtype=np.uint8)}
+
+    for _ in range(2):
+        arrays = cache.load_or_compute(tmp_path, "key", compute)
+        assert arrays["x"].tolist() == [0, 1, 2] and arrays["x"].dtype == np.uint8
+    assert len(calls) == 1
+    cache.load_or_compute(tmp_path, "other", compute)
+    assert len(calls) == 2
+    names = sorted(path.name for path in (tmp_path / cache.FOLDER).iterdir())
+    assert names == ["key.npz", "other.npz"]  # No temporary file is left.
+
+
+def test_damaged_cache_is_replaced_with_a_warning(tmp_path):
+    def compute():
+        return {"x": np.arange(100)}
+
+    cache.load_or_compute(tmp_path, "key", compute)
+    path = tmp_path / cache.FOLDER / "key.npz"
+    path.write_bytes(path.read_bytes()[:300])
+    with pytest.warns(UserWarning, match=r"key\.npz is damaged"):
+        arrays = cache.load_or_compute(tmp_path, "key", compute)
+    assert arrays["x"].tolist() == list(range(100))
+    cache.load_or_compute(tmp_path, "key", lambda: pytest.fail("was not replaced"))
+
+
+def test_folder_that_cannot_be_written_is_a_warning(tmp_path):
+    (tmp_path / cache.FOLDER).write_text("in the way")
+    with pytest.warns(UserWarning, match="could not be kept for the next time"):
+        arrays = cache.load_or_compute(tmp_path, "key", lambda: {"x": np.zeros(1)})
+    assert arrays["x"].tolist() == [0]
+
+
+def test_failed_write_leaves_nothing_behind(tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(pathlib.Path, "replace", fail)
+    with pytest.warns(UserWarning, match="no space left"):
+        cache.load_or_compute(tmp_path, "key", lambda: {"x": np.zeros(1)})
+    assert not list((tmp_path / cache.FOLDER).iterdir())
+
+
+def test_fingerprint_sees_name_size_time_and_options(tmp_path):
+    file = tmp_path / "a"
+    file.write_bytes(b"1")
+    os.utime(file, ns=(1, 1))
+    seen = {cache.fingerprint(tmp_path, [file])}
+    assert cache.fingerprint(tmp_path, [file]) in seen
+    seen.add(cache.fingerprint(tmp_path, [file], "64"))
+    os.utime(file, ns=(1, 2_000_000))
+    seen.add(cache.fingerprint(tmp_path, [file]))
+    file.write_bytes(b"12")
+    os.utime(file, ns=(1, 1))
+    seen.add(cache.fingerprint(tmp_path, [file]))
+    renamed = file.rename(tmp_path / "b")
+    seen.add(cache.fingerprint(tmp_path, [renamed]))
+    assert len(seen) == 5
