@@ -329,7 +329,7 @@ _max_pool.defvjp(_max_pool_fwd, _max_pool_bwd)
 
 
 def max_pool_3x3(x: jax.Array, *, stride: int = 1) -> jax.Array:
-    """Maximum over 3x3 pixels; among equals the first in reading order has the gradient."""
+    """Maximum over 3x3 pixels; the first of equal ones has the gradient."""
     return _max_pool(x, stride)
 
 

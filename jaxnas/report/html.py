@@ -97,8 +97,8 @@ class Candidate(NamedTuple):
     Attributes:
       name: how the report calls it.
       genotype: its cells.
-      loss: validation loss; lower is better.
-      accuracy: validation accuracy, a fraction.
+      loss: mean loss; lower is better.
+      accuracy: a fraction.
       num_params: number of trainable parameters.
       flops: floating point operations for one example.
     """
@@ -316,7 +316,11 @@ def search_report(
     if figures:
         parts.append(section("Course of the search", grid(figures)))
     if top:
-        parts.append(section("Best architectures", _ranking(top, loss_unit)))
+        note = (
+            "Ranked by their loss on the validation images, with the search's weights."
+        )
+        ranking = _ranking(top, loss_unit)
+        parts.append(section("Best architectures", paragraph(note), ranking))
     if random:
         parts.append(_comparison(found, random, loss_unit))
     parts.append(section("Configuration", pairs(config)))
@@ -395,7 +399,7 @@ def _summary(summary: Mapping[str, str]) -> Html:
 
 def _headline(found: Candidate, random: Sequence[Candidate], loss_unit: str) -> str:
     text = (
-        f"The architecture found ({found.name}) has validation loss {found.loss:.4f} "
+        f"The architecture found ({found.name}) has test loss {found.loss:.4f} "
         f"{loss_unit}, accuracy {found.accuracy:.2%}, {found.num_params / 1e6:,.3f} M "
         f"parameters and {found.flops / 1e6:,.1f} M FLOPs."
     )
@@ -494,7 +498,7 @@ def _ranking(top: Sequence[Candidate], loss_unit: str) -> Html:
 def _comparison(found: Candidate, random: Sequence[Candidate], loss_unit: str) -> Html:
     """Show the found architecture among random ones."""
     finite = list(filter(_is_finite, random))
-    text = f"{_rank(found, random)} evaluated with the same weights."
+    text = f"{_rank(found, random)}, all on the test images with the same weights."
     if finite:
         losses = [candidate.loss for candidate in finite]
         accuracies = [candidate.accuracy for candidate in finite]
@@ -516,7 +520,7 @@ def _comparison(found: Candidate, random: Sequence[Candidate], loss_unit: str) -
             chart = curves.strip_chart(
                 values,
                 getattr(found, name),
-                title=f"Validation {name}",
+                title=f"Test {name}",
                 x_label=f"{name} ({unit})",
                 label="random",
                 marked_label=found.name,

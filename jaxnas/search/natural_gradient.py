@@ -69,7 +69,7 @@ def asng(
     alpha: float = 1.5,
     init_delta: float = 1.0,
     *,
-    max_Delta: float = math.inf,  # noqa: N803 (the paper's name)
+    max_Delta: float = math.inf,
 ) -> Searcher:
     """Adaptive stochastic natural gradient.
 
@@ -148,7 +148,7 @@ def asng(
     def tell(
         state: AsngState, archs: Arch, losses: Losses
     ) -> tuple[AsngState, Metrics]:
-        theta, s, gamma, Delta = state  # noqa: N806
+        theta, s, gamma, Delta = state
         delta = init_delta / Delta
         beta = delta / math.sqrt(n_theta)
 
@@ -169,7 +169,7 @@ def asng(
         new_theta = restrict(theta + delta * gradient / norm)
         new_s = (1 - beta) * s + jnp.sqrt(beta * (2 - beta)) * whitened / norm
         new_gamma = jnp.square(1 - beta) * gamma + beta * (2 - beta)
-        new_Delta = jnp.minimum(  # noqa: N806
+        new_Delta = jnp.minimum(
             Delta * jnp.exp(beta * (new_gamma - jnp.square(new_s).sum() / alpha)),
             max_Delta,
         )

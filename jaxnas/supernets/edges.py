@@ -63,7 +63,9 @@ def evaluate(
     edges: Edges,
     sources: jax.Array | None = None,
 ) -> jax.Array:
-    """Run all edges in order: `states[target] += ops[op](states[source], weights[row])`.
+    """Run all edges in order.
+
+    Each does `states[target] += ops[op](states[source], weights[row])`.
 
     Args:
       ops: the operations, `(x, weights of one row) -> y`. An operation ignores the

@@ -167,8 +167,6 @@ def _init_stage(
             ),
             "preprocess_1": pointwise((), previous[1]),
         },
-        "preprocess_0": pointwise((max(num_cells - 2, 0),), channels),
-        "preprocess_1": pointwise((num_cells - 1,), channels),
         "normal": table(
             (num_cells - reduces, num_nodes * NUM_CELL_INPUTS + num_inner), 1
         ),
@@ -178,7 +176,10 @@ def _init_stage(
             num_nodes * channels,
         ),
     }
+    if num_cells > 2:
+        stage["preprocess_0"] = pointwise((num_cells - 2,), channels)
     if num_cells > 1:
+        stage["preprocess_1"] = pointwise((num_cells - 1,), channels)
         stage["second"] = {
             "preprocess_0": (
                 shrinking(previous[1]) if reduces else pointwise((), previous[1])
@@ -348,6 +349,10 @@ def _apply_stage(
         )
         return carry, output
 
+    def kernels_ahead(name):
+        one_row = stage["output"][:, 0]
+        return _extend(stage[name], num_cells) if name in stage else one_row * 0
+
     is_reduction = jnp.arange(num_cells) < num_cells - num_normal
     sources = cells[is_reduction.astype(jnp.int32), :, :2].reshape(num_cells, -1)
     steps = {
@@ -356,8 +361,8 @@ def _apply_stage(
         "sources": sources,
         "output": stage["output"],
         "index": jnp.arange(num_cells),
-        "preprocess_0": _extend(stage["preprocess_0"], num_cells),
-        "preprocess_1": _extend(stage["preprocess_1"], num_cells),
+        "preprocess_0": kernels_ahead("preprocess_0"),
+        "preprocess_1": kernels_ahead("preprocess_1"),
     }
     carry = (*inputs, next_input, nodes)
     _, stage_outputs = lax.scan(run_cell, carry, steps)

@@ -168,6 +168,12 @@ def evaluation_step(
             )
             return task.loss(outputs, batch)[1]
 
-        return _mean_over(lax.map(evaluate, archs), batch_axis)
+        metrics = lax.map(evaluate, archs)
+        if batch_axis is None:
+            return metrics
+        # Shares may count unequally: padding has weight 0.
+        weight = batch.get("weight", jnp.ones_like(batch["image"][:, 0, 0, 0])).sum()
+        total = lax.psum(weight, batch_axis)
+        return jax.tree.map(lambda m: lax.psum(m * weight, batch_axis) / total, metrics)
 
     return step

@@ -1,0 +1,160 @@
+"""Checkpoints of a whole run, written by Orbax, verified when they are read."""
+
+import hashlib
+import os
+import pathlib
+import warnings
+from types import TracebackType
+from typing import Any, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+class CheckpointError(ValueError):
+    """There are checkpoints, but none of them can be used."""
+
+
+class Checkpoints:
+    """The newest few states of a run in one folder; a context manager.
+
+    A checkpoint holds the leaves of the state as host arrays, so that a run may go on
+    with another number of devices, and a digest of them, so that damage is noticed. Orbax renames a
+    finished folder into place: a killed process leaves no half-written checkpoint.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], *, max_to_keep: int = 3):
+        """Open the folder, creating it if need be.
+
+        Args:
+          folder: where the checkpoints are.
+          max_to_keep: older checkpoints are deleted.
+        """
+        # Orbax takes seconds to import.
+        import orbax.checkpoint as ocp
+
+        self._ocp = ocp
+        self._folder = pathlib.Path(folder).absolute()
+        self._manager = ocp.CheckpointManager(
+            self._folder,
+            options=ocp.CheckpointManagerOptions(max_to_keep=max_to_keep),
+            item_names=("state", "digest"),
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._manager.close()  # waits for what is being written
+
+    def save(self, step: int, state: Any) -> None:
+        """Write a checkpoint in the background; a step that exists is left alone.
+
+        Args:
+          step: number of steps the state has seen.
+          state: pytree of arrays, typed PRNG keys included.
+        """
+        if step in self._manager.all_steps():
+            return
+        host = _to_host(state)
+        args = self._ocp.args
+        self._manager.save(
+            step,
+            args=args.Composite(
+                state=args.StandardSave(host),
+                digest=args.JsonSave({"sha256": _digest(host)}),
+            ),
+        )
+
+    def restore(self, like: Any) -> Any | None:
+        """Read the newest checkpoint that is whole.
+
+        Args:
+          like: pytree of arrays of the structure, shapes and dtypes that were saved.
+
+        Returns:
+          The state, or `None` if there is no checkpoint. A damaged checkpoint is
+          skipped with a warning that names it, and deleted, so that its step can be
+          saved again.
+
+        Raises:
+          CheckpointError: if there are checkpoints and all are damaged.
+        """
+        steps = sorted(self._manager.all_steps(), reverse=True)
+        for step in steps:
+            try:
+                state = self._read(step, like)
+            # What Orbax raises depends on which of its files is damaged.
+            except (ValueError, KeyError, TypeError, OSError) as error:
+                problem = str(error).strip().split("\n")[0]
+                warnings.warn(
+                    f"checkpoint {self._folder / str(step)} is damaged and is skipped: "
+                    f"{problem}",
+                    stacklevel=2,
+                )
+                continue
+            for damaged in steps[: steps.index(step)]:
+                self._manager.delete(damaged)
+            return state
+        if steps:
+            raise CheckpointError(
+                f"none of the checkpoints in {self._folder} can be read; remove the "
+                "folder to start anew"
+            )
+        return None
+
+    def _read(self, step: int, like: Any) -> Any:
+        args = self._ocp.args
+        host_like = _to_host(like)
+        restored = self._manager.restore(
+            step,
+            args=args.Composite(
+                state=args.StandardRestore(host_like), digest=args.JsonRestore()
+            ),
+        )
+        host = {name: np.asarray(leaf) for name, leaf in restored.state.items()}
+        if restored.digest["sha256"] != _digest(host):
+            raise ValueError("its content does not match its digest")
+        return jax.tree_util.tree_map_with_path(
+            lambda path, leaf: _from_host(host.get(jax.tree_util.keystr(path)), leaf),
+            like,
+        )
+
+
+def _is_key(leaf: Any) -> bool:
+    return isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(
+        leaf.dtype, jax.dtypes.prng_key
+    )
+
+
+def _to_host(tree: Any) -> dict[str, np.ndarray]:
+    """The leaves by their paths, but for empty ones, which Orbax does not store."""
+    return {
+        jax.tree_util.keystr(path): np.asarray(
+            jax.random.key_data(leaf) if _is_key(leaf) else leaf
+        )
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+        if leaf.size
+    }
+
+
+def _from_host(array: np.ndarray | None, like: Any) -> jax.Array:
+    if array is None:
+        return jnp.zeros(like.shape, like.dtype)
+    if _is_key(like):
+        return jax.random.wrap_key_data(array, impl=jax.random.key_impl(like))
+    return jnp.asarray(array)
+
+
+def _digest(host: dict[str, np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for name, leaf in sorted(host.items()):
+        digest.update(f"{name} {leaf.dtype} {leaf.shape}\n".encode())
+        digest.update(np.ascontiguousarray(leaf).tobytes())
+    return digest.hexdigest()

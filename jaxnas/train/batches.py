@@ -1,0 +1,99 @@
+"""Batches of data sets that lie on the device."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxnas.data import Split
+from jaxnas.types import Batch, Key
+
+Preprocess = Callable[[Key, jax.Array], jax.Array]
+"""`(key, uint8 images) -> float images`: normalises, and in training augments."""
+
+
+def shuffled(
+    key: Key,
+    split: Split,
+    epoch: jax.Array,
+    position: jax.Array,
+    batch_size: int,
+    preprocess: Preprocess,
+) -> Batch:
+    """One batch of a freshly shuffled epoch.
+
+    A pure function of its arguments, so that a resumed run sees the same batches. The
+    images that do not fill a last batch are left out, others in each epoch.
+
+    Args:
+      key: the stream of batches.
+      split: the images, on the device.
+      epoch: int32 scalar.
+      position: int32 scalar, number of the batch within the epoch.
+      batch_size: images in a batch.
+      preprocess: applied to the uint8 images.
+
+    Returns:
+      `image` float `[batch_size, H, W, C]`, `label` int32 `[batch_size]`.
+    """
+    order_key, image_key = jax.random.split(jax.random.fold_in(key, epoch))
+    order = jax.random.permutation(order_key, split.labels.shape[0])
+    chosen = lax.dynamic_slice_in_dim(order, position * batch_size, batch_size)
+    image_key = jax.random.fold_in(image_key, position)
+    return {
+        "image": preprocess(image_key, split.images[chosen]),
+        "label": split.labels[chosen],
+    }
+
+
+def share(batch: Batch, batch_axis: str | None, num_devices: int) -> Batch:
+    """This device's part of a batch that all devices hold."""
+    if batch_axis is None or num_devices == 1:
+        return batch
+    index = lax.axis_index(batch_axis)
+
+    def slice_leaf(leaf):
+        size = leaf.shape[0] // num_devices
+        return lax.dynamic_slice_in_dim(leaf, index * size, size)
+
+    return {name: slice_leaf(leaf) for name, leaf in batch.items()}
+
+
+def in_order(split: Split, batch_size: int) -> Iterator[dict[str, Any]]:
+    """All images once, in batches of one size.
+
+    The last batch is filled up with images from the beginning, whose `weight` is 0:
+    they take part in batch statistics and in nothing else.
+    """
+    num = split.labels.shape[0]
+    images, labels = np.asarray(split.images), np.asarray(split.labels)
+    for start in range(0, num, batch_size):
+        index = np.arange(start, start + batch_size)
+        yield {
+            "image": images[index % num],
+            "label": labels[index % num],
+            "weight": (index < num).astype(np.float32),
+        }
+
+
+def mean_metrics(step: Callable[[Batch], Any], split: Split, batch_size: int) -> Any:
+    """Mean of a step's metrics over all images of a split.
+
+    Args:
+      step: `batch -> metrics`, means over the batch by its `weight`.
+      split: the images.
+      batch_size: images in a batch.
+
+    Returns:
+      The metrics, numpy arrays.
+    """
+    totals, count = None, 0.0
+    for batch in in_order(split, batch_size):
+        weight = float(batch["weight"].sum())
+        metrics = jax.tree.map(lambda m, w=weight: m * w, step(batch))
+        totals = metrics if totals is None else jax.tree.map(jnp.add, totals, metrics)
+        count += weight
+    return jax.tree.map(lambda total: np.asarray(total) / count, totals)

@@ -1,0 +1,205 @@
+"""The host loop under search and retraining: the only impure part of training.
+
+Compiled code advances the state by a number of steps; this loop decides how many, and
+between two such calls it shows progress, logs, saves and reacts to signals. What is
+computed does not depend on where it stops in between.
+"""
+
+import contextlib
+import math
+import os
+import pathlib
+import signal
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+import jax
+
+from jaxnas import metrics as metrics_log
+from jaxnas.checkpoint import Checkpoints
+from jaxnas.types import Metrics
+
+LOG_NAME = "metrics.jsonl"
+CHECKPOINTS_NAME = "checkpoints"
+
+
+class Diverged(RuntimeError):
+    """The loss is no longer finite."""
+
+
+class Interrupted(RuntimeError):
+    """A signal asked the run to stop; its state has been saved if it has a folder.
+
+    Attributes:
+      signal: number of the signal.
+    """
+
+    def __init__(self, signal_number: int):
+        super().__init__(f"interrupted by {signal.Signals(signal_number).name}")
+        self.signal = signal_number
+
+
+class LoopState(Protocol):
+    """What the loop reads of a state; the state is a NamedTuple with more in it."""
+
+    @property
+    def step(self) -> jax.Array:
+        """int32 scalar, number of steps done."""
+        ...
+
+    @property
+    def epoch_metrics(self) -> Metrics:
+        """Sums over the steps of the current epoch so far."""
+        ...
+
+
+def run(
+    advance: Callable[[Any, int], Any],
+    state: Any,
+    *,
+    num_epochs: int,
+    steps_per_epoch: int,
+    images_per_step: int,
+    end_epoch: Callable[[Any], dict[str, float]],
+    description: str,
+    workdir: str | os.PathLike[str] | None = None,
+    chunk_seconds: float = 5.0,
+    save_seconds: float = 30.0,
+) -> Any:
+    """Advance a state to the end of its last epoch.
+
+    Args:
+      advance: `(state, num_steps) -> state`, compiled; never crosses an epoch.
+      state: the initial state; replaced by the newest checkpoint if there is one.
+      num_epochs: length of the run.
+      steps_per_epoch: steps of one epoch.
+      images_per_step: for the speed shown and logged.
+      end_epoch: `state -> metrics` of the end of an epoch, evaluations for example.
+      description: one word for the progress line.
+      workdir: folder of the run, with `metrics.jsonl` and `checkpoints/`; nothing is
+        written if `None`.
+      chunk_seconds: how long one call of `advance` should take.
+      save_seconds: least time between two checkpoints, but for the last one.
+
+    Returns:
+      The final state.
+
+    Raises:
+      Diverged: if the loss stops being finite. The last checkpoint is kept.
+      Interrupted: after SIGINT or SIGTERM, when a checkpoint has been written.
+      CheckpointError: if the folder's checkpoints are all damaged.
+    """
+    total_steps = num_epochs * steps_per_epoch
+    with contextlib.ExitStack() as stack:
+        checkpoints = None
+        if workdir is not None:
+            folder = pathlib.Path(workdir) / CHECKPOINTS_NAME
+            checkpoints = stack.enter_context(Checkpoints(folder))
+            restored = checkpoints.restore(state)
+            state = state if restored is None else restored
+        step = int(state.step)
+
+        def log(metrics: dict[str, float]) -> None:
+            if workdir is not None:
+                metrics_log.append(pathlib.Path(workdir) / LOG_NAME, step, metrics)
+
+        def save() -> None:
+            if checkpoints is not None:
+                checkpoints.save(step, state)
+
+        if workdir is not None:
+            metrics_log.truncate(
+                pathlib.Path(workdir) / LOG_NAME, step if step > 0 else -1
+            )
+        stopped_by = stack.enter_context(_signals())
+        progress = stack.enter_context(
+            metrics_log.Progress(total_steps, description=description)
+        )
+        if step == 0:
+            # The untrained network's metrics; this also compiles the evaluation.
+            log({"epoch": 0, **end_epoch(state)})
+        steps_per_second = None
+        last_save = epoch_start = time.monotonic()
+        images_this_epoch = 0
+        while step < total_steps:
+            left = steps_per_epoch - step % steps_per_epoch
+            wanted = 1 if steps_per_second is None else chunk_seconds * steps_per_second
+            num_steps = max(1, min(left, int(wanted)))
+            # The first call compiles, so only the others tell the speed.
+            start = time.monotonic()
+            first = steps_per_second is None
+            state = advance(state, num_steps)
+            # Reading the state back also waits for it.
+            step = int(state.step)
+            now = time.monotonic()
+            steps_per_second = 1.0 if first else num_steps / max(now - start, 1e-9)
+            if first:
+                epoch_start = now
+            else:
+                images_this_epoch += num_steps * images_per_step
+            done = (step - 1) % steps_per_epoch + 1
+            means = {
+                name: float(total) / done for name, total in state.epoch_metrics.items()
+            }
+            _check_finite(means, step)
+            epoch = (step - 1) // steps_per_epoch + 1
+            shown = {
+                name: means[name]
+                for name in ("train/loss", "train/accuracy")
+                if name in means
+            }
+            epoch_is_over = step % steps_per_epoch == 0
+            if epoch_is_over:
+                seconds = time.monotonic() - epoch_start
+                metrics = {"epoch": epoch, **means, **end_epoch(state)}
+                if images_this_epoch:
+                    metrics["images_per_second"] = images_this_epoch / seconds
+                log(metrics)
+                epoch_start, images_this_epoch = time.monotonic(), 0
+            progress.update(
+                step,
+                images=num_steps * images_per_step,
+                metrics=shown,
+                epoch=epoch,
+                num_epochs=num_epochs,
+            )
+            if stopped_by and step < total_steps:
+                save()
+                raise Interrupted(stopped_by[0])
+            if step == total_steps or time.monotonic() - last_save >= save_seconds:
+                save()
+                last_save = time.monotonic()
+    return state
+
+
+def _check_finite(means: dict[str, float], step: int) -> None:
+    for name, value in means.items():
+        if not math.isfinite(value):
+            raise Diverged(f"{name} is {value} by step {step}")
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM; a second SIGINT stops at once."""
+    received: list[int] = []
+
+    def receive(number: int, frame: Any) -> None:
+        del frame
+        if received and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        received.append(number)
+
+    try:
+        before = {
+            number: signal.signal(number, receive)
+            for number in (signal.SIGINT, signal.SIGTERM)
+        }
+    except ValueError:  # signals reach the main thread only
+        yield received
+        return
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,262 @@
+"""Training one fixed network from scratch."""
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import lax
+
+from jaxnas import parallel
+from jaxnas.data import Split
+from jaxnas.train import batches, loop
+from jaxnas.train.batches import Preprocess
+from jaxnas.types import Batch, Key, Metrics, Task
+
+
+class TrainState(NamedTuple):
+    """Everything a training run has learnt, and where it is.
+
+    Attributes:
+      step: int32 scalar, optimiser steps done.
+      key: the run's PRNG key; every step folds its number into it.
+      params: parameters.
+      batch_stats: running statistics.
+      opt_state: optimiser state.
+      epoch_metrics: sums over the steps of the current epoch.
+    """
+
+    step: jax.Array
+    key: Key
+    params: Any
+    batch_stats: Any
+    opt_state: optax.OptState
+    epoch_metrics: Metrics
+
+
+def train_step(
+    network: nn.Module,
+    task: Task,
+    optimizer: optax.GradientTransformation,
+    *,
+    batch_axis: str | None = None,
+) -> Callable[[TrainState, Batch, Key, jax.Array | None], tuple[TrainState, Metrics]]:
+    """Make one optimiser step on a network with running statistics.
+
+    Args:
+      network: module called as `network(images, train=, drop_path_prob=)`.
+      task: the loss.
+      optimizer: an optax transformation.
+      batch_axis: mapped axis over which the batch is sharded, if any.
+
+    Returns:
+      `(state, batch, key, drop_path_prob) -> (state, metrics)`; `drop_path_prob` is a
+      scalar, or `None` for a network trained without drop path. The state's step and
+      metrics are left alone.
+    """
+
+    def loss(params, batch_stats, batch, key, drop_path_prob):
+        outputs, updated = network.apply(
+            {"params": params, "batch_stats": batch_stats},
+            batch["image"],
+            train=True,
+            drop_path_prob=drop_path_prob,
+            rngs={"drop_path": key},
+            mutable=["batch_stats"],
+        )
+        value, metrics = task.loss(outputs, batch)
+        return value, (metrics, updated["batch_stats"])
+
+    def step(state, batch, key, drop_path_prob):
+        if batch_axis is not None:  # every device drops paths of its own
+            key = jax.random.fold_in(key, lax.axis_index(batch_axis))
+        grads, (metrics, batch_stats) = jax.grad(loss, has_aux=True)(
+            state.params, state.batch_stats, batch, key, drop_path_prob
+        )
+        if batch_axis is not None:
+            grads, metrics = lax.pmean((grads, metrics), batch_axis)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        state = state._replace(
+            params=params, batch_stats=batch_stats, opt_state=opt_state
+        )
+        return state, metrics
+
+    return step
+
+
+def evaluation_step(
+    network: nn.Module, task: Task
+) -> Callable[[Any, Any, Batch], Metrics]:
+    """Make `(params, batch_stats, batch) -> metrics`, with running statistics."""
+
+    def step(params, batch_stats, batch):
+        variables = {"params": params, "batch_stats": batch_stats}
+        outputs = network.apply(variables, batch["image"], train=False)
+        return task.loss(outputs, batch)[1]
+
+    return step
+
+
+class TrainResult(NamedTuple):
+    """What training returns.
+
+    Attributes:
+      state: the final state.
+      test: metrics of the final network on the test images, empty without them.
+    """
+
+    state: TrainState
+    test: dict[str, float]
+
+
+def retrain(
+    network: nn.Module,
+    task: Task,
+    optimizer: optax.GradientTransformation,
+    train: Split,
+    *,
+    key: Key,
+    num_epochs: int,
+    batch_size: int,
+    augment: Preprocess,
+    normalize: Preprocess,
+    test: Split | None = None,
+    max_drop_path_prob: float = 0.0,
+    devices: Sequence[jax.Device] | None = None,
+    workdir: str | os.PathLike[str] | None = None,
+    save_seconds: float = 30.0,
+    description: str = "train",
+) -> TrainResult:
+    """Train a network from scratch, evaluating it after each epoch.
+
+    The probability of drop path grows by epoch, `max_drop_path_prob * epoch /
+    num_epochs` with epochs counted from 0. The last network is the result; no epoch
+    is selected by its test accuracy.
+
+    Args:
+      network: see `train_step`; on several devices, made with
+        `batch_axis=jaxnas.parallel.BATCH_AXIS`.
+      task: the loss.
+      optimizer: an optax transformation.
+      train: training images (uint8).
+      key: determines everything random.
+      num_epochs: length of the training.
+      batch_size: images in a batch, over all devices.
+      augment: `(key, uint8 images) -> float images`, for training.
+      normalize: the same for evaluation; its key is constant.
+      test: images for the evaluation after each epoch.
+      max_drop_path_prob: probability of dropping an edge that the last epoch nears.
+      devices: where to run; the first device if `None`.
+      workdir: folder of the run; see `jaxnas.train.search`.
+      save_seconds: least time between two checkpoints.
+      description: one word for the progress line.
+
+    Returns:
+      The final state and its test metrics.
+
+    Raises:
+      ValueError: if there are fewer images than a batch, a batch cannot be shared
+        out, or the probability is not in [0, 1).
+      Diverged: if the loss stops being finite.
+      Interrupted: after a signal; the state has been saved.
+    """
+    if not 0 <= max_drop_path_prob < 1:
+        raise ValueError(
+            f"max_drop_path_prob is {max_drop_path_prob}; expected 0 or more, below 1"
+        )
+    num_images = train.labels.shape[0]
+    if num_images < batch_size:
+        raise ValueError(
+            f"batch_size is {batch_size}, but there are only {num_images} images"
+        )
+    devices = [jax.local_devices()[0]] if devices is None else list(devices)
+    num_devices = len(devices)
+    parallel.share(batch_size, num_devices, "batch_size")
+    batch_axis = parallel.BATCH_AXIS if num_devices > 1 else None
+    steps_per_epoch = num_images // batch_size
+    step_on_batch = train_step(network, task, optimizer, batch_axis=batch_axis)
+
+    def init(key: Key, split: Split) -> TrainState:
+        run_key, params_key = jax.random.split(key)
+        images = normalize(key, split.images[:1])
+        variables = network.init(params_key, images, train=True)
+        outputs, _ = jax.eval_shape(
+            lambda: network.apply(variables, images, train=True, mutable="batch_stats")
+        )
+        _, shapes = jax.eval_shape(
+            task.loss, outputs, {"label": jnp.zeros(1, jnp.int32)}
+        )
+        params = variables["params"]
+        return TrainState(
+            jnp.int32(0),
+            run_key,
+            params,
+            variables["batch_stats"],
+            optimizer.init(params),
+            {
+                f"train/{name}": jnp.zeros(s.shape, s.dtype)
+                for name, s in shapes.items()
+            },
+        )
+
+    def one_step(state: TrainState, split: Split) -> TrainState:
+        epoch, position = state.step // steps_per_epoch, state.step % steps_per_epoch
+        batch_key, drop_path_key = jax.random.split(state.key)
+        batch = batches.shuffled(batch_key, split, epoch, position, batch_size, augment)
+        batch = batches.share(batch, batch_axis, num_devices)
+        prob = None
+        if max_drop_path_prob > 0:
+            prob = max_drop_path_prob * epoch.astype(jnp.float32) / num_epochs
+        key = jax.random.fold_in(drop_path_key, state.step)
+        new, metrics = step_on_batch(state, batch, key, prob)
+        sums = {
+            name: jnp.where(position == 0, 0, total) + metrics[name.split("/")[1]]
+            for name, total in state.epoch_metrics.items()
+        }
+        return new._replace(step=state.step + 1, epoch_metrics=sums)
+
+    def advance(state: TrainState, split: Split, num_steps: jax.Array) -> TrainState:
+        return lax.fori_loop(0, num_steps, lambda _, s: one_step(s, split), state)
+
+    # Evaluation has running statistics, so that shares need not know of each other.
+    evaluation = jax.jit(
+        lambda params, batch_stats, batch: evaluation_step(network, task)(
+            params,
+            batch_stats,
+            dict(batch, image=normalize(jax.random.key(0), batch["image"])),
+        )
+    )
+
+    def evaluate(state: TrainState) -> dict[str, float]:
+        if test is None:
+            return {}
+        means = batches.mean_metrics(
+            lambda batch: evaluation(state.params, state.batch_stats, batch),
+            test,
+            batch_size,
+        )
+        return {name: float(value) for name, value in means.items()}
+
+    def end_epoch(state: TrainState) -> dict[str, float]:
+        return {f"test/{name}": value for name, value in evaluate(state).items()}
+
+    advance = parallel.replicated(advance, devices, donate_argnums=0)
+    device_split = jax.device_put(train, devices[0])
+    init_state = jax.jit(init)
+    state = loop.run(
+        lambda state, num_steps: advance(state, device_split, np.int32(num_steps)),
+        init_state(key, device_split),
+        num_epochs=num_epochs,
+        steps_per_epoch=steps_per_epoch,
+        images_per_step=batch_size,
+        end_epoch=end_epoch,
+        description=description,
+        workdir=workdir,
+        save_seconds=save_seconds,
+    )
+    return TrainResult(state, evaluate(state))

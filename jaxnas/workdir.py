@@ -1,0 +1,86 @@
+"""The folder of a run: what was asked for, and on what it ran."""
+
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import sys
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import jax
+
+CONFIG_NAME = "config.json"
+
+
+def environment(devices: Sequence[jax.Device]) -> dict[str, str]:
+    """Versions, device and command of this process, for the record."""
+    versions = {
+        name: importlib.metadata.version(name)
+        for name in ("jaxnas", "jax", "jaxlib", "flax", "optax", "numpy")
+    }
+    kind = devices[0].device_kind
+    if devices[0].platform == "cpu":
+        kind = f"CPU, {os.cpu_count()} cores, {platform.machine()}"
+    return {
+        "device": kind if len(devices) == 1 else f"{len(devices)} x {kind}",
+        "python": platform.python_version(),
+        **versions,
+        "command": " ".join(["python", *sys.argv]),
+    }
+
+
+def prepare(
+    path: str | os.PathLike[str],
+    config: Mapping[str, Any],
+    environment: Mapping[str, str],
+    *,
+    may_differ: Collection[str] = (),
+) -> pathlib.Path:
+    """Make the folder of a run, or reopen the folder of the same run.
+
+    Args:
+      path: the folder.
+      config: everything that determines the result, as JSON can hold it.
+      environment: what is recorded besides; see `environment`.
+      may_differ: keys of `config` that may change from one process to the next.
+
+    Returns:
+      The folder, with a `config.json`.
+
+    Raises:
+      ValueError: if the folder holds a run with another configuration (the message
+        names the keys), or something that is not a run.
+    """
+    folder = pathlib.Path(path)
+    file = folder / CONFIG_NAME
+    config = json.loads(json.dumps(config))
+    if file.exists():
+        earlier = _read(file)
+        differing = [
+            f"{key} (there {earlier.get(key)!r}, now {config.get(key)!r})"
+            for key in sorted({*earlier, *config} - set(may_differ))
+            if earlier.get(key) != config.get(key)
+        ]
+        if differing:
+            raise ValueError(
+                f"{folder} holds a run with another configuration: "
+                f"{', '.join(differing)}; choose another folder, or the same values"
+            )
+        return folder
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"{folder} is neither empty nor the folder of a run")
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({"config": config, "environment": dict(environment)}, indent=2)
+    temporary = file.with_suffix(".tmp")
+    temporary.write_text(text + "\n", encoding="utf-8")
+    temporary.replace(file)
+    return folder
+
+
+def _read(file: pathlib.Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(file.read_text(encoding="utf-8"))["config"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{file} is not the configuration of a run") from error

@@ -1,0 +1,182 @@
+"""Search for a convolutional cell, and compare what was found with random cells.
+
+Without arguments: ASNG-NAS on scikit-learn's digits, about a minute on a laptop CPU.
+The folder of the run gets genotype.json, report.html, metrics.jsonl and checkpoints;
+the same command again goes on where it stopped.
+"""
+
+import dataclasses
+import pathlib
+import statistics
+
+import command_line
+import images
+from presets.cifar_search import PRESETS, Config
+
+# A run may go on in another place or on another number of devices.
+MAY_DIFFER = ("workdir", "data_dir", "devices")
+
+
+def main() -> None:
+    """Search, rank, compare, report."""
+    preset, config = command_line.parse(PRESETS, __doc__)
+
+    import jax
+
+    from jaxnas import (
+        data,
+        optim,
+        parallel,
+        spaces,
+        supernets,
+        train,
+        weights,
+        workdir,
+    )
+
+    with command_line.wrong_input():
+        devices = parallel.local_devices(config.devices)
+        parallel.share(config.batch_size, len(devices), "batch_size")
+        dataset = images.load(config)
+        augment, normalize = images.preprocessing(config, dataset)
+        half = dataset.train.labels.size // 2
+        splits = train.SearchSplits(*data.split(dataset.train, half))
+        steps_per_epoch = train.count_steps(splits, config.batch_size)
+        space = spaces.enas_micro(config.num_nodes)
+        net = supernets.micro(
+            space,
+            config.channels,
+            config.num_cells,
+            len(dataset.class_names),
+            image_channels=dataset.train.images.shape[-1],
+        )
+        searcher = make_searcher(config, space.cardinalities)
+        environment = workdir.environment(devices)
+        folder = workdir.prepare(
+            config.workdir or pathlib.Path("runs") / f"cifar_search-{preset}",
+            dataclasses.asdict(config) | {"source": dataset.source},
+            environment,
+            may_differ=MAY_DIFFER,
+        )
+
+    print(f"{dataset.source}; {environment['device']}; folder {folder}", flush=True)
+    search_key, candidates_key = jax.random.split(jax.random.key(config.seed))
+    result = train.search(
+        net,
+        weights.shared(net),
+        searcher,
+        train.classification(),
+        optim.sgd(
+            optim.cosine_by_epoch(config.learning_rate, config.epochs, steps_per_epoch),
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
+            clip_norm=config.clip_norm,
+        ),
+        splits,
+        key=search_key,
+        num_epochs=config.epochs,
+        batch_size=config.batch_size,
+        augment=augment,
+        normalize=normalize,
+        test=dataset.test,
+        num_weight_archs=config.num_archs,
+        num_search_archs=config.num_archs,
+        devices=devices,
+        workdir=folder,
+    )
+    conclude(
+        config,
+        dataset,
+        splits.validation,
+        space,
+        searcher,
+        result,
+        candidates_key,
+        folder,
+        environment,
+    )
+
+
+def make_searcher(config: Config, cardinalities: tuple[int, ...]):
+    """The search algorithm of a configuration."""
+    from jaxnas import search
+
+    if config.searcher == "random":
+        return search.random_search(cardinalities)
+    return search.asng(cardinalities, config.alpha, config.init_delta)
+
+
+def conclude(
+    config, dataset, validation, space, searcher, result, key, folder, environment
+) -> None:
+    """Rank candidates, compare the result with random cells, write and print."""
+    import jax
+
+    from jaxnas import genotypes, metrics, networks, report, train
+    from jaxnas.report import drawing
+
+    shape = dataset.train.images.shape[1:]
+
+    def candidate(name, arch, means) -> report.Candidate:
+        genotype = space.decode(arch)
+        size = config.channels, config.num_cells, len(dataset.class_names)
+        network = networks.micro(genotype, *size, cell_output="projection")
+        num_params = networks.count_params(
+            genotype, *size, cell_output="projection", image_channels=shape[-1]
+        )
+        return report.Candidate(
+            name,
+            genotype,
+            means["loss"],
+            means["accuracy"],
+            num_params,
+            networks.count_flops(network, shape),
+        )
+
+    print("ranking candidates by the validation images", flush=True)
+    ask_key, random_key = jax.random.split(key)
+    archs = searcher.ask(result.state.searcher, ask_key, config.num_candidates)
+    ranked = train.rank(result.evaluate, [result.arch, *archs], validation)
+    found = ranked[0].arch if config.select == "best" else result.arch
+    top = [
+        candidate(f"candidate {entry.index}", entry.arch, entry.metrics)
+        for entry in ranked
+    ]
+    print("comparing with random architectures by the test images", flush=True)
+    found_on_test = candidate("found", found, result.evaluate(found, dataset.test))
+    random = [
+        candidate(f"random {i + 1}", arch, result.evaluate(arch, dataset.test))
+        for i, arch in enumerate(
+            jax.vmap(space.sample)(jax.random.split(random_key, config.num_random))
+        )
+    ]
+    genotype = found_on_test.genotype
+    genotypes.save(folder / "genotype.json", genotype)
+    report.search_report(
+        folder / "report.html",
+        title=f"Search for a cell on {dataset.name}",
+        summary={"data": dataset.source, "seed": str(config.seed)} | environment,
+        config=dataclasses.asdict(config),
+        history=metrics.read(folder / "metrics.jsonl"),
+        drawing=drawing.genotype_svg(genotype, title="Found cells"),
+        found=found_on_test,
+        top=top,
+        random=random,
+        uniform_level=statistics.fmean(1 / c for c in space.cardinalities),
+    )
+    better = sum(found_on_test.loss < other.loss for other in random)
+    print(
+        f"\nfound: {genotypes.to_darts(genotype)}\n"
+        f"test loss {found_on_test.loss:.3f}, accuracy {found_on_test.accuracy:.1%} "
+        f"with the search's weights; random architectures with the same weights: "
+        f"{statistics.fmean(r.loss for r in random):.3f}, "
+        f"{statistics.fmean(r.accuracy for r in random):.1%} on average; better than "
+        f"{better} of {len(random)}\n"
+        f"These accuracies rank architectures. For a network to use, train it:\n"
+        f"  python launch/cifar_train.py --genotype {folder / 'genotype.json'}\n"
+        f"report: {folder / 'report.html'}"
+    )
+
+
+if __name__ == "__main__":
+    command_line.run(main)

@@ -1,0 +1,128 @@
+"""What all commands share: flags made from a dataclass, and exit statuses."""
+
+import argparse
+import contextlib
+import dataclasses
+import inspect
+import sys
+import types
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NoReturn, TypeVar
+
+Config = TypeVar("Config")
+Presets = Mapping[str, Callable[[], Config]]
+
+DONE, WRONG_INPUT, DIVERGED, INTERRUPTED = 0, 2, 3, 130
+
+
+class WrongInput(Exception):
+    """An argument, file or data set is wrong; the message is for the user."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise WrongInput(message)
+
+
+@contextlib.contextmanager
+def wrong_input() -> Iterator[None]:
+    """Treat a `ValueError` or `OSError` as the user's, not the program's, mistake."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        raise WrongInput(str(error)) from error
+
+
+def option(default: Any, text: str, **metadata: Any) -> Any:
+    """A dataclass field that is a flag; `choices` and `nargs` go to argparse."""
+    return dataclasses.field(default=default, metadata={"help": text, **metadata})
+
+
+def parse(
+    presets: Presets[Config], description: str | None, argv: list[str] | None = None
+) -> tuple[str, Config]:
+    """Read the command line.
+
+    Args:
+      presets: makers of configurations by name; the first is the default. They are
+        instances of one frozen dataclass, whose fields become flags.
+      description: what the command does.
+      argv: arguments; `sys.argv` without its first entry if `None`.
+
+    Returns:
+      The name of the preset, and its configuration with the given flags instead.
+
+    Raises:
+      WrongInput: if a flag is unknown or malformed.
+    """
+    default = next(iter(presets))
+    epilog = "\n\n".join(
+        f"preset {name}:\n{inspect.getdoc(make)}" for name, make in presets.items()
+    )
+    parser = _Parser(
+        description=description,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        argument_default=argparse.SUPPRESS,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--preset",
+        choices=list(presets),
+        default=default,
+        help=f"settings that the other flags override (default: {default})",
+    )
+    config_type = type(presets[default]())
+    hints = typing.get_type_hints(config_type)
+    for field in dataclasses.fields(config_type):  # type: ignore[arg-type]
+        flag = f"--{field.name.replace('_', '-')}"
+        text = field.metadata["help"]
+        choices = field.metadata.get("choices")
+        kind = _plain_type(hints[field.name])
+        if kind is bool:
+            parser.add_argument(flag, action=argparse.BooleanOptionalAction, help=text)
+        else:
+            parser.add_argument(flag, type=kind, choices=choices, help=text)
+    given = vars(parser.parse_args(argv))
+    preset = given.pop("preset")
+    with wrong_input():
+        return preset, dataclasses.replace(presets[preset](), **given)
+
+
+def _plain_type(hint: Any) -> type:
+    """`int` for `int | None`: a flag that is not given stays `None`."""
+    if isinstance(hint, types.UnionType):
+        (hint,) = (arg for arg in typing.get_args(hint) if arg is not type(None))
+    return hint
+
+
+def run(command: Callable[[], None]) -> NoReturn:
+    """Run a command and leave the process with its exit status.
+
+    0: done. 2: a wrong argument, file or data set, told in one line. 3: the training
+    diverged. 130: interrupted; the state has been saved.
+    """
+    # Importing the library takes a second that a wrong flag should not cost.
+    from jaxnas.checkpoint import CheckpointError
+    from jaxnas.train import Diverged, Interrupted
+
+    try:
+        command()
+    except (WrongInput, CheckpointError) as error:
+        line = " ".join(str(error).split())
+        print(f"error: {line}", file=sys.stderr)
+        sys.exit(WRONG_INPUT)
+    except Diverged as error:
+        print(
+            f"error: training diverged: {error}; the last good checkpoint is kept",
+            file=sys.stderr,
+        )
+        sys.exit(DIVERGED)
+    except Interrupted as error:
+        print(f"{error}; run the same command again to go on", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+    sys.exit(DONE)

@@ -1,0 +1,67 @@
+"""The flags and functions of commands that read images."""
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+from command_line import option
+
+if TYPE_CHECKING:
+    from jaxnas import data
+    from jaxnas.train import Preprocess
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageConfig:
+    """Flags that all commands on images share."""
+
+    dataset: str = option("cifar10", "digits, cifar10, cifar100 or folder")
+    data_dir: str | None = option(None, "where the data set is or is to be prepared")
+    image_size: int | None = option(None, "side to which a folder's images are cut")
+    max_images: int | None = option(None, "use only the first training images")
+    crop_padding: int = option(4, "zero pixels around an image before a random crop")
+    flip: bool = option(True, "flip images at random")
+    cutout: int = option(16, "side of the square that is cut out")
+    workdir: str | None = option(None, "folder of the run (default: runs/...)")
+    seed: int = option(0, "determines everything random")
+    devices: int = option(1, "number of devices that share every batch")
+
+
+def load(config: ImageConfig) -> "data.ImageDataset":
+    """Load the data set of a configuration."""
+    from jaxnas import data
+
+    dataset = data.load(config.dataset, config.data_dir, image_size=config.image_size)
+    if config.max_images is None:
+        return dataset
+    if config.max_images < dataset.train.labels.size:
+        first, _ = data.split(dataset.train, config.max_images)
+        return dataset._replace(train=first)
+    return dataset
+
+
+def preprocessing(
+    config: ImageConfig, dataset: "data.ImageDataset"
+) -> tuple["Preprocess", "Preprocess"]:
+    """What is done to images in training, and in evaluation."""
+    import jax
+
+    from jaxnas import data
+
+    def augment(key, images):
+        return data.augment(
+            key,
+            images,
+            dataset.mean,
+            dataset.std,
+            crop_padding=config.crop_padding,
+            flip=config.flip,
+            cutout=config.cutout,
+        )
+
+    def normalize(key, images):
+        del key
+        return data.normalize(images, dataset.mean, dataset.std)
+
+    # Tell at once what would otherwise be told in the middle of compilation.
+    jax.eval_shape(augment, jax.random.key(0), dataset.train.images[:1])
+    return augment, normalize

@@ -1,0 +1,69 @@
+"""Presets of `cifar_search.py`."""
+
+import dataclasses
+
+from command_line import option
+from images import ImageConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(ImageConfig):
+    """Settings of a search for a convolutional cell."""
+
+    searcher: str = option("asng", "search algorithm", choices=("asng", "random"))
+    alpha: float = option(1.5, "ASNG: signal-to-noise threshold")
+    init_delta: float = option(1.0, "ASNG: first radius of the trust region")
+    num_archs: int = option(2, "architectures sampled in every step (lambda)")
+    select: str = option(
+        "mode",
+        "result: the most likely architecture, or the best of the candidates",
+        choices=("mode", "best"),
+    )
+    num_candidates: int = option(20, "architectures ranked at the end")
+    num_random: int = option(8, "random architectures to compare with")
+
+    channels: int = option(16, "channels of the first cells, an even number")
+    num_cells: int = option(8, "cells, two of which reduce")
+    num_nodes: int = option(5, "nodes of a cell")
+
+    epochs: int = option(100, "epochs over one half of the training images")
+    batch_size: int = option(64, "images in a batch")
+    learning_rate: float = option(0.025, "first learning rate of the cosine schedule")
+    momentum: float = option(0.9, "of SGD")
+    weight_decay: float = option(3e-4, "L2 penalty on all weights")
+    clip_norm: float = option(5.0, "limit of the gradient's global norm")
+
+
+def quick() -> Config:
+    """ASNG-NAS on scikit-learn's digits (8x8), a demonstration for a laptop CPU."""
+    return Config(
+        dataset="digits",
+        crop_padding=1,
+        flip=False,
+        cutout=0,
+        num_candidates=8,
+        channels=8,
+        num_cells=5,
+        epochs=40,
+        batch_size=32,
+    )
+
+
+def asng_cifar10() -> Config:
+    """ASNG-NAS on CIFAR-10 as published (Akimoto et al. 2019, section 3.2).
+
+    One half of the training images for the weights, the other for the distribution.
+    """
+    return Config()
+
+
+def random_cifar10() -> Config:
+    """Weights trained with uniformly drawn cells; the best of 1000 is the result."""
+    return Config(searcher="random", select="best", num_candidates=1000)
+
+
+PRESETS = {
+    "quick": quick,
+    "asng-cifar10": asng_cifar10,
+    "random-cifar10": random_cifar10,
+}
