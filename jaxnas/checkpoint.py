@@ -20,8 +20,9 @@ class Checkpoints:
     """The newest few states of a run in one folder; a context manager.
 
     A checkpoint holds the leaves of the state as host arrays, so that a run may go on
-    with another number of devices, and a digest of them, so that damage is noticed. Orbax renames a
-    finished folder into place: a killed process leaves no half-written checkpoint.
+    with another number of devices, and a digest of them, so that damage is noticed.
+    Orbax renames a finished folder into place: a killed process leaves no half-written
+    checkpoint.
     """
 
     def __init__(self, folder: str | os.PathLike[str], *, max_to_keep: int = 3):
@@ -76,7 +77,8 @@ class Checkpoints:
         """Read the newest checkpoint that is whole.
 
         Args:
-          like: pytree of arrays of the structure, shapes and dtypes that were saved.
+          like: pytree of arrays of the structure, shapes and dtypes that were saved; the
+        result lies where they lie.
 
         Returns:
           The state, or `None` if there is no checkpoint. A damaged checkpoint is
@@ -146,10 +148,12 @@ def _to_host(tree: Any) -> dict[str, np.ndarray]:
 
 def _from_host(array: np.ndarray | None, like: Any) -> jax.Array:
     if array is None:
-        return jnp.zeros(like.shape, like.dtype)
-    if _is_key(like):
-        return jax.random.wrap_key_data(array, impl=jax.random.key_impl(like))
-    return jnp.asarray(array)
+        leaf = jnp.zeros(like.shape, like.dtype)
+    elif _is_key(like):
+        leaf = jax.random.wrap_key_data(array, impl=jax.random.key_impl(like))
+    else:
+        leaf = jnp.asarray(array)
+    return jax.device_put(leaf, like.sharding)
 
 
 def _digest(host: dict[str, np.ndarray]) -> str:

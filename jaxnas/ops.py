@@ -1,9 +1,9 @@
 """The primitive operations, once, for supernets and for trained networks.
 
-Images are `[B, H, W, C]`. An operation is a pair of pure functions: `init` makes its
-weights, `apply` uses them. Normalisation is handed in, because the supernets use the
-statistics of the batch and nothing else, while a network that is trained from scratch
-has scale, offset and running statistics.
+Images are `[B, H, W, C]`. An operation is a pair of pure functions: `specs` tells
+which weights it has, `apply` uses them. Normalisation is handed in, because the
+supernets use the statistics of the batch and nothing else, while a network that is
+trained from scratch has scale, offset and running statistics.
 
 Depthwise convolutions and pools are written as sums of shifted images: on CPU,
 XLA's grouped convolution takes 30 to 100 times longer. Their derivatives are written
@@ -12,6 +12,7 @@ times the slice.
 """
 
 import functools
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -28,17 +29,53 @@ _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 _IMAGES_PER_CHUNK = 16
 
 
+class WeightSpec(NamedTuple):
+    """Shape and initial scale of an array of weights.
+
+    Attributes:
+      shape: of the array.
+      fan_in: inputs of one output; initial values are uniform in
+        `±1 / sqrt(fan_in)`, PyTorch's default for convolutions and linear layers.
+    """
+
+    shape: tuple[int, ...]
+    fan_in: int
+
+    def stack(self, *sizes: int) -> "WeightSpec":
+        """The spec of independent copies along new leading axes."""
+        return WeightSpec((*sizes, *self.shape), self.fan_in)
+
+
 class Op(NamedTuple):
     """An operation that keeps the number of channels.
 
     Attributes:
-      init: `(key, channels, stride) -> weights`, a (possibly empty) dictionary.
+      specs: `(channels, stride) -> specs` of its weights by name, possibly none.
       apply: `(x, weights, stride, norm) -> y`, with `y` of shape
         `[B, H / stride, W / stride, C]`.
     """
 
-    init: Callable[[Key, int, int], Weights]
+    specs: Callable[[int, int], dict[str, WeightSpec]]
     apply: Callable[[jax.Array, Weights, int, Norm], jax.Array]
+
+
+def draw(key: Key, specs: Any) -> Weights:
+    """Draw initial weights for a pytree of specs.
+
+    All values come from one call of the generator, because each call takes a fraction
+    of a second to compile.
+    """
+    leaves, treedef = jax.tree.flatten(
+        specs, is_leaf=lambda leaf: isinstance(leaf, WeightSpec)
+    )
+    sizes = [math.prod(spec.shape) for spec in leaves]
+    values = jax.random.uniform(key, (sum(sizes),), minval=-1, maxval=1)
+    parts = jnp.split(values, list(itertools.accumulate(sizes))[:-1])
+    weights = [
+        part.reshape(spec.shape) / math.sqrt(spec.fan_in)
+        for part, spec in zip(parts, leaves, strict=True)
+    ]
+    return jax.tree.unflatten(treedef, weights)
 
 
 # Normalisation and convolutions --------------------------------------------------
@@ -336,14 +373,18 @@ def max_pool_3x3(x: jax.Array, *, stride: int = 1) -> jax.Array:
 # The vocabulary ------------------------------------------------------------------
 
 
-def uniform_fan_in(key: Key, shape: tuple[int, ...], fan_in: int) -> jax.Array:
-    """Uniform in `±1 / sqrt(fan_in)`, PyTorch's default for convolutions."""
-    bound = 1 / math.sqrt(fan_in)
-    return jax.random.uniform(key, shape, minval=-bound, maxval=bound)
+def factorized_reduce_spec(channels_in: int, channels_out: int) -> WeightSpec:
+    """Spec of the kernel of `factorized_reduce`; `ValueError` for an odd `C_out`."""
+    if channels_out % 2:
+        raise ValueError(
+            f"a factorised reduction to {channels_out} channels: expected an even "
+            "number"
+        )
+    return WeightSpec((2, channels_in, channels_out // 2), channels_in)
 
 
-def _no_weights(key: Key, channels: int, stride: int) -> Weights:
-    del key, channels, stride
+def _no_weights(channels: int, stride: int) -> dict[str, WeightSpec]:
+    del channels, stride
     return {}
 
 
@@ -362,17 +403,10 @@ def _max_pool_op(x, weights, stride, norm):
     return max_pool_3x3(x, stride=stride)
 
 
-def init_factorized_reduce(key: Key, channels_in: int, channels_out: int) -> jax.Array:
-    """Kernel `[2, C_in, C_out / 2]`; an odd `C_out` is a `ValueError`."""
-    if channels_out % 2:
-        raise ValueError(f"a factorised reduction to {channels_out} channels: not even")
-    return uniform_fan_in(key, (2, channels_in, channels_out // 2), channels_in)
-
-
-def _init_skip(key, channels, stride):
+def _skip_specs(channels, stride):
     if stride == 1:
         return {}
-    return {"kernel": init_factorized_reduce(key, channels, channels)}
+    return {"kernel": factorized_reduce_spec(channels, channels)}
 
 
 def _skip(x, weights, stride, norm):
@@ -381,16 +415,13 @@ def _skip(x, weights, stride, norm):
     return norm(factorized_reduce(jax.nn.relu(x), weights["kernel"]))
 
 
-def _init_separable(size, num_layers, key, channels, stride):
+def _separable_specs(size, num_layers, channels, stride):
     del stride
-    depthwise, pointwise = jax.random.split(key)
+    depthwise = WeightSpec((size, size, channels), size * size)
+    pointwise = WeightSpec((channels, channels), channels)
     return {
-        "depthwise": uniform_fan_in(
-            depthwise, (num_layers, size, size, channels), size * size
-        ),
-        "pointwise": uniform_fan_in(
-            pointwise, (num_layers, channels, channels), channels
-        ),
+        "depthwise": depthwise.stack(num_layers),
+        "pointwise": pointwise.stack(num_layers),
     }
 
 
@@ -409,22 +440,21 @@ def _separable(dilation, x, weights, stride, norm):
 
 def _sep_conv(size: int) -> Op:
     return Op(
-        functools.partial(_init_separable, size, 2), functools.partial(_separable, 1)
+        functools.partial(_separable_specs, size, 2), functools.partial(_separable, 1)
     )
 
 
 def _dil_conv(size: int) -> Op:
     return Op(
-        functools.partial(_init_separable, size, 1), functools.partial(_separable, 2)
+        functools.partial(_separable_specs, size, 1), functools.partial(_separable, 2)
     )
 
 
-def _init_conv_7x1_1x7(key, channels, stride):
+def _conv_7x1_1x7_specs(channels, stride):
     del stride
-    first, second = jax.random.split(key)
     return {
-        "kernel_1x7": uniform_fan_in(first, (1, 7, channels, channels), 7 * channels),
-        "kernel_7x1": uniform_fan_in(second, (7, 1, channels, channels), 7 * channels),
+        "kernel_1x7": WeightSpec((1, 7, channels, channels), 7 * channels),
+        "kernel_7x1": WeightSpec((7, 1, channels, channels), 7 * channels),
     }
 
 
@@ -450,17 +480,11 @@ def vocabulary(*, count_include_pad: bool = False) -> dict[str, Op]:
         "none": Op(_no_weights, _zero),
         "avg_pool_3x3": Op(_no_weights, avg_pool),
         "max_pool_3x3": Op(_no_weights, _max_pool_op),
-        "skip_connect": Op(_init_skip, _skip),
+        "skip_connect": Op(_skip_specs, _skip),
         "sep_conv_3x3": _sep_conv(3),
         "sep_conv_5x5": _sep_conv(5),
         "sep_conv_7x7": _sep_conv(7),
         "dil_conv_3x3": _dil_conv(3),
         "dil_conv_5x5": _dil_conv(5),
-        "conv_7x1_1x7": Op(_init_conv_7x1_1x7, _conv_7x1_1x7),
+        "conv_7x1_1x7": Op(_conv_7x1_1x7_specs, _conv_7x1_1x7),
     }
-
-
-def init_rows(op: Op, key: Key, num_rows: int, channels: int, stride: int) -> Any:
-    """Weights of `num_rows` independent copies of an operation, stacked in front."""
-    keys = jax.random.split(key, num_rows)
-    return jax.vmap(lambda k: op.init(k, channels, stride))(keys)

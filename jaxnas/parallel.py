@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 BATCH_AXIS = "batch"
 ARCH_AXIS = "arch"
@@ -60,6 +61,19 @@ def replicated(
         devices=devices,
         donate_argnums=donate_argnums,
     )
+
+
+def place(
+    tree: Any, devices: Sequence[jax.Device], *, axis_name: str = BATCH_AXIS
+) -> Any:
+    """Put a pytree where `replicated` leaves its results: whole, on every device.
+
+    A state that starts elsewhere would make the second step compile again.
+    """
+    if len(devices) == 1:
+        return jax.device_put(tree, devices[0])
+    mesh = Mesh(np.array(devices), (axis_name,))
+    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
 
 
 def share(total: int, num_devices: int, what: str) -> int:

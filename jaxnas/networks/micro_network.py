@@ -1,6 +1,7 @@
 """The network of convolutional cells that is trained from scratch."""
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -27,12 +28,10 @@ class _Parametrized(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        def init(key: Key):
-            return self.op.init(key, x.shape[-1], self.stride)
-
-        # An operation without weights declares no parameter.
-        empty = not jax.tree.leaves(jax.eval_shape(init, jax.random.key(0)))
-        weights = {} if empty else self.param("weights", init)
+        specs = self.op.specs(x.shape[-1], self.stride)
+        weights = {
+            name: self.param(name, ops.draw, spec) for name, spec in specs.items()
+        }
         return self.op.apply(x, weights, self.stride, lambda y: self.new_norm()(y))
 
 
@@ -47,12 +46,11 @@ class _ReluConvNorm(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         channels_in, x = x.shape[-1], jax.nn.relu(x)
         if self.shrink:
-            kernel = self.param(
-                "kernel", ops.init_factorized_reduce, channels_in, self.channels
-            )
+            spec = ops.factorized_reduce_spec(channels_in, self.channels)
+            kernel = self.param("kernel", ops.draw, spec)
             return self.new_norm()(ops.factorized_reduce(x, kernel))
-        shape = (channels_in, self.channels)
-        kernel = self.param("kernel", ops.uniform_fan_in, shape, channels_in)
+        spec = ops.WeightSpec((channels_in, self.channels), channels_in)
+        kernel = self.param("kernel", ops.draw, spec)
         return self.new_norm()(ops.pointwise_conv(x, kernel))
 
 
@@ -141,14 +139,12 @@ class _AuxiliaryHead(nn.Module):
         return _Classifier(self.num_classes, name="classifier")(x)
 
 
-def _uniform_fan_in(key: Key, shape: tuple[int, ...], dtype: Any = None) -> jax.Array:
-    fan_in = 1
-    for size in shape[:-1]:
-        fan_in *= size
-    return ops.uniform_fan_in(key, shape, fan_in).astype(dtype)
+def _draw(key: Key, shape: tuple[int, ...], dtype: Any = None) -> jax.Array:
+    spec = ops.WeightSpec(shape, math.prod(shape[:-1]))
+    return ops.draw(key, spec).astype(dtype)
 
 
-_Conv = functools.partial(nn.Conv, use_bias=False, kernel_init=_uniform_fan_in)
+_Conv = functools.partial(nn.Conv, use_bias=False, kernel_init=_draw)
 
 
 class _Classifier(nn.Module):
@@ -160,9 +156,9 @@ class _Classifier(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         x = x.mean((1, 2))
         fan_in = x.shape[-1]
-        shape = (fan_in, self.num_classes)
-        kernel = self.param("kernel", ops.uniform_fan_in, shape, fan_in)
-        bias = self.param("bias", ops.uniform_fan_in, shape[1:], fan_in)
+        bias_spec = ops.WeightSpec((self.num_classes,), fan_in)
+        kernel = self.param("kernel", ops.draw, bias_spec.stack(fan_in))
+        bias = self.param("bias", ops.draw, bias_spec)
         return x @ kernel + bias[None]
 
 

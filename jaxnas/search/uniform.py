@@ -51,7 +51,7 @@ def random_search(cardinalities: Sequence[int]) -> Searcher:
     def init(key: Key) -> RandomSearchState:
         del key
         zeros = jnp.zeros(len(cardinalities), jnp.int32)
-        return RandomSearchState(zeros, jnp.asarray(jnp.inf))
+        return RandomSearchState(zeros, jnp.full((), jnp.inf, float))
 
     def ask(state: RandomSearchState, key: Key, num: int) -> Arch:
         del state

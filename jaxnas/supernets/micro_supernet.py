@@ -1,7 +1,6 @@
 """The supernet of convolutional cells (ENAS micro, as laid out by ASNG-NAS)."""
 
 import functools
-import math
 from typing import Any
 
 import jax
@@ -9,6 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxnas import ops
+from jaxnas.ops import WeightSpec
 from jaxnas.spaces.micro import MicroSpace
 from jaxnas.supernets.edges import Edges, evaluate
 from jaxnas.types import Arch, Key, Supernet, Weights
@@ -62,38 +62,33 @@ def micro(
             raise ValueError(f"{name} is {value}; expected at least 1")
 
     def init(key: Key) -> Weights:
-        stem_key, classifier_key, *stage_keys = jax.random.split(key, 5)
         stem_channels = 3 * channels
         stages = []
         # Channels of the last two outputs, and whether the last one is smaller.
         before, last, shrank = stem_channels, stem_channels, False
-        for index, (stage_key, cells) in enumerate(
-            zip(stage_keys, _cells_per_stage(num_cells), strict=True)
-        ):
+        for index, cells in enumerate(_cells_per_stage(num_cells)):
             width, reduces = channels * 2**index, index > 0
             stages.append(
-                _init_stage(
-                    stage_key, space, width, cells, (before, last), reduces, shrank
-                )
+                _stage_specs(space, width, cells, (before, last), reduces, shrank)
             )
             before, last = (width if cells > 1 else last), width
             shrank = reduces and cells == 1
-        width = last
-        weight_key, bias_key = jax.random.split(classifier_key)
-        return {
-            "stem": {
-                "kernel": ops.uniform_fan_in(
-                    stem_key, (3, 3, image_channels, stem_channels), 9 * image_channels
-                ),
-                "scale": jnp.ones(stem_channels),
-                "bias": jnp.zeros(stem_channels),
+        bias = WeightSpec((num_classes,), last)
+        weights = ops.draw(
+            key,
+            {
+                "stem": {
+                    "kernel": WeightSpec(
+                        (3, 3, image_channels, stem_channels), 9 * image_channels
+                    )
+                },
+                "stages": stages,
+                "classifier": {"kernel": bias.stack(last), "bias": bias},
             },
-            "stages": stages,
-            "classifier": {
-                "kernel": ops.uniform_fan_in(weight_key, (width, num_classes), width),
-                "bias": ops.uniform_fan_in(bias_key, (num_classes,), width),
-            },
-        }
+        )
+        weights["stem"]["scale"] = jnp.ones(stem_channels)
+        weights["stem"]["bias"] = jnp.zeros(stem_channels)
+        return weights
 
     def apply(
         weights: Weights,
@@ -129,77 +124,62 @@ def _cells_per_stage(num_cells: int) -> tuple[int, int, int]:
     return first, second - first, num_cells - second
 
 
-def _init_stage(
-    key: Key,
+def _stage_specs(
     space: MicroSpace,
     channels: int,
     num_cells: int,
     previous: tuple[int, int],
     reduces: bool,
     first_input_shrinks: bool,
-) -> Weights:
-    """Weights of the cells of one stage.
+) -> dict[str, Any]:
+    """Specs of the weights of the cells of one stage.
 
     `first` and `second` are the preprocessing of the first two cells, whose inputs
     come from the stage before; the others are stacked over cells.
     """
-    keys = iter(jax.random.split(key, 9))
+
+    def pointwise(channels_in: int) -> WeightSpec:
+        return WeightSpec((channels_in, channels), channels_in)
+
+    def preprocess(channels_in: int, shrink: bool) -> WeightSpec:
+        if shrink:
+            return ops.factorized_reduce_spec(channels_in, channels)
+        return pointwise(channels_in)
+
+    vocabulary = ops.vocabulary()
+
+    def table(sizes: tuple[int, ...], stride: int) -> dict[str, Any]:
+        return {
+            name: {
+                weight: spec.stack(*sizes)
+                for weight, spec in vocabulary[name].specs(channels, stride).items()
+            }
+            for name in space.ops
+        }
+
     num_nodes = space.num_nodes
-
-    def pointwise(rows, channels_in):
-        shape = (*rows, channels_in, channels)
-        return ops.uniform_fan_in(next(keys), shape, channels_in)
-
-    def shrinking(channels_in):
-        return ops.init_factorized_reduce(next(keys), channels_in, channels)
-
-    def table(shape, stride):
-        rows = _init_table(next(keys), space, channels, math.prod(shape), stride)
-        return jax.tree.map(lambda leaf: leaf.reshape(*shape, *leaf.shape[1:]), rows)
-
-    num_inner = num_nodes * (num_nodes - 1) // 2
+    num_from_inputs = num_nodes * NUM_CELL_INPUTS
+    num_from_nodes = num_nodes * (num_nodes - 1) // 2
+    output = WeightSpec((channels, channels), num_nodes * channels)
     stage: dict[str, Any] = {
         "first": {
-            "preprocess_0": (
-                shrinking(previous[0])
-                if first_input_shrinks
-                else pointwise((), previous[0])
-            ),
-            "preprocess_1": pointwise((), previous[1]),
+            "preprocess_0": preprocess(previous[0], first_input_shrinks),
+            "preprocess_1": pointwise(previous[1]),
         },
-        "normal": table(
-            (num_cells - reduces, num_nodes * NUM_CELL_INPUTS + num_inner), 1
-        ),
-        "output": ops.uniform_fan_in(
-            next(keys),
-            (num_cells, num_nodes, channels, channels),
-            num_nodes * channels,
-        ),
+        "normal": table((num_cells - reduces, num_from_inputs + num_from_nodes), 1),
+        "output": output.stack(num_cells, num_nodes),
     }
-    if num_cells > 2:
-        stage["preprocess_0"] = pointwise((num_cells - 2,), channels)
-    if num_cells > 1:
-        stage["preprocess_1"] = pointwise((num_cells - 1,), channels)
-        stage["second"] = {
-            "preprocess_0": (
-                shrinking(previous[1]) if reduces else pointwise((), previous[1])
-            )
-        }
     if reduces:
         stage["reduction"] = {
-            "from_inputs": table((num_nodes * NUM_CELL_INPUTS,), 2),
-            "from_nodes": table((num_inner,), 1),
+            "from_inputs": table((num_from_inputs,), 2),
+            "from_nodes": table((num_from_nodes,), 1),
         }
+    if num_cells > 1:
+        stage["second"] = {"preprocess_0": preprocess(previous[1], reduces)}
+        stage["preprocess_1"] = pointwise(channels).stack(num_cells - 1)
+    if num_cells > 2:
+        stage["preprocess_0"] = pointwise(channels).stack(num_cells - 2)
     return stage
-
-
-def _init_table(key, space, channels, num_rows, stride) -> Weights:
-    vocabulary = ops.vocabulary()
-    keys = jax.random.split(key, len(space.ops))
-    return {
-        name: ops.init_rows(vocabulary[name], op_key, num_rows, channels, stride)
-        for name, op_key in zip(space.ops, keys, strict=True)
-    }
 
 
 def _edge_ops(names: tuple[str, ...], stride: int, norm: ops.Norm) -> tuple:
@@ -280,7 +260,7 @@ def _apply_stage(
     output for the following cells, so that the carry has one shape throughout.
 
     Args:
-      stage: weights, as made by `_init_stage`.
+      stage: weights, as specified by `_stage_specs`.
       space: the search space.
       cells: int32 `[2, num_nodes, 4]`, normal and reduction cell.
       outputs: outputs of the two cells before.
@@ -298,7 +278,9 @@ def _apply_stage(
     ]
     edges = _normal_edges(cells[0])
     num_normal = num_cells - ("reduction" in stage)
-    edges = jax.tree.map(lambda leaf: jnp.stack([leaf] * num_normal), edges)
+    edges = jax.tree.map(
+        lambda leaf: jnp.broadcast_to(leaf, (num_normal, *leaf.shape)), edges
+    )
     table = stage["normal"]
     if "reduction" in stage:
         from_inputs, from_nodes = _reduction_edges(cells[1])

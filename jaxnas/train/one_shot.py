@@ -176,9 +176,14 @@ def alternate(
             f"{part}/{name}" for part in ("train", "validation") for name in judged
         ]
         zero = jnp.zeros((), judged["loss"].dtype)
-        return state._replace(
+        state = state._replace(
             epoch_metrics=dict.fromkeys(names, zero),
             searcher_metrics=jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), told),
+        )
+        # A weak type would become a strong one in the first step, and the program
+        # would be compiled twice.
+        return jax.tree.map(
+            lambda leaf: lax.convert_element_type(leaf, leaf.dtype), state
         )
 
     def advance(
@@ -279,8 +284,8 @@ def search(
         num_devices=num_devices,
     )
     advance = parallel.replicated(advance, devices, donate_argnums=0)
-    device_splits = jax.device_put(splits, devices[0])
-    state = jax.jit(init)(key, device_splits)
+    device_splits = parallel.place(splits, devices)
+    state = parallel.place(jax.jit(init)(key, splits), devices)
 
     evaluation_step = steps.evaluation_step(net, provider, task, batch_axis=batch_axis)
 
@@ -292,8 +297,9 @@ def search(
     compiled = parallel.replicated(evaluate_batch, devices)
 
     def evaluate(params: Params, arch: Arch, split: Split) -> dict[str, float]:
+        host_arch = np.asarray(arch)  # wherever it lies, one compilation
         means = batches.mean_metrics(
-            lambda batch: compiled(params, arch, batch), split, batch_size
+            lambda batch: compiled(params, host_arch, batch), split, batch_size
         )
         return {name: float(value[0]) for name, value in means.items()}
 

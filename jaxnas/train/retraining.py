@@ -246,11 +246,10 @@ def retrain(
         return {f"test/{name}": value for name, value in evaluate(state).items()}
 
     advance = parallel.replicated(advance, devices, donate_argnums=0)
-    device_split = jax.device_put(train, devices[0])
-    init_state = jax.jit(init)
+    device_split = parallel.place(train, devices)
     state = loop.run(
         lambda state, num_steps: advance(state, device_split, np.int32(num_steps)),
-        init_state(key, device_split),
+        parallel.place(jax.jit(init)(key, train), devices),
         num_epochs=num_epochs,
         steps_per_epoch=steps_per_epoch,
         images_per_step=batch_size,
