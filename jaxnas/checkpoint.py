@@ -77,8 +77,8 @@ class Checkpoints:
         """Read the newest checkpoint that is whole.
 
         Args:
-          like: pytree of arrays of the structure, shapes and dtypes that were saved; the
-        result lies where they lie.
+          like: arrays of the structure, shapes and dtypes that were saved; the result
+            lies where they lie.
 
         Returns:
           The state, or `None` if there is no checkpoint. A damaged checkpoint is

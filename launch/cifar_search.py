@@ -121,16 +121,12 @@ def conclude(
         genotype = space.decode(arch)
         size = config.channels, config.num_cells, len(dataset.class_names)
         network = networks.micro(genotype, *size, cell_output="projection")
-        num_params = networks.count_params(
-            genotype, *size, cell_output="projection", image_channels=shape[-1]
-        )
         return report.Candidate(
             name,
             genotype,
             means["loss"],
             means["accuracy"],
-            num_params,
-            networks.count_flops(network, shape),
+            *networks.cost(network, shape),
         )
 
     print("ranking candidates by the validation images", flush=True)

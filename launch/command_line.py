@@ -4,6 +4,8 @@ import argparse
 import contextlib
 import dataclasses
 import inspect
+import os
+import pathlib
 import sys
 import types
 import typing
@@ -97,6 +99,17 @@ def _plain_type(hint: Any) -> type:
     return hint
 
 
+def use_compilation_cache() -> None:
+    """Keep compiled programs on disk, unless JAX's own variable says otherwise."""
+    import jax
+
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+        jax.config.update(
+            "jax_compilation_cache_dir", str(pathlib.Path(home) / "jaxnas" / "xla")
+        )
+
+
 def run(command: Callable[[], None]) -> NoReturn:
     """Run a command and leave the process with its exit status.
 
@@ -107,6 +120,7 @@ def run(command: Callable[[], None]) -> NoReturn:
     from jaxnas.checkpoint import CheckpointError
     from jaxnas.train import Diverged, Interrupted
 
+    use_compilation_cache()
     try:
         command()
     except (WrongInput, CheckpointError) as error:

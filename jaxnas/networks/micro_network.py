@@ -3,7 +3,7 @@
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -356,28 +356,43 @@ def count_params(
         auxiliary=auxiliary,
         cell_output=cell_output,
     )
-    params = _shapes(network, (32, 32, image_channels))["params"]
-    return sum(leaf.size for leaf in jax.tree.leaves(params))
+    return _num_params(_shapes(network, (32, 32, image_channels)))
 
 
-def count_flops(network: MicroNetwork, image_shape: tuple[int, int, int]) -> float:
-    """Floating-point operations of one image's evaluation, by XLA's own count.
+class Cost(NamedTuple):
+    """Size of a network.
+
+    Attributes:
+      num_params: trainable parameters, an auxiliary head's included.
+      flops: floating-point operations of one image's evaluation; a multiplication
+        and an addition are two.
+    """
+
+    num_params: int
+    flops: float
+
+
+def cost(network: MicroNetwork, image_shape: tuple[int, int, int]) -> Cost:
+    """Count the parameters of a network, and XLA's own count of its operations.
 
     Args:
       network: from `micro`.
       image_shape: `(height, width, channels)`.
 
     Returns:
-      The count; a multiplication and an addition are two.
+      Both counts; nothing is computed but shapes.
     """
-    variables = _shapes(network, image_shape)
-    image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     # The count of a loop would not say how often it runs.
     unrolled = network.clone(unroll=True)
-    lowered = jax.jit(functools.partial(unrolled.apply, train=False)).lower(
-        variables, image
-    )
-    return float(lowered.cost_analysis()["flops"])
+    variables = _shapes(unrolled, image_shape)
+    image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    evaluate = jax.jit(functools.partial(unrolled.apply, train=False))
+    analysis = evaluate.lower(variables, image).cost_analysis()
+    return Cost(_num_params(variables), float(analysis["flops"]))
+
+
+def _num_params(variables: Any) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
 
 
 def largest_channels(

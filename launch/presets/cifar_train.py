@@ -1,0 +1,72 @@
+"""Presets of `cifar_train.py`."""
+
+import dataclasses
+
+from command_line import option
+from images import ImageConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(ImageConfig):
+    """Settings of training one genotype from scratch."""
+
+    genotype: str = option(
+        "", "file (JSON or DARTS text), or the name of a published genotype"
+    )
+    channels: int | None = option(
+        None, "channels of the first cells (default: as many as --params-limit allows)"
+    )
+    params_limit: int = option(
+        4_000_000, "most parameters, not counting the auxiliary head"
+    )
+    num_cells: int = option(20, "cells, two of which reduce")
+    cell_output: str = option(
+        "projection",
+        "a cell ends with a 1x1 convolution (ENAS, ASNG-NAS), or not (DARTS)",
+        choices=("projection", "concat"),
+    )
+    count_include_pad: bool = option(True, "average pools count the zero padding")
+    auxiliary: bool = option(True, "train an auxiliary head")
+    auxiliary_weight: float = option(0.4, "weight of its loss")
+    drop_path: float = option(0.3, "probability of dropping an edge in the last epoch")
+
+    epochs: int = option(600, "epochs over all training images")
+    batch_size: int = option(80, "images in a batch")
+    learning_rate: float = option(0.025, "first learning rate of the schedule")
+    schedule: str = option(
+        "cosine",
+        "of the learning rate: one cosine, or ENAS's cosine with warm restarts",
+        choices=("cosine", "restarts"),
+    )
+    optimizer: str = option(
+        "sgd",
+        "plain SGD with momentum, Nesterov, or Adam",
+        choices=("sgd", "nesterov", "adam"),
+    )
+    momentum: float = option(0.9, "of SGD")
+    weight_decay: float = option(3e-4, "L2 penalty on all weights, SGD only")
+    clip_norm: float = option(5.0, "limit of the gradient's global norm")
+
+
+def quick() -> Config:
+    """A small network on scikit-learn's digits (8x8), for a laptop CPU."""
+    return Config(
+        dataset="digits",
+        crop_padding=1,
+        flip=False,
+        cutout=0,
+        params_limit=100_000,
+        num_cells=5,
+        auxiliary=False,
+        drop_path=0.0,
+        epochs=30,
+        batch_size=50,
+    )
+
+
+def asng_cifar10() -> Config:
+    """Training as published for ASNG-NAS (Akimoto et al. 2019, section 3.2)."""
+    return Config()
+
+
+PRESETS = {"quick": quick, "asng-cifar10": asng_cifar10}
