@@ -107,7 +107,7 @@ def micro(
         x = x * _row(stem["scale"], x) + _row(stem["bias"], x)
         outputs = (x, x)
         for stage in weights["stages"]:
-            outputs = _apply_stage(stage, space, cells, outputs, norm)
+            outputs = _apply_stage(stage, tuple(space.ops), cells, outputs, norm)
         classifier = weights["classifier"]
         logits = outputs[1].mean((1, 2)) @ classifier["kernel"]
         return logits + _row(classifier["bias"], logits)
@@ -191,77 +191,136 @@ def _edge_ops(names: tuple[str, ...], stride: int, norm: ops.Norm) -> tuple:
 
 
 def _edges(cell: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Source, target and operation of a cell's edges, `[2 * num_nodes]` each."""
-    num_nodes = cell.shape[0]
-    target = jnp.repeat(jnp.arange(num_nodes, dtype=jnp.int32), 2) + NUM_CELL_INPUTS
-    return cell[:, :2].reshape(-1), target, cell[:, 2:].reshape(-1)
+    """Source, node and operation of a cell's edges, `[2 * num_nodes]` each."""
+    node = jnp.repeat(jnp.arange(cell.shape[0], dtype=jnp.int32), 2)
+    return cell[:, :2].reshape(-1), node, cell[:, 2:].reshape(-1)
+
+
+def _select(edges: Edges, chosen: jax.Array) -> Edges:
+    """Keep the chosen edges, in their order."""
+    order = jnp.argsort(~chosen, stable=True)
+    count = chosen.sum(dtype=jnp.int32)
+    return Edges(*(leaf[order] for leaf in edges[:-1]), count)
 
 
 def _normal_edges(cell: jax.Array) -> Edges:
-    source, target, op = _edges(cell)
-    node = target - NUM_CELL_INPUTS
+    source, node, op = _edges(cell)
     row = node * (node + 3) // 2 + source  # node n has n + 2 inputs
-    return Edges(source, target, op, row, jnp.int32(source.size))
+    return Edges(source, node + NUM_CELL_INPUTS, op, row, jnp.int32(source.size))
 
 
-def _reduction_edges(cell: jax.Array) -> tuple[Edges, Edges]:
-    """The edges from the cell's inputs (stride 2), and those between its nodes."""
-    source, target, op = _edges(cell)
-    node = target - NUM_CELL_INPUTS
-    from_input = source < NUM_CELL_INPUTS
-    input_row = node * NUM_CELL_INPUTS + source
-    node_row = node * (node - 1) // 2 + source - NUM_CELL_INPUTS
+def _edges_from_inputs(cell: jax.Array) -> Edges:
+    source, node, op = _edges(cell)
+    row = node * NUM_CELL_INPUTS + source
+    edges = Edges(source, node, op, row, jnp.int32(0))
+    return _select(edges, source < NUM_CELL_INPUTS)
 
-    def select(chosen, target, row):
-        order = jnp.argsort(~chosen, stable=True)
-        count = chosen.sum(dtype=jnp.int32)
-        return Edges(source[order], target[order], op[order], row[order], count)
 
-    return (
-        select(from_input, node, input_row),
-        select(~from_input, target, node_row),
-    )
+def _edges_from_nodes(cell: jax.Array) -> Edges:
+    source, node, op = _edges(cell)
+    row = node * (node - 1) // 2 + source - NUM_CELL_INPUTS
+    edges = Edges(source - NUM_CELL_INPUTS, node, op, row, jnp.int32(0))
+    return _select(edges, source >= NUM_CELL_INPUTS)
+
+
+def _loose_edges(cell: jax.Array) -> Edges:
+    """One edge from every node that no other node reads, to a single state."""
+    num_nodes = cell.shape[0]
+    read = jnp.zeros(num_nodes + NUM_CELL_INPUTS, bool)
+    read = read.at[cell[:, :2].reshape(-1)].set(True)[NUM_CELL_INPUTS:]
+    node = jnp.arange(num_nodes, dtype=jnp.int32)
+    return _select(Edges(node, 0 * node, 0 * node, node, jnp.int32(0)), ~read)
+
+
+def _project(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    return ops.pointwise_conv(jax.nn.relu(x), kernel)
 
 
 def _preprocess(x: jax.Array, kernel: jax.Array, norm: ops.Norm) -> jax.Array:
-    halves = kernel.ndim == 3
-    convolve = ops.factorized_reduce if halves else ops.pointwise_conv
-    return norm(convolve(jax.nn.relu(x), kernel))
+    if kernel.ndim == 3:
+        return norm(ops.factorized_reduce(jax.nn.relu(x), kernel))
+    return norm(_project(x, kernel))
 
 
-def _cell_output(nodes, sources, kernel, norm: ops.Norm) -> jax.Array:
+def _cell_output(
+    states: jax.Array,
+    first_node: int,
+    cell: jax.Array,
+    kernels: Weights,
+    norm: ops.Norm,
+) -> jax.Array:
     """Join the nodes that no other node reads by a 1x1 convolution.
 
-    A convolution of the concatenation is the sum of one convolution for each node, so
-    masking the others keeps the shape independent of the architecture.
+    A convolution of a concatenation is a sum of convolutions: one edge for each node.
     """
-    num_nodes = nodes.shape[0]
-    read = jnp.zeros(num_nodes + NUM_CELL_INPUTS, bool).at[sources].set(True)
-    loose = (~read[NUM_CELL_INPUTS:]).astype(nodes.dtype)
-    return norm(
-        sum(
-            ops.pointwise_conv(jax.nn.relu(nodes[n]), kernel[n] * loose[n])
-            for n in range(num_nodes)
-        )
+    edges = _loose_edges(cell)
+    edges = edges._replace(source=edges.source + first_node)
+    total = jnp.zeros((1, *states.shape[1:]), states.dtype)
+    return norm(evaluate([_project], total, kernels, edges, sources=states)[0])
+
+
+def _reduction_cell(
+    weights: Weights,
+    kernels: Weights,
+    op_names: tuple[str, ...],
+    cell: jax.Array,
+    inputs: jax.Array,
+    norm: ops.Norm,
+) -> jax.Array:
+    """Edges from the inputs have stride 2; the nodes have half of the inputs' size."""
+    _, batch, height, width, channels = inputs.shape
+    shape = (cell.shape[0], batch, height // 2, width // 2, channels)
+    nodes = evaluate(
+        _edge_ops(op_names, 2, norm),
+        jnp.zeros(shape, inputs.dtype),
+        weights["from_inputs"],
+        _edges_from_inputs(cell),
+        sources=inputs,
     )
+    if cell.shape[0] > 1:
+        nodes = evaluate(
+            _edge_ops(op_names, 1, norm),
+            nodes,
+            weights["from_nodes"],
+            _edges_from_nodes(cell),
+        )
+    return _cell_output(nodes, 0, cell, kernels, norm)
+
+
+def _normal_cell(
+    weights: Weights,
+    kernels: Weights,
+    op_names: tuple[str, ...],
+    cell: jax.Array,
+    inputs: jax.Array,
+    norm: ops.Norm,
+) -> jax.Array:
+    nodes = jnp.zeros((cell.shape[0], *inputs.shape[1:]), inputs.dtype)
+    states = evaluate(
+        _edge_ops(op_names, 1, norm),
+        jnp.concatenate([inputs, nodes]),
+        weights,
+        _normal_edges(cell),
+    )
+    return _cell_output(states, NUM_CELL_INPUTS, cell, kernels, norm)
 
 
 def _apply_stage(
     stage: Weights,
-    space: MicroSpace,
+    op_names: tuple[str, ...],
     cells: jax.Array,
     outputs: tuple[jax.Array, jax.Array],
     norm: ops.Norm,
 ) -> tuple[jax.Array, jax.Array]:
-    """Run the cells of one stage as one scan.
+    """Run the cells of one stage, its normal cells as one scan.
 
-    The reduction cell, if there is one, takes part in the scan with its edges between
-    nodes, after its edges of stride 2 have been evaluated. Each step preprocesses its
-    output for the following cells, so that the carry has one shape throughout.
+    Only the first two cells have inputs from the stage before. Each cell therefore
+    preprocesses its output for the two cells that follow, so that what is carried from
+    cell to cell has one shape throughout.
 
     Args:
       stage: weights, as specified by `_stage_specs`.
-      space: the search space.
+      op_names: operations of the search space.
       cells: int32 `[2, num_nodes, 4]`, normal and reduction cell.
       outputs: outputs of the two cells before.
       norm: normalisation.
@@ -269,95 +328,61 @@ def _apply_stage(
     Returns:
       Outputs of the last two cells.
     """
-    num_nodes, op_names = space.num_nodes, tuple(space.ops)
     num_cells = stage["output"].shape[0]
-    first, second = stage["first"], stage.get("second")
+    normal, reduction = cells
     inputs = [
-        _preprocess(outputs[0], first["preprocess_0"], norm),
-        _preprocess(outputs[1], first["preprocess_1"], norm),
+        _preprocess(x, stage["first"][f"preprocess_{i}"], norm)
+        for i, x in enumerate(outputs)
     ]
-    edges = _normal_edges(cells[0])
-    num_normal = num_cells - ("reduction" in stage)
-    edges = jax.tree.map(
-        lambda leaf: jnp.broadcast_to(leaf, (num_normal, *leaf.shape)), edges
-    )
-    table = stage["normal"]
-    if "reduction" in stage:
-        from_inputs, from_nodes = _reduction_edges(cells[1])
-        batch, height, width, channels = inputs[0].shape
-        nodes = evaluate(
-            _edge_ops(op_names, 2, norm),
-            jnp.zeros(
-                (num_nodes, batch, height // 2, width // 2, channels), inputs[0].dtype
-            ),
-            stage["reduction"]["from_inputs"],
-            from_inputs,
-            sources=jnp.stack(inputs),
-        )
-        inputs = [jnp.zeros_like(nodes[0])] * 2  # only edges of stride 2 read them
-        edges = jax.tree.map(
-            lambda one, more: jnp.concatenate([one[None], more]), from_nodes, edges
-        )
-        table = jax.tree.map(_prepend, stage["reduction"]["from_nodes"], table)
+    if num_cells > 1:
+        next_input_0 = _preprocess(outputs[1], stage["second"]["preprocess_0"], norm)
     else:
-        nodes = jnp.zeros((num_nodes, *inputs[0].shape), inputs[0].dtype)
-    if second is None:
-        next_input = jnp.zeros_like(inputs[0])
-    else:
-        next_input = _preprocess(outputs[1], second["preprocess_0"], norm)
+        next_input_0 = inputs[0]  # there is no next cell
+
+    def ahead(index, distance, output):
+        """Preprocess an output for the cell `distance` further on, if there is one."""
+        name = f"preprocess_{2 - distance}"
+        if name not in stage:
+            return jnp.zeros_like(output)
+        kernel = stage[name][jnp.minimum(index, num_cells - distance - 1)]
+        return lax.cond(
+            index + distance < num_cells,
+            lambda: _preprocess(output, kernel, norm),
+            lambda: jnp.zeros_like(output),
+        )
 
     def run_cell(carry, cell):
-        input_0, input_1, next_input_0, nodes = carry
-        states = jnp.concatenate([jnp.stack([input_0, input_1]), nodes])
-        states = evaluate(
-            _edge_ops(op_names, 1, norm), states, cell["table"], cell["edges"]
+        input_0, input_1, next_input_0 = carry
+        output = _normal_cell(
+            cell["edges"],
+            cell["output"],
+            op_names,
+            normal,
+            jnp.stack([input_0, input_1]),
+            norm,
         )
-        output = _cell_output(
-            states[NUM_CELL_INPUTS:], cell["sources"], cell["output"], norm
+        next_input_1 = ahead(cell["index"], 1, output)
+        return (next_input_0, next_input_1, ahead(cell["index"], 2, output)), output
+
+    carry, first_normal = (*inputs, next_input_0), 0
+    if "reduction" in stage:
+        output = _reduction_cell(
+            stage["reduction"],
+            stage["output"][0],
+            op_names,
+            reduction,
+            jnp.stack(inputs),
+            norm,
         )
-
-        def ahead(distance, kernel):
-            return lax.cond(
-                cell["index"] + distance < num_cells,
-                lambda: _preprocess(output, kernel, norm),
-                lambda: jnp.zeros_like(output),
-            )
-
-        carry = (
-            next_input_0,
-            ahead(1, cell["preprocess_1"]),
-            ahead(2, cell["preprocess_0"]),
-            jnp.zeros_like(nodes),
-        )
-        return carry, output
-
-    def kernels_ahead(name):
-        one_row = stage["output"][:, 0]
-        return _extend(stage[name], num_cells) if name in stage else one_row * 0
-
-    is_reduction = jnp.arange(num_cells) < num_cells - num_normal
-    sources = cells[is_reduction.astype(jnp.int32), :, :2].reshape(num_cells, -1)
+        outputs, first_normal = (outputs[1], output), 1
+        if num_cells == 1:
+            return outputs
+        carry = (next_input_0, ahead(0, 1, output), ahead(0, 2, output))
     steps = {
-        "table": table,
-        "edges": edges,
-        "sources": sources,
-        "output": stage["output"],
-        "index": jnp.arange(num_cells),
-        "preprocess_0": kernels_ahead("preprocess_0"),
-        "preprocess_1": kernels_ahead("preprocess_1"),
+        "edges": stage["normal"],
+        "output": stage["output"][first_normal:],
+        "index": jnp.arange(first_normal, num_cells),
     }
-    carry = (*inputs, next_input, nodes)
-    _, stage_outputs = lax.scan(run_cell, carry, steps)
-    before = stage_outputs[-2] if num_cells > 1 else outputs[1]
-    return before, stage_outputs[-1]
-
-
-def _prepend(one: jax.Array, more: jax.Array) -> jax.Array:
-    """Put a shorter table of rows before a stack of tables."""
-    return jnp.concatenate([_extend(one, more.shape[1])[None], more])
-
-
-def _extend(rows: jax.Array, length: int) -> jax.Array:
-    """Append rows of zeros, which nothing reads."""
-    missing = length - rows.shape[0]
-    return jnp.pad(rows, ((0, missing),) + ((0, 0),) * (rows.ndim - 1))
+    _, results = lax.scan(run_cell, carry, steps)
+    before = results[-2] if results.shape[0] > 1 else outputs[1]
+    return before, results[-1]

@@ -1,0 +1,222 @@
+"""The host loop, around a state that only counts."""
+
+import math
+import os
+import pathlib
+import signal
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxnas import metrics
+from jaxnas.checkpoint import Checkpoints
+from jaxnas.train import Diverged, Interrupted, loop
+
+STEPS_PER_EPOCH = 4
+
+
+class State(NamedTuple):
+    step: jax.Array
+    total: jax.Array
+    epoch_metrics: dict[str, jax.Array]
+
+
+def init() -> State:
+    device = jax.devices()[0]
+    state = State(np.int32(0), np.int32(0), {"train/loss": np.float32(0)})
+    return jax.tree.map(lambda leaf: jax.device_put(leaf, device), state)
+
+
+def advance(state: State, num_steps: int) -> State:
+    """Count; the loss of step `i`, from 1, is `1 / i`."""
+    step = int(state.step)
+    done_before = step % STEPS_PER_EPOCH
+    assert 1 <= num_steps <= STEPS_PER_EPOCH - done_before
+    loss = state.epoch_metrics["train/loss"] if done_before else jnp.float32(0)
+    total = state.total
+    for i in range(step + 1, step + num_steps + 1):
+        loss, total = loss + jnp.float32(1 / i), total + i
+    return State(jnp.int32(step + num_steps), total, {"train/loss": loss})
+
+
+def run(workdir, advance=advance, num_epochs=3, **options):
+    return loop.run(
+        advance,
+        init(),
+        num_epochs=num_epochs,
+        steps_per_epoch=STEPS_PER_EPOCH,
+        images_per_step=10,
+        end_epoch=lambda state: {"test/total": float(state.total)},
+        description="count",
+        workdir=workdir,
+        **{"save_seconds": 0.0, **options},
+    )
+
+
+def read(workdir: pathlib.Path) -> list[dict]:
+    """The log, without the one thing that depends on the machine."""
+    return [
+        {name: v for name, v in entry.items() if name != "images_per_second"}
+        for entry in metrics.read(workdir / "metrics.jsonl")
+    ]
+
+
+def checkpointed_steps(workdir: pathlib.Path) -> list[int]:
+    return sorted(int(entry.name) for entry in (workdir / "checkpoints").iterdir())
+
+
+def expected_log(num_epochs: int) -> list[dict]:
+    entries: list[dict] = [{"step": 0, "epoch": 0, "test/total": 0.0}]
+    for epoch in range(1, num_epochs + 1):
+        last = epoch * STEPS_PER_EPOCH
+        losses = [1 / i for i in range(last - STEPS_PER_EPOCH + 1, last + 1)]
+        loss = pytest.approx(sum(losses) / STEPS_PER_EPOCH, rel=1e-6)
+        total = last * (last + 1) / 2
+        entries.append(
+            {"step": last, "epoch": epoch, "train/loss": loss, "test/total": total}
+        )
+    return entries
+
+
+class Stop:
+    """`advance` that does something once a step has been reached."""
+
+    def __init__(self, step, action):
+        self.step, self.action = step, action
+
+    def __call__(self, state, num_steps):
+        state = advance(state, num_steps)
+        if int(state.step) >= self.step:
+            replacement = self.action(state)
+            return state if replacement is None else replacement
+        return state
+
+
+def test_one_line_per_epoch_and_one_before(tmp_path, capsys):
+    state = run(tmp_path)
+    assert int(state.step) == 12 and int(state.total) == 78
+    assert read(tmp_path) == expected_log(3)
+    assert checkpointed_steps(tmp_path)[-1] == 12
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(" ")[:3] for line in lines] == [
+        ["count", "epoch", f"{epoch}/3"] for epoch in (1, 2, 3)
+    ]
+
+
+def test_speed_is_logged_without_the_first_call(tmp_path):
+    run(tmp_path)
+    logged = ["images_per_second" in e for e in metrics.read(tmp_path / loop.LOG_NAME)]
+    assert logged == [False, True, True, True]
+
+
+def test_without_a_folder_nothing_is_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert int(run(None).total) == 78
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("chunk_seconds", [0.0, 1e-3, 1e9])
+def test_result_does_not_depend_on_the_chunks(tmp_path, chunk_seconds):
+    chunks = []
+
+    def recorded(state, num_steps):
+        chunks.append(num_steps)
+        return advance(state, num_steps)
+
+    state = run(tmp_path, recorded, chunk_seconds=chunk_seconds)
+    assert sum(chunks) == 12 and chunks[0] == 1
+    if chunk_seconds == 0.0:
+        assert chunks == [1] * 12
+    if chunk_seconds == 1e9:
+        assert chunks == [1, 3, 4, 4]
+    assert int(state.total) == 78
+    assert read(tmp_path) == expected_log(3)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_interrupts(tmp_path, number):
+    stop = Stop(6, lambda _: os.kill(os.getpid(), number))
+    handler = signal.getsignal(number)
+    with pytest.raises(Interrupted, match=f"interrupted by {number.name}") as error:
+        run(tmp_path, stop, chunk_seconds=0.0, save_seconds=1e9)
+    assert error.value.signal == number
+    assert signal.getsignal(number) is handler
+    assert checkpointed_steps(tmp_path) == [6]
+    assert read(tmp_path) == expected_log(1)
+
+    resumed_at = []
+
+    def recorded(state, num_steps):
+        resumed_at.append(int(state.step))
+        return advance(state, num_steps)
+
+    assert int(run(tmp_path, recorded).total) == 78
+    assert resumed_at[0] == 6
+    assert read(tmp_path) == expected_log(3)
+
+
+def test_a_signal_in_the_last_step_comes_too_late(tmp_path):
+    state = run(tmp_path, Stop(12, lambda _: os.kill(os.getpid(), signal.SIGINT)))
+    assert int(state.total) == 78
+    assert checkpointed_steps(tmp_path)[-1] == 12
+
+
+def test_a_second_interrupt_stops_at_once(tmp_path):
+    def interrupt_twice(_):
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, Stop(6, interrupt_twice), save_seconds=1e9)
+    assert checkpointed_steps(tmp_path) == []
+
+
+def test_resumption_drops_the_lines_it_writes_again(tmp_path):
+    run(tmp_path, num_epochs=2)
+    # The process died after a line and before the checkpoint that belongs to it.
+    log = tmp_path / "metrics.jsonl"
+    metrics.append(log, 12, {"epoch": 3, "test/total": -1.0})
+    with log.open("a") as file:
+        file.write('{"step": 1')
+    run(tmp_path, num_epochs=3)
+    assert read(tmp_path) == expected_log(3)
+
+
+def test_a_run_without_a_checkpoint_starts_its_log_anew(tmp_path):
+    metrics.append(tmp_path / "metrics.jsonl", 0, {"epoch": 0, "test/total": -1.0})
+    metrics.append(tmp_path / "metrics.jsonl", 4, {"epoch": 1, "test/total": -1.0})
+    run(tmp_path)
+    assert read(tmp_path) == expected_log(3)
+
+
+def test_a_finished_run_does_nothing(tmp_path):
+    run(tmp_path)
+    before = (tmp_path / "metrics.jsonl").read_bytes()
+
+    def fail(state, num_steps):
+        raise AssertionError
+
+    assert int(run(tmp_path, fail).total) == 78
+    assert (tmp_path / "metrics.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_divergence_keeps_the_last_good_checkpoint(tmp_path, value):
+    def spoil(state):
+        return state._replace(epoch_metrics={"train/loss": jnp.float32(value)})
+
+    with pytest.raises(Diverged, match=f"train/loss is {value} by step 7"):
+        run(tmp_path, Stop(7, spoil), chunk_seconds=0.0)
+    assert checkpointed_steps(tmp_path)[-1] == 6
+    with Checkpoints(tmp_path / "checkpoints") as checkpoints:
+        last = checkpoints.restore(init())
+    assert last is not None and int(last.total) == 21
+    assert read(tmp_path) == expected_log(1)
+
+
+def test_checkpoints_are_spaced_out(tmp_path):
+    run(tmp_path, chunk_seconds=0.0, save_seconds=1e9)
+    assert checkpointed_steps(tmp_path) == [12]

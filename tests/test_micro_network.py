@@ -1,0 +1,310 @@
+"""The network trained from scratch: sizes, normalisation, paths and heads."""
+
+import functools
+import json
+import pathlib
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxnas import genotypes, networks, spaces
+from jaxnas.genotypes import Genotype
+from jaxnas.networks import micro_network
+
+# Counts of the official PyTorch codes' networks with 20 cells: published genotypes
+# with 36 channels (DARTS's network), and vectors of ASNG-NAS's space.
+COUNTS = json.loads(
+    (pathlib.Path(__file__).parent / "goldens" / "param_counts.json").read_text()
+)
+
+SMALL = Genotype(
+    normal=(
+        *(("sep_conv_3x3", 0), ("skip_connect", 1)),
+        *(("max_pool_3x3", 2), ("sep_conv_3x3", 1)),
+    ),
+    normal_concat=(2, 3),
+    reduce=(("skip_connect", 0), ("avg_pool_3x3", 1)),
+    reduce_concat=(2,),
+)
+TWICE = Genotype(
+    normal=(("sep_conv_3x3", 1), ("sep_conv_3x3", 1)),
+    normal_concat=(2,),
+    reduce=(("sep_conv_3x3", 0), ("sep_conv_3x3", 1)),
+    reduce_concat=(2,),
+)
+
+
+NETWORK = networks.micro(SMALL, 4, 3, 10)
+
+
+@functools.cache
+def init(network, side=8):
+    init = functools.partial(network.init, train=True)
+    return jax.jit(init)(jax.random.key(0), images(2, side))
+
+
+def shapes(network, side=8):
+    image = jax.ShapeDtypeStruct((2, side, side, 1), jnp.float32)
+    init = functools.partial(network.init, train=True)
+    return jax.eval_shape(init, jax.random.key(0), image)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def train(network, variables, images, prob=None, key=None):
+    """Outputs and updated statistics of a training step."""
+    return network.apply(
+        variables,
+        images,
+        train=True,
+        drop_path_prob=prob,
+        rngs=None if key is None else {"drop_path": key},
+        mutable=["batch_stats"],
+    )
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def evaluate(network, variables, images):
+    return network.apply(variables, images, train=False)
+
+
+@functools.cache
+def images(batch_size=4, side=8):
+    return jax.random.normal(jax.random.key(1), (batch_size, side, side, 1))
+
+
+def size(tree) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+@pytest.mark.parametrize(
+    ("name", "num_classes", "auxiliary", "expected"),
+    [(name, *counts[0]) for name, counts in COUNTS["named"].items()]
+    + [("DARTS_V2", *count) for count in COUNTS["named"]["DARTS_V2"][1:]],
+)
+def test_count_of_published_genotypes(name, num_classes, auxiliary, expected):
+    genotype = genotypes.named(name)
+    count = networks.count_params(
+        genotype, num_classes=num_classes, auxiliary=auxiliary
+    )
+    assert count == expected
+
+
+@pytest.mark.parametrize("name", COUNTS["asng"])
+def test_count_and_channels_of_asng(name):
+    expected = COUNTS["asng"][name]
+    genotype = spaces.enas_micro().decode(expected["arch"])
+    count = functools.partial(networks.count_params, genotype, cell_output="projection")
+    channels = networks.largest_channels(genotype, 4_000_000, cell_output="projection")
+    assert channels == expected["largest_channels"]
+    assert count(channels) == expected["num_params"]
+    assert count(36) == expected["num_params_at_36_channels"]
+
+
+def test_count_of_asng_with_auxiliary_head():
+    expected = COUNTS["asng"]["zeros"]
+    count = networks.count_params(
+        spaces.enas_micro().decode(expected["arch"]),
+        expected["largest_channels"],
+        auxiliary=True,
+        cell_output="projection",
+    )
+    assert count == expected["num_params_with_auxiliary"]
+
+
+@pytest.mark.parametrize("cell_output", ["concat", "projection"])
+def test_largest_channels_is_the_boundary(cell_output):
+    settings = (3, 7, cell_output)
+    for channels in (1, 2, 5):
+        count = networks.count_params(
+            SMALL, channels, 3, 7, cell_output=cell_output, image_channels=1
+        )
+        largest = functools.partial(networks.largest_channels, SMALL, image_channels=1)
+        assert largest(count, *settings) == channels
+        if channels > 1:
+            assert largest(count - 1, *settings) == channels - 1
+        assert largest(count + 1, *settings) == channels
+
+
+def test_largest_channels_needs_room_for_one():
+    count = networks.count_params(SMALL, 1, 3)
+    with pytest.raises(ValueError, match=f"single channel .* already has {count}"):
+        networks.largest_channels(SMALL, count - 1, 3)
+
+
+@pytest.mark.parametrize("auxiliary", [False, True])
+def test_cost_counts_what_is_initialised(auxiliary):
+    network = networks.micro(SMALL, 2, 7, 10, auxiliary=auxiliary)
+    num_params, flops = networks.cost(network, (32, 32, 1))
+    assert num_params == size(shapes(network, 32)["params"])
+    assert num_params == networks.count_params(
+        SMALL, 2, 7, auxiliary=auxiliary, image_channels=1
+    )
+    # The head is not evaluated.
+    plain = networks.micro(SMALL, 2, 7, 10)
+    assert flops == networks.cost(plain, (32, 32, 1)).flops
+
+
+def test_flops_grow_by_equal_cells():
+    # One scan, whose count must not be that of a single round.
+    flops = [
+        networks.cost(networks.micro(SMALL, 4, cells, 10), (8, 8, 3)).flops
+        for cells in (9, 12, 15)
+    ]
+    assert flops[1] - flops[0] > 0
+    assert flops[2] - flops[1] == pytest.approx(flops[1] - flops[0], rel=1e-3)
+
+
+def test_scan_equals_its_unrolled_form():
+    network = networks.micro(TWICE, 4, 12, 10, cell_output="projection")
+    unrolled = network.clone(unroll=True)
+    assert any("cells_" in name for name in shapes(network)["params"])
+    chex.assert_trees_all_equal(shapes(network), shapes(unrolled))
+    variables = init(network)
+    chex.assert_trees_all_close(
+        train(network, variables, images()),
+        train(unrolled, variables, images()),
+        rtol=1e-5,
+        atol=1e-5,
+    )
+
+
+def test_auxiliary_head_works_in_training_only():
+    network = networks.micro(TWICE, 2, 3, 7, auxiliary=True)
+    variables = init(network, 32)
+    (logits, auxiliary_logits), _ = train(network, variables, images(3, 32))
+    chex.assert_shape([logits, auxiliary_logits], (3, 7))
+    assert not np.allclose(logits, auxiliary_logits)
+    chex.assert_shape(evaluate(network, variables, images(3, 32)), (3, 7))
+
+
+@pytest.mark.parametrize("side", [8, 16, 28])
+def test_auxiliary_head_needs_room(side):
+    network = networks.micro(SMALL, 2, 3, 10, auxiliary=True)
+    left = side // 4
+    with pytest.raises(ValueError, match=f"8x8 or larger .* not {left}x{left}"):
+        shapes(network, side)
+
+
+def test_projection_shares_equal_edges_of_a_node():
+    network = networks.micro(TWICE, 4, 3, 10, cell_output="projection")
+    projection = shapes(network)["params"]
+    concat = shapes(networks.micro(TWICE, 4, 3, 10))["params"]
+
+    def edges(cell) -> int:
+        return len([name for name in cell if name.startswith("node")])
+
+    assert (edges(projection["cell_0"]), edges(concat["cell_0"])) == (1, 2)
+    # The edges of the reduction cell read two sources.
+    assert (edges(projection["cell_1"]), edges(concat["cell_1"])) == (2, 2)
+    sep_conv = 2 * (9 * 4 + 4 * 4 + 2 * 4)
+    conv_and_norm = 4 * 4 + 2 * 4
+    difference = size(concat["cell_0"]) - size(projection["cell_0"])
+    assert difference == sep_conv - conv_and_norm
+
+
+@pytest.mark.parametrize(
+    ("cell_output", "first", "last"), [("concat", 2 * 3, 24), ("projection", 3, 12)]
+)
+def test_channels_of_a_cells_output(cell_output, first, last):
+    # Both cells of two nodes; the second cell reduces, and so does the third.
+    genotype = SMALL._replace(reduce=SMALL.normal, reduce_concat=(2, 3))
+    params = shapes(networks.micro(genotype, 3, 3, 10, cell_output=cell_output))[
+        "params"
+    ]
+    assert params["cell_1"]["preprocess_1"]["kernel"].shape == (first, 6)
+    assert params["classifier"]["kernel"].shape == (last, 10)
+
+
+def test_evaluation_does_not_depend_on_the_batch():
+    variables = init(NETWORK)
+    # Statistics other than the initial ones, which are those of any normal image.
+    _, updated = train(NETWORK, variables, images())
+    variables = {**variables, **updated}
+    together = evaluate(NETWORK, variables, images())
+    for i in range(4):
+        others = 7 * images().at[i].divide(7)
+        alone = evaluate(NETWORK, variables, others)[i]
+        np.testing.assert_allclose(alone, together[i], rtol=1e-4, atol=1e-5)
+        # In training the batch counts.
+        trained, _ = train(NETWORK, variables, images())
+        differently, _ = train(NETWORK, variables, others)
+        assert not np.allclose(trained[i], differently[i], atol=1e-3)
+
+
+def test_running_statistics_are_a_moving_average():
+    variables = init(NETWORK)
+    _, updated = train(NETWORK, variables, images())
+    stem = jax.lax.conv_general_dilated(
+        images(),
+        variables["params"]["stem"]["kernel"],
+        (1, 1),
+        "SAME",
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+    (before,), (after,) = (
+        [stats for name, stats in tree["batch_stats"].items() if "BatchNorm" in name]
+        for tree in (variables, updated)
+    )
+    for name, batch in (
+        ("mean", stem.mean((0, 1, 2))),
+        ("var", stem.var((0, 1, 2))),
+    ):
+        expected = 0.9 * before[name] + 0.1 * batch
+        np.testing.assert_allclose(after[name], expected, atol=1e-5)
+
+
+def test_drop_path_depends_on_key_and_probability():
+    variables = init(NETWORK)
+    without, _ = train(NETWORK, variables, images())
+
+    def logits(seed, prob):
+        key = jax.random.key(seed)
+        return train(NETWORK, variables, images(), jnp.float32(prob), key)[0]
+
+    np.testing.assert_allclose(logits(0, 0.0), without, rtol=1e-4, atol=1e-4)
+    np.testing.assert_array_equal(logits(0, 0.0), logits(1, 0.0))
+    np.testing.assert_array_equal(logits(0, 0.5), logits(0, 0.5))
+    assert not np.allclose(logits(0, 0.5), logits(1, 0.5), atol=1e-3)
+    assert not np.allclose(logits(0, 0.5), without, atol=1e-3)
+
+
+def test_evaluation_drops_nothing():
+    variables = init(NETWORK)
+    # Without a PRNG stream a dropped path would be an error.
+    logits = NETWORK.apply(
+        variables, images(), train=False, drop_path_prob=jnp.float32(0.5)
+    )
+    expected = evaluate(NETWORK, variables, images())
+    np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_drop_path_preserves_the_mean():
+    x = jnp.broadcast_to(jnp.arange(1.0, 4.0), (4000, 2, 1, 3))
+    dropped = micro_network._drop_path(jax.random.key(0), x, jnp.float32(0.3))
+    # Whole examples are dropped, all others scaled alike.
+    kept = np.asarray(dropped[:, :1, :1, :1] != 0)
+    np.testing.assert_allclose(dropped, np.where(kept, x / 0.7, 0), rtol=1e-6)
+    # Five standard deviations of a binomial share.
+    assert abs(kept.mean() - 0.7) < 5 * (0.3 * 0.7 / 4000) ** 0.5
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_cells": 2}, "num_cells is 2; two reductions need at least 3"),
+        ({"channels": 0}, "channels is 0; expected at least 1"),
+        ({"num_classes": 0}, "num_classes is 0; expected at least 1"),
+        ({"cell_output": "sum"}, "cell_output is 'sum'; expected 'concat' or"),
+        (
+            {"genotype": SMALL._replace(reduce=(("conv", 0), ("none", 1)))},
+            "reduction cell, node 2, first edge: 'conv' is not an operation",
+        ),
+        ({"genotype": ()}, r"\(\) is not a genotype"),
+    ],
+)
+def test_wrong_arguments(changes, message):
+    with pytest.raises(ValueError, match=message):
+        networks.micro(**{"genotype": SMALL, **changes})

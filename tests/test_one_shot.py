@@ -1,0 +1,377 @@
+"""One-shot search with a tiny supernet: it learns, repeats, resumes, survives kills."""
+
+import functools
+import hashlib
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax import lax
+from jax.experimental.compilation_cache import compilation_cache
+
+from jaxnas import data, metrics, parallel, search, train, weights
+from jaxnas.types import Supernet
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _compilation_cache(tmp_path_factory):
+    """Compile equal programs once; every run makes its own."""
+    folder = str(tmp_path_factory.mktemp("xla"))
+    jax.config.update("jax_compilation_cache_dir", folder)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    compilation_cache.reset_cache()
+    yield
+    jax.config.update("jax_compilation_cache_dir", None)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
+    compilation_cache.reset_cache()
+
+
+class Space:
+    cardinalities = (3, 3)
+    num_architectures = 9
+
+
+def perceptron() -> Supernet:
+    """One hidden layer; an architecture chooses its nonlinearity and a scale."""
+
+    def init(key):
+        first, second = jax.random.split(key)
+        return {
+            "hidden": 0.1 * jax.random.normal(first, (64, 16)),
+            "output": 0.1 * jax.random.normal(second, (16, 10)),
+        }
+
+    def apply(weights, arch, inputs, *, train, key=None, batch_axis=None):
+        del train, key, batch_axis
+        x = inputs.reshape(inputs.shape[0], -1) @ weights["hidden"]
+        x = lax.switch(arch[0], [jnp.zeros_like, jax.nn.relu, jnp.tanh], x)
+        return x @ weights["output"] * jnp.array([0.1, 1.0, 0.5])[arch[1]]
+
+    return Supernet(Space(), init, apply)
+
+
+@functools.cache
+def load() -> tuple[data.ImageDataset, train.SearchSplits]:
+    digits = data.load("digits")
+    first, rest = data.split(digits.train, 64)
+    return digits, train.SearchSplits(first, data.split(rest, 70)[0])
+
+
+def run(workdir=None, *, seed=0, num_epochs=3, splits=None, **options):
+    digits, default = load()
+    net = perceptron()
+
+    def augment(key, images):
+        normal = data.normalize(images, digits.mean, digits.std)
+        return normal + 0.1 * jax.random.normal(key, images.shape)
+
+    def normalize(key, images):
+        return data.normalize(images, digits.mean, digits.std)
+
+    return train.search(
+        net,
+        weights.shared(net),
+        search.asng(net.space.cardinalities),
+        train.classification(),
+        optax.sgd(0.1, momentum=0.9),
+        default if splits is None else splits,
+        key=jax.random.key(seed),
+        **{
+            "num_epochs": num_epochs,
+            "batch_size": 16,
+            "augment": augment,
+            "normalize": normalize,
+            "test": data.split(digits.test, 40)[0],
+            "workdir": workdir,
+            "save_seconds": 0.0,
+            **options,
+        },
+    )
+
+
+def digest(state) -> str:
+    """Of all bits of a state."""
+    total = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            leaf = jax.random.key_data(leaf)
+        total.update(f"{jax.tree_util.keystr(path)} {leaf.dtype} {leaf.shape}".encode())
+        total.update(np.asarray(leaf).tobytes())
+    return total.hexdigest()
+
+
+def read(workdir: pathlib.Path) -> list[dict]:
+    """The log, without the one thing that depends on the machine."""
+    return [
+        {name: v for name, v in entry.items() if name != "images_per_second"}
+        for entry in metrics.read(workdir / "metrics.jsonl")
+    ]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("uninterrupted")
+    return run(workdir), read(workdir)
+
+
+def test_loss_falls_and_everything_is_logged(uninterrupted):
+    result, log = uninterrupted
+    assert [entry["step"] for entry in log] == [0, 4, 8, 12]
+    assert [entry["epoch"] for entry in log] == [0, 1, 2, 3]
+    for part in ("train", "validation"):
+        losses = [entry[f"{part}/loss"] for entry in log[1:]]
+        assert losses[-1] < losses[0]
+        assert all(0 <= entry[f"{part}/accuracy"] <= 1 for entry in log[1:])
+    assert {"test/loss", "test/accuracy", "theta_max_mean"} <= set(log[0])
+    chex.assert_shape(result.arch, (2,))
+    np.testing.assert_array_equal(result.arch, result.state.searcher.theta.argmax(1))
+    assert int(result.state.step) == 12
+
+
+def test_evaluate_with_the_final_weights(uninterrupted):
+    result, log = uninterrupted
+    digits, _ = load()
+    test, _ = data.split(digits.test, 40)
+    found = result.evaluate(result.arch, test)
+    assert found["loss"] == log[-1]["test/loss"]
+
+    images = data.normalize(jnp.asarray(test.images), digits.mean, digits.std)
+    params = result.state.weights.params
+    logits = perceptron().apply(params, result.arch, images, train=False)
+    expected = optax.softmax_cross_entropy_with_integer_labels(logits, test.labels)
+    # 40 images in batches of 16: what fills up the last batch does not count.
+    assert found["loss"] == pytest.approx(float(expected.mean()), rel=1e-5)
+    assert found["accuracy"] == pytest.approx(
+        float((logits.argmax(1) == test.labels).mean())
+    )
+
+
+def test_the_same_seed_gives_the_same_state(uninterrupted):
+    result, _ = uninterrupted
+    assert digest(run().state) == digest(result.state)
+    other = run(seed=1).state
+    for one, another in zip(
+        jax.tree.leaves((other.weights, other.searcher.theta)),
+        jax.tree.leaves((result.state.weights, result.state.searcher.theta)),
+        strict=True,
+    ):
+        assert not np.array_equal(one, another)
+
+
+def test_a_finished_search_is_not_repeated(tmp_path, uninterrupted):
+    result, log = uninterrupted
+    run(tmp_path)
+    before = (tmp_path / "metrics.jsonl").read_bytes()
+    again = run(tmp_path)
+    assert digest(again.state) == digest(result.state)
+    assert (tmp_path / "metrics.jsonl").read_bytes() == before
+    assert read(tmp_path) == log
+
+
+def test_interrupted_within_epochs_and_resumed(tmp_path, uninterrupted, monkeypatch):
+    result, log = uninterrupted
+    update = metrics.Progress.update
+
+    def update_and_interrupt(self, step, **shown):
+        update(self, step, **shown)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    # A process starts with a call of one step, so these stop after steps 1 and 2.
+    with monkeypatch.context() as patch:
+        patch.setattr(metrics.Progress, "update", update_and_interrupt)
+        for step in (1, 2):
+            with pytest.raises(train.Interrupted, match="SIGINT"):
+                run(tmp_path)
+            assert (tmp_path / "checkpoints" / str(step)).is_dir()
+    assert digest(run(tmp_path).state) == digest(result.state)
+    assert read(tmp_path) == log
+
+
+def test_four_devices_equal_one(uninterrupted):
+    result, _ = uninterrupted
+    four = run(devices=jax.devices()[:4])
+    parallel.assert_replicated(four.state)
+    chex.assert_trees_all_close(
+        (four.state.weights, four.state.searcher, four.state.epoch_metrics),
+        (result.state.weights, result.state.searcher, result.state.epoch_metrics),
+        rtol=1e-5,
+        atol=1e-5,
+    )
+    test, _ = data.split(load()[0].test, 40)
+    assert four.evaluate(four.arch, test) == pytest.approx(
+        result.evaluate(result.arch, test), rel=1e-5
+    )
+
+
+def test_resumed_on_other_devices(tmp_path, uninterrupted):
+    result, log = uninterrupted
+    run(tmp_path, num_epochs=1, devices=jax.devices()[:2])
+    resumed = run(tmp_path, num_epochs=3)
+    chex.assert_trees_all_close(
+        resumed.state.weights, result.state.weights, rtol=1e-5, atol=1e-5
+    )
+    assert [entry["step"] for entry in read(tmp_path)] == [e["step"] for e in log]
+
+
+def test_divergence_is_noticed(tmp_path):
+    def spoil(key, images):
+        return jnp.full(images.shape, jnp.inf)
+
+    with pytest.raises(train.Diverged, match="train/loss is nan by step 1"):
+        run(tmp_path, augment=spoil)
+    assert not list((tmp_path / "checkpoints").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 65}, "batch_size is 65, but one of the splits has only 64"),
+        (
+            {"batch_size": 18, "devices": jax.devices()[:4]},
+            "batch_size of 18 cannot be divided among 4 devices",
+        ),
+    ],
+)
+def test_wrong_sizes(options, message):
+    with pytest.raises(ValueError, match=message):
+        run(**options)
+
+
+def test_an_epoch_is_that_of_the_smaller_split():
+    _, (first, second) = load()
+    assert train.count_steps(train.SearchSplits(first, second), 16) == 4
+    assert train.count_steps(train.SearchSplits(second, first), 64) == 1
+    with pytest.raises(ValueError, match="batch_size is 65"):
+        train.count_steps(train.SearchSplits(second, first), 65)
+
+
+# Ranking ----------------------------------------------------------------------------
+
+SPLIT = data.Split(np.zeros((30, 1, 1, 1), np.uint8), np.zeros(30, np.int32))
+
+
+def evaluate_by(loss, calls):
+    def evaluate(arch, split):
+        calls.append((int(arch[0]), len(split.labels)))
+        return {"loss": loss(int(arch[0]), len(split.labels))}
+
+    return evaluate
+
+
+def archs(*values):
+    return [np.array([value, 0], np.int32) for value in values]
+
+
+def test_rank_sorts_and_drops_copies():
+    losses, calls = {3: 0.5, 1: 0.2, 4: float("nan"), 2: 0.2, 0: 9.0}, []
+    ranked = train.rank(
+        evaluate_by(lambda arch, _: losses[arch], calls),
+        archs(4, 3, 1, 3, 2, 1, 0),
+        SPLIT,
+    )
+    # Equal losses in the order given; what is not finite last.
+    assert [(int(r.arch[0]), r.index) for r in ranked] == [
+        *((1, 2), (2, 4), (3, 1), (0, 6), (4, 0))
+    ]
+    assert ranked[0].metrics == {"loss": 0.2}
+    assert sorted(calls) == [(arch, 30) for arch in range(5)]
+
+
+def test_rank_takes_arrays_of_jax():
+    ranked = train.rank(
+        evaluate_by(lambda arch, _: float(arch), []),
+        list(jnp.array([[2, 0], [1, 0]])),
+        SPLIT,
+    )
+    assert [entry.index for entry in ranked] == [1, 0]
+    assert isinstance(ranked[0].arch, np.ndarray)
+
+
+def test_rank_screens_with_few_images():
+    calls = []
+    # The few images and all images disagree about the best.
+    loss = lambda arch, num: float(arch) if num == 10 else -float(arch)  # noqa: E731
+    ranked = train.rank(
+        evaluate_by(loss, calls),
+        archs(5, 4, 3, 2, 1),
+        SPLIT,
+        num_screening_images=10,
+        num_best=2,
+    )
+    assert [int(entry.arch[0]) for entry in ranked] == [2, 1]
+    assert [entry.index for entry in ranked] == [3, 4]
+    assert sorted(calls) == [
+        *((1, 10), (1, 30), (2, 10), (2, 30)),
+        (3, 10),
+        (4, 10),
+        (5, 10),
+    ]
+
+
+@pytest.mark.parametrize(("num_best", "num_screening_images"), [(3, 10), (2, 30)])
+def test_rank_without_need_to_screen(num_best, num_screening_images):
+    calls = []
+    ranked = train.rank(
+        evaluate_by(lambda arch, _: float(arch), calls),
+        archs(3, 2, 1),
+        SPLIT,
+        num_screening_images=num_screening_images,
+        num_best=num_best,
+    )
+    assert [int(entry.arch[0]) for entry in ranked] == [1, 2, 3][:num_best]
+    assert calls == [(3, 30), (2, 30), (1, 30)]
+
+
+# Killed processes -------------------------------------------------------------------
+
+SCRIPT = """
+import pathlib, sys
+import test_one_shot
+workdir = pathlib.Path(sys.argv[1])
+state = test_one_shot.run(workdir, num_epochs=16).state
+(workdir / "digest").write_text(test_one_shot.digest(state))
+"""
+
+
+def start(workdir: pathlib.Path) -> subprocess.Popen:
+    variables = {
+        "JAX_PLATFORMS": "cpu",
+        "JAX_COMPILATION_CACHE_DIR": str(workdir.parent / "xla"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+    return subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, str(workdir)],
+        cwd=pathlib.Path(__file__).parent,
+        env={**os.environ, **variables},
+        stdout=subprocess.DEVNULL,
+    )
+
+
+def num_lines(path: pathlib.Path) -> int:
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def test_killed_three_times(tmp_path):
+    never_killed, killed = tmp_path / "never", tmp_path / "killed"
+    never_killed.mkdir()
+    killed.mkdir()
+    reference = start(never_killed)
+    for lines in (2, 5, 9):
+        process = start(killed)
+        while num_lines(killed / "metrics.jsonl") < lines and process.poll() is None:
+            time.sleep(0.001)
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+    assert start(killed).wait() == 0 and reference.wait() == 0
+    assert (killed / "digest").read_text() == (never_killed / "digest").read_text()
+    assert len(read(killed)) == 17
+    assert read(killed) == read(never_killed)

@@ -1,0 +1,346 @@
+"""Every operation equals its library version, in value and in gradient."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+from jax import lax
+
+from jaxnas import genotypes, ops
+
+WEIGHTLESS = ("none", "avg_pool_3x3", "max_pool_3x3")
+SIZE = (7, 8)  # an odd height and an even width
+
+
+def convolve(x, kernel, strides=(1, 1), dilation=1, groups=1):
+    """The library's convolution, padded to keep the size."""
+    padding = [(dilation * (size // 2),) * 2 for size in kernel.shape[:2]]
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        strides,
+        padding,
+        rhs_dilation=(dilation, dilation),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=groups,
+    )
+
+
+def depthwise(x, kernel, stride=1, dilation=1):
+    groups = x.shape[-1]
+    return convolve(x, kernel[:, :, None], (stride, stride), dilation, groups)
+
+
+def pool(x, initial, function, stride):
+    window, strides = (1, 3, 3, 1), (1, stride, stride, 1)
+    padding = ((0, 0), (1, 1), (1, 1), (0, 0))
+    return lax.reduce_window(x, initial, function, window, strides, padding)
+
+
+def average(x, stride, count_include_pad=False):
+    total = pool(x, 0.0, lax.add, stride)
+    if count_include_pad:
+        return total / 9
+    return total / pool(jnp.ones_like(x), 0.0, lax.add, stride)
+
+
+def maximum(x, stride):
+    return pool(x, -jnp.inf, lax.max, stride)
+
+
+def normalise(x):
+    mean, variance = x.mean((0, 1, 2), keepdims=True), x.var((0, 1, 2), keepdims=True)
+    return (x - mean) / jnp.sqrt(variance + 1e-5)
+
+
+def reduce_by_halves(x, kernel):
+    halves = [
+        convolve(shifted, kernel[i][None, None], (2, 2))
+        for i, shifted in enumerate((x, x[:, 1:, 1:]))
+    ]
+    return jnp.concatenate(halves, -1)
+
+
+def image(*shape, seed=0):
+    return jnp.asarray(np.random.default_rng(seed).standard_normal(shape))
+
+
+def assert_equal_with_gradients(actual, expected, *args):
+    """Compare two functions, their vector-Jacobian products and their shapes."""
+    actual, pull_actual = jax.vjp(actual, *args)
+    expected, pull_expected = jax.vjp(expected, *args)
+    chex.assert_trees_all_equal_shapes_and_dtypes(actual, expected)
+    np.testing.assert_allclose(actual, expected, rtol=1e-10, atol=1e-11)
+    cotangent = image(*expected.shape, seed=9)
+    chex.assert_trees_all_close(
+        pull_actual(cotangent), pull_expected(cotangent), rtol=1e-10, atol=1e-11
+    )
+
+
+# Primitives ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("dilation", [1, 2])
+@pytest.mark.parametrize("kernel_size", [3, 5, 7])
+def test_depthwise_conv(x64, kernel_size, dilation, stride):
+    assert_equal_with_gradients(
+        lambda x, k: ops.depthwise_conv(x, k, stride=stride, dilation=dilation),
+        lambda x, k: depthwise(x, k, stride, dilation),
+        image(2, *SIZE, 3),
+        image(kernel_size, kernel_size, 3, seed=1),
+    )
+
+
+# The gradient of the kernel is summed over chunks of images, not all of them full.
+@pytest.mark.parametrize("batch", [17, 37])
+def test_depthwise_conv_of_any_batch_size(x64, batch):
+    args = image(batch, 4, 4, 2), image(3, 3, 2, seed=1)
+    assert_equal_with_gradients(ops.depthwise_conv, depthwise, *args)
+
+
+@pytest.mark.parametrize(("stride", "dilation"), [(1, 2), (2, 1)])
+def test_depthwise_conv_on_other_backends(x64, monkeypatch, stride, dilation):
+    x, kernel = image(2, 8, 7, 3), image(5, 5, 3, seed=1)
+    expected = ops.depthwise_conv(x, kernel, stride=stride, dilation=dilation)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    actual = ops.depthwise_conv(x, kernel, stride=stride, dilation=dilation)
+    np.testing.assert_allclose(actual, expected, rtol=1e-10, atol=1e-11)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("count_include_pad", [False, True])
+def test_avg_pool(x64, count_include_pad, stride):
+    options = {"count_include_pad": count_include_pad}
+    assert_equal_with_gradients(
+        lambda x: ops.avg_pool_3x3(x, stride=stride, **options),
+        lambda x: average(x, stride, **options),
+        image(2, *SIZE, 3),
+    )
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("ties", [False, True])
+def test_max_pool(x64, ties, stride):
+    # Ties: of three values only; negative ones, so that padding with zeros would win.
+    x = image(2, *SIZE, 3)
+    x = jnp.clip(jnp.round(x), -1, 1) - 2 if ties else x
+    assert_equal_with_gradients(
+        lambda x: ops.max_pool_3x3(x, stride=stride),
+        lambda x: maximum(x, stride),
+        x,
+    )
+
+
+def test_the_first_of_equal_pixels_has_the_gradient_of_a_max_pool():
+    gradient = jax.grad(lambda x: ops.max_pool_3x3(x).sum())(jnp.zeros((1, 3, 3, 1)))
+    # Pixel (0, 0) is the first of the windows around it and its three neighbours.
+    np.testing.assert_array_equal(gradient[0, ..., 0], [[4, 2, 0], [2, 1, 0], [0] * 3])
+
+
+@pytest.mark.parametrize("stride", [(1, 1), (1, 2), (2, 1), (2, 2)])
+@pytest.mark.parametrize("kernel_size", [(3, 3), (1, 7), (7, 1)])
+def test_conv(x64, kernel_size, stride):
+    x, kernel = image(2, 8, 7, 3), image(*kernel_size, 3, 4, seed=1)
+    padding = [(size // 2, size // 2) for size in kernel_size]
+    layer = nn.Conv(4, kernel_size, stride, padding, use_bias=False)
+    actual = ops.conv(x, kernel, stride)
+    expected = jnp.asarray(layer.apply({"params": {"kernel": kernel}}, x))
+    np.testing.assert_allclose(actual, expected, rtol=1e-10, atol=1e-11)
+
+
+def test_pointwise_conv(x64):
+    assert_equal_with_gradients(
+        ops.pointwise_conv,
+        lambda x, kernel: convolve(x, kernel[None, None]),
+        *(image(2, 4, 3, 5), image(5, 2, seed=1)),
+    )
+
+
+def test_factorized_reduce(x64):
+    args = image(2, 4, 6, 3), image(2, 3, 2, seed=1)
+    assert_equal_with_gradients(ops.factorized_reduce, reduce_by_halves, *args)
+
+
+@pytest.mark.parametrize("size", [(5, 4), (4, 5)])
+def test_factorized_reduce_refuses_odd_images(size):
+    message = f"{size[0]}x{size[1]} cannot be halved; .* divisible by 4"
+    with pytest.raises(ValueError, match=message):
+        ops.factorized_reduce(jnp.zeros((1, *size, 2)), jnp.zeros((2, 2, 1)))
+
+
+def test_factorized_reduce_refuses_odd_channels():
+    assert ops.factorized_reduce_spec(3, 4) == ops.WeightSpec((2, 3, 2), 3)
+    with pytest.raises(ValueError, match="to 5 channels: expected an even number"):
+        ops.factorized_reduce_spec(4, 5)
+
+
+def test_batch_norm(x64):
+    x = 3 * image(4, 3, 2, 5) + 2
+    assert_equal_with_gradients(ops.batch_norm, normalise, x)
+    wide = ops.batch_norm(x, epsilon=10.0)
+    np.testing.assert_allclose(wide.var((0, 1, 2)), (v := x.var((0, 1, 2))) / (v + 10))
+
+
+def test_batch_norm_over_a_mapped_axis(x64):
+    def sharded(x):
+        shards = x.reshape(4, 2, *x.shape[1:])
+        norm = jax.vmap(
+            lambda x: ops.batch_norm(x, batch_axis="devices"), axis_name="devices"
+        )
+        return norm(shards).reshape(x.shape)
+
+    assert_equal_with_gradients(sharded, normalise, image(8, 3, 2, 5))
+
+
+def test_batch_norm_has_statistics_in_single_precision():
+    # In bfloat16 the mean of squares, 10^4, is a multiple of 64.
+    x = (100 + image(4, 3, 2, 5)).astype(jnp.bfloat16)
+    y = ops.batch_norm(x)
+    assert y.dtype == jnp.bfloat16
+    expected = normalise(x.astype(jnp.float32))
+    np.testing.assert_allclose(y.astype(jnp.float32), expected, rtol=0.02, atol=0.02)
+
+
+def test_batch_norm_of_a_constant_channel_is_finite():
+    x = jnp.full((4, 8, 8, 1), 100.1)
+    value, gradient = jax.value_and_grad(lambda x: ops.batch_norm(x).sum())(x)
+    assert np.isfinite(value) and np.isfinite(gradient).all()
+
+
+# The vocabulary -----------------------------------------------------------------------
+
+
+def separable(dilation, x, weights, stride):
+    for kernel, mix in zip(weights["depthwise"], weights["pointwise"], strict=True):
+        x = depthwise(jax.nn.relu(x), kernel, stride, dilation)
+        x, stride = normalise(convolve(x, mix[None, None])), 1
+    return x
+
+
+def skip(x, weights, stride):
+    if stride == 1:
+        return x
+    return normalise(reduce_by_halves(jax.nn.relu(x), weights["kernel"]))
+
+
+def conv_7x1_1x7(x, weights, stride):
+    x = convolve(jax.nn.relu(x), weights["kernel_1x7"], (1, stride))
+    return normalise(convolve(x, weights["kernel_7x1"], (stride, 1)))
+
+
+# The definition of each operation; a new one adds a row.
+REFERENCES = {
+    "none": lambda x, weights, stride: jnp.zeros_like(x)[:, ::stride, ::stride],
+    "avg_pool_3x3": lambda x, weights, stride: average(x, stride),
+    "max_pool_3x3": lambda x, weights, stride: maximum(x, stride),
+    "skip_connect": skip,
+    "sep_conv_3x3": lambda *args: separable(1, *args),
+    "sep_conv_5x5": lambda *args: separable(1, *args),
+    "sep_conv_7x7": lambda *args: separable(1, *args),
+    "dil_conv_3x3": lambda *args: separable(2, *args),
+    "dil_conv_5x5": lambda *args: separable(2, *args),
+    "conv_7x1_1x7": conv_7x1_1x7,
+}
+
+
+class Reads(dict):
+    """Weights that remember which of them were read."""
+
+    def __init__(self, weights):
+        super().__init__(weights)
+        self.names = set()
+
+    def __getitem__(self, name):
+        self.names.add(name)
+        return super().__getitem__(name)
+
+
+def test_the_vocabulary_has_every_operation_of_a_genotype():
+    assert tuple(ops.vocabulary()) == genotypes.OPS == tuple(REFERENCES)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("name", REFERENCES)
+def test_operation(x64, name, stride):
+    op = ops.vocabulary()[name]
+    x = image(3, 6, 8, 4)
+    weights = Reads(ops.draw(jax.random.key(0), op.specs(4, stride)))
+    y = op.apply(x, weights, stride, ops.batch_norm)
+    chex.assert_shape(y, (3, 6 // stride, 8 // stride, 4))
+    assert weights.names == set(weights)
+    expected = REFERENCES[name](x, weights, stride)
+    np.testing.assert_allclose(y, expected, rtol=1e-10, atol=1e-11)
+
+
+@pytest.mark.parametrize(
+    ("name", "stride", "total"),
+    [
+        # Two layers of k * k * C + C * C, one, 2 * 7 * C * C, C * C; C is 4.
+        ("sep_conv_3x3", 1, 2 * (9 * 4 + 16)),
+        ("sep_conv_5x5", 2, 2 * (25 * 4 + 16)),
+        ("sep_conv_7x7", 1, 2 * (49 * 4 + 16)),
+        ("dil_conv_3x3", 1, 9 * 4 + 16),
+        ("dil_conv_5x5", 2, 25 * 4 + 16),
+        ("conv_7x1_1x7", 1, 14 * 16),
+        ("skip_connect", 1, 0),
+        ("skip_connect", 2, 16),
+        *((name, stride, 0) for name in WEIGHTLESS for stride in (1, 2)),
+    ],
+)
+def test_number_of_weights(name, stride, total):
+    specs = ops.vocabulary()[name].specs(4, stride)
+    assert sum(np.prod(spec.shape, dtype=int) for spec in specs.values()) == total
+
+
+def test_average_pools_count_the_padding_on_request():
+    x = jnp.ones((1, 4, 4, 1))
+    pools = [
+        ops.vocabulary(count_include_pad=counts)["avg_pool_3x3"]
+        for counts in (False, True)
+    ]
+    inside, outside = (pool.apply(x, {}, 1, ops.batch_norm)[0, 0, 0] for pool in pools)
+    np.testing.assert_allclose([inside[0], outside[0]], [1, 4 / 9], rtol=1e-6)
+
+
+def test_a_strided_skip_refuses_odd_channels():
+    specs = ops.vocabulary()["skip_connect"].specs
+    assert specs(3, 1) == {}
+    with pytest.raises(ValueError, match="to 3 channels: expected an even number"):
+        specs(3, 2)
+
+
+# Initial weights ----------------------------------------------------------------------
+
+SPECS = {
+    "a": ops.WeightSpec((20, 30), 4),
+    "b": [ops.WeightSpec((7,), 100), ops.WeightSpec((5,), 25).stack(40, 3)],
+}
+
+
+def test_draw_is_uniform_within_the_bounds_of_each_spec():
+    weights = ops.draw(jax.random.key(0), SPECS)
+    chex.assert_shape([weights["a"], *weights["b"]], [(20, 30), (7,), (40, 3, 5)])
+    for leaf, bound in ((weights["a"], 0.5), (weights["b"][1], 0.2)):
+        assert np.abs(leaf).max() <= bound
+        # Of 600 values: the extremes, and the mean within five standard errors.
+        assert leaf.min() < -0.97 * bound and leaf.max() > 0.97 * bound
+        assert abs(leaf.mean()) < 5 * bound / np.sqrt(3 * 600)
+    assert np.abs(weights["b"][0]).max() <= 0.1
+
+
+def test_draw_is_determined_by_the_key():
+    first = ops.draw(jax.random.key(0), SPECS)
+    again = ops.draw(jax.random.key(0), SPECS)
+    other = ops.draw(jax.random.key(1), SPECS)
+    chex.assert_trees_all_equal(first, again)
+    assert not (first["a"] == other["a"]).any()
+    # Stacked copies are independent.
+    copies = first["b"][1].reshape(-1)
+    assert np.unique(copies).size == copies.size
+
+
+def test_draw_of_no_weights():
+    assert ops.draw(jax.random.key(0), {}) == {}

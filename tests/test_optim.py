@@ -1,0 +1,156 @@
+"""Schedules and optimisers against their formulas."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxnas import optim
+
+
+@pytest.fixture(autouse=True)
+def implicit_promotion():
+    """Optax multiplies its int32 count by Python floats."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+@pytest.mark.parametrize(
+    ("epoch", "rate"),
+    [(0, 0.025), (50, 0.0125), (99, 6.17e-6), (25, 0.0125 * (1 + math.sqrt(0.5)))],
+)
+def test_cosine_by_epoch(epoch, rate):
+    schedule = optim.cosine_by_epoch(0.025, num_epochs=100, steps_per_epoch=391)
+    first, last, following = np.array(
+        [schedule(epoch * 391 + step) for step in (0, 390, 391)]
+    )
+    assert first == last > following
+    assert first == pytest.approx(rate, rel=1e-3)
+
+
+def test_cosine_by_epoch_of_a_traced_step():
+    schedule = optim.cosine_by_epoch(1.0, num_epochs=4, steps_per_epoch=3)
+    rates = np.array([schedule(jnp.int32(step)) for step in range(12)])
+    expected = np.repeat(0.5 * (1 + np.cos(np.pi * np.arange(4) / 4)), 3)
+    np.testing.assert_allclose(rates, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("steps_per_epoch", [1, 7])
+@pytest.mark.parametrize(
+    ("epoch", "rate"),
+    [
+        (0, 0.05),
+        (5, 0.0255),
+        (10, 0.05),
+        (20, 0.0255),
+        (29, 0.001 + 0.049 * 0.5 * (1 + math.cos(math.pi * 19 / 20))),
+        (30, 0.05),
+        (50, 0.0255),
+    ],
+)
+def test_warm_restarts(steps_per_epoch, epoch, rate):
+    schedule = optim.warm_restarts(
+        0.05, 0.001, 10 * steps_per_epoch, 2, 70 * steps_per_epoch
+    )
+    assert schedule(epoch * steps_per_epoch) == pytest.approx(rate, rel=1e-5)
+
+
+def test_warm_restarts_stay_low_after_the_end():
+    schedule = optim.warm_restarts(1.0, 0.1, 2, 1, num_steps=4)
+    rates = np.array([schedule(step) for step in range(8)])
+    expected = [1, 0.55, 1, 0.55, 0.1, 0.1, 0.1, 0.1]
+    np.testing.assert_allclose(rates, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("first_period", "factor"), [(0, 2), (-1, 2), (10, 0)])
+def test_warm_restarts_refuse_periods_without_steps(first_period, factor):
+    message = f"first_period is {first_period} and factor is {factor}; expected"
+    with pytest.raises(ValueError, match=message):
+        optim.warm_restarts(0.05, 0.001, first_period, factor, 100)
+
+
+PARAMS = {
+    "used": jnp.array([1.0, -2.0, 3.0], jnp.float32),
+    "unused": jnp.array([10.0], jnp.float32),
+}
+
+
+def gradients(*used):
+    return [
+        {"used": jnp.array(one, jnp.float32), "unused": jnp.zeros(1, jnp.float32)}
+        for one in used
+    ]
+
+
+def run(optimizer, grads):
+    """The parameters after each update."""
+    params, state, path = PARAMS, optimizer.init(PARAMS), []
+    for grad in grads:
+        updates, state = optimizer.update(grad, state, params)
+        params = optax.apply_updates(params, updates)
+        path.append(params)
+    return path
+
+
+def clipped(grad, norm):
+    return np.asarray(grad) * min(1, norm / np.linalg.norm(grad))
+
+
+# The first has norm 13 and is clipped, the second has norm 3 and is not.
+STEEP, GENTLE = [3.0, 4.0, 12.0], [1.0, 2.0, 2.0]
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_sgd_clips_then_decays_then_accumulates(nesterov):
+    optimizer = optim.sgd(
+        0.5, momentum=0.8, nesterov=nesterov, weight_decay=0.1, clip_norm=5.0
+    )
+    params = {name: np.asarray(value) for name, value in PARAMS.items()}
+    trace = {name: np.zeros_like(value) for name, value in params.items()}
+    for grads, actual in zip(
+        ({"used": clipped(g, 5.0), "unused": np.zeros(1)} for g in (STEEP, GENTLE)),
+        run(optimizer, gradients(STEEP, GENTLE)),
+        strict=True,
+    ):
+        for name in params:
+            decayed = grads[name] + 0.1 * params[name]
+            trace[name] = 0.8 * trace[name] + decayed
+            step = decayed + 0.8 * trace[name] if nesterov else trace[name]
+            params[name] = params[name] - 0.5 * step
+            np.testing.assert_allclose(actual[name], params[name], rtol=1e-6)
+    assert params["unused"] < 10.0  # decay and momentum act without a gradient
+
+
+def test_sgd_has_the_defaults_of_the_papers():
+    (after,) = run(optim.sgd(1.0), gradients(STEEP))
+    expected = PARAMS["used"] - clipped(STEEP, 5.0) - 3e-4 * np.asarray(PARAMS["used"])
+    np.testing.assert_allclose(after["used"], expected, rtol=1e-5)
+    np.testing.assert_allclose(after["unused"], [10 * (1 - 3e-4)], rtol=1e-6)
+
+
+def test_sgd_follows_a_schedule():
+    schedule = optim.cosine_by_epoch(1.0, num_epochs=2, steps_per_epoch=1)
+    optimizer = optim.sgd(schedule, momentum=0.0, weight_decay=0.0)
+    first, second = run(optimizer, gradients(GENTLE, GENTLE))
+    np.testing.assert_allclose(PARAMS["used"] - first["used"], GENTLE, rtol=1e-6)
+    half = 0.5 * np.array(GENTLE)
+    np.testing.assert_allclose(first["used"] - second["used"], half, rtol=1e-6)
+
+
+@pytest.mark.parametrize("clip_norm", [None, 5.0])
+def test_adam(clip_norm):
+    params = np.asarray(PARAMS["used"])
+    mean = square = np.zeros(3)
+    path = run(optim.adam(0.1, clip_norm=clip_norm), gradients(STEEP, GENTLE))
+    for step, (grad, actual) in enumerate(zip((STEEP, GENTLE), path, strict=True), 1):
+        grad = clipped(grad, math.inf if clip_norm is None else clip_norm)
+        mean = 0.9 * mean + 0.1 * grad
+        square = 0.999 * square + 0.001 * grad**2
+        params = params - 0.1 * (mean / (1 - 0.9**step)) / (
+            np.sqrt(square / (1 - 0.999**step)) + 1e-8
+        )
+        np.testing.assert_allclose(actual["used"], params, rtol=1e-5)
+        np.testing.assert_array_equal(actual["unused"], PARAMS["unused"])

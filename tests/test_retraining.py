@@ -1,0 +1,217 @@
+"""Training one network from scratch: it learns, repeats, resumes, shares batches."""
+
+import functools
+import os
+import pathlib
+import signal
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.experimental.compilation_cache import compilation_cache
+
+from jaxnas import data, metrics, networks, parallel, train
+from jaxnas.genotypes import Genotype
+from jaxnas.train import retraining
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _compilation_cache(tmp_path_factory):
+    """Compile equal programs once; every run makes its own."""
+    folder = str(tmp_path_factory.mktemp("xla"))
+    jax.config.update("jax_compilation_cache_dir", folder)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    compilation_cache.reset_cache()
+    yield
+    jax.config.update("jax_compilation_cache_dir", None)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
+    compilation_cache.reset_cache()
+
+
+# One node a cell: what takes time is to compile.
+GENOTYPE = Genotype(
+    normal=(("sep_conv_3x3", 1), ("skip_connect", 0)),
+    normal_concat=(2,),
+    reduce=(("max_pool_3x3", 0), ("sep_conv_3x3", 1)),
+    reduce_concat=(2,),
+)
+
+
+@functools.cache
+def network(cell_output="concat", batch_axis=None):
+    return networks.micro(
+        GENOTYPE, 4, 3, 10, cell_output=cell_output, batch_axis=batch_axis
+    )
+
+
+@functools.cache
+def digits():
+    return data.load("digits")
+
+
+def run(workdir=None, *, net=None, seed=0, num_images=200, **options):
+    def normalize(key, images):
+        del key
+        return data.normalize(images, digits().mean, digits().std)
+
+    return train.retrain(
+        network() if net is None else net,
+        train.classification(),
+        optax.sgd(0.05, momentum=0.9),
+        data.split(digits().train, num_images)[0],
+        key=jax.random.key(seed),
+        **{
+            "num_epochs": 2,
+            "batch_size": 40,
+            "augment": normalize,
+            "normalize": normalize,
+            "test": data.split(digits().test, 50)[0],
+            "workdir": workdir,
+            "save_seconds": 0.0,
+            **options,
+        },
+    )
+
+
+def arrays(state: train.TrainState):
+    return state._replace(key=jax.random.key_data(state.key))
+
+
+def read(workdir: pathlib.Path) -> list[dict]:
+    """The log, without the one thing that depends on the machine."""
+    return [
+        {name: v for name, v in entry.items() if name != "images_per_second"}
+        for entry in metrics.read(workdir / "metrics.jsonl")
+    ]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("uninterrupted")
+    return run(workdir), read(workdir)
+
+
+def test_loss_falls_and_everything_is_logged(uninterrupted):
+    result, log = uninterrupted
+    assert [entry["step"] for entry in log] == [0, 5, 10]
+    assert log[2]["train/loss"] < log[1]["train/loss"]
+    assert log[2]["train/accuracy"] > log[1]["train/accuracy"]
+    assert result.test == {
+        name: log[-1][f"test/{name}"] for name in ("loss", "accuracy")
+    }
+    assert int(result.state.step) == 10
+
+
+def test_evaluation_uses_running_statistics(uninterrupted):
+    result, _ = uninterrupted
+    step = jax.jit(retraining.evaluation_step(network(), train.classification()))
+    images, labels = data.split(digits().test, 50)[0]
+    images = data.normalize(jnp.asarray(images), digits().mean, digits().std)
+    variables = result.state.params, result.state.batch_stats
+    one_by_one = [
+        step(*variables, {"image": images[i : i + 1], "label": labels[i : i + 1]})
+        for i in range(50)
+    ]
+    # The same as in batches of 40, the last one filled up.
+    for name, mean in result.test.items():
+        values = [float(entry[name]) for entry in one_by_one]
+        assert np.mean(values) == pytest.approx(mean, rel=1e-4)
+
+
+def test_a_network_with_projections_learns():
+    state = run(net=network("projection"), num_epochs=3, test=None).state
+    assert float(state.epoch_metrics["train/loss"]) / 5 < 2.0
+
+
+def test_interrupted_within_an_epoch_and_resumed(tmp_path, uninterrupted, monkeypatch):
+    result, log = uninterrupted
+    update = metrics.Progress.update
+
+    def update_and_interrupt(self, step, **shown):
+        update(self, step, **shown)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(metrics.Progress, "update", update_and_interrupt)
+        with pytest.raises(train.Interrupted, match="SIGTERM"):
+            run(tmp_path)
+    # A process starts with a call of one step.
+    assert (tmp_path / "checkpoints" / "1").is_dir()
+    resumed = run(tmp_path)
+    chex.assert_trees_all_equal(arrays(resumed.state), arrays(result.state))
+    assert resumed.test == result.test
+    assert read(tmp_path) == log
+
+
+def test_four_devices_equal_one():
+    # Two steps: rounding errors grow in training.
+    options = {"num_epochs": 1, "num_images": 80, "test": None}
+    one = run(**options).state
+    four = run(
+        net=network(batch_axis=parallel.BATCH_AXIS),
+        devices=jax.devices()[:4],
+        **options,
+    ).state
+    assert int(four.step) == 2
+    parallel.assert_replicated(four)
+    for part in ("params", "batch_stats", "epoch_metrics"):
+        chex.assert_trees_all_close(
+            getattr(four, part), getattr(one, part), rtol=1e-4, atol=1e-4
+        )
+
+
+class Linear(nn.Module):
+    """A linear layer that drops whole logits, and remembers with what probability."""
+
+    @nn.compact
+    def __call__(self, images, *, train, drop_path_prob=None):
+        last = self.variable("batch_stats", "prob", lambda: jnp.float32(-1))
+        logits = nn.Dense(10)(images.reshape(images.shape[0], -1))
+        if train and drop_path_prob is not None:
+            last.value = jnp.asarray(drop_path_prob)
+            kept = jax.random.uniform(self.make_rng("drop_path"), logits.shape)
+            logits = jnp.where(kept >= drop_path_prob, logits, 0)
+        return logits
+
+
+def test_probability_of_drop_path_grows_by_epoch():
+    for num_epochs, expected in [(1, 0.0), (2, 0.2), (4, 0.3)]:
+        result = run(net=Linear(), num_epochs=num_epochs, max_drop_path_prob=0.4)
+        assert float(result.state.batch_stats["prob"]) == pytest.approx(expected)
+    # Without drop path there is nothing to compute.
+    assert float(run(net=Linear()).state.batch_stats["prob"]) == -1
+
+
+def test_drop_path_depends_on_the_key():
+    def kernel(seed, prob, num_devices=1):
+        devices = jax.devices()[:num_devices]
+        options = {"max_drop_path_prob": prob, "devices": devices}
+        return run(net=Linear(), seed=seed, **options).state.params["Dense_0"]["kernel"]
+
+    np.testing.assert_array_equal(kernel(0, 0.5), kernel(0, 0.5))
+    assert not np.allclose(kernel(0, 0.5), kernel(0, 0.0), atol=1e-3)
+    assert not np.allclose(kernel(0, 0.5), kernel(1, 0.5), atol=1e-3)
+    # Every device drops paths of its own; without drop path all compute the same.
+    np.testing.assert_allclose(kernel(0, 0.0, 2), kernel(0, 0.0), atol=1e-5)
+    assert not np.allclose(kernel(0, 0.5, 2), kernel(0, 0.5), atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_drop_path_prob": 1.0}, r"max_drop_path_prob is 1.0; expected 0 or more"),
+        ({"max_drop_path_prob": -0.1}, r"max_drop_path_prob is -0.1; expected"),
+        ({"batch_size": 201}, "batch_size is 201, but there are only 200 images"),
+        (
+            {"batch_size": 42, "devices": jax.devices()[:4]},
+            "batch_size of 42 cannot be divided among 4 devices",
+        ),
+    ],
+)
+def test_wrong_arguments(options, message):
+    with pytest.raises(ValueError, match=message):
+        run(**options)

@@ -1,0 +1,406 @@
+"""Searchers: one protocol, a toy problem with a known optimum, and recorded ASNG."""
+
+import functools
+import pathlib
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxnas import search
+from jaxnas.search.natural_gradient import utility
+
+# A new searcher is one more row.
+SEARCHERS = [
+    pytest.param(search.random_search, id="random_search"),
+    pytest.param(search.asng, id="asng"),
+]
+all_searchers = pytest.mark.parametrize("make", SEARCHERS)
+
+CARDINALITIES = (2, 3, 4, 5, 5, 4, 3, 2)
+
+GOLDENS = np.load(pathlib.Path(__file__).parent / "goldens" / "asng.npz")
+# Recorded from the official code: 200 updates each, with its own samples and losses.
+RUNS = {
+    "lam2": {},
+    "lam8": {},
+    "lam2_single_categories": {},
+    "lam2_alpha_1.1_init_delta_0.3": {"alpha": 1.1, "init_delta": 0.3},
+}
+
+
+@functools.cache
+def built(make):
+    """One searcher for all tests, so that its runs are compiled once."""
+    return make(CARDINALITIES)
+
+
+def separable():
+    """A cost for each category, 0 for the best and up to 1, and the best categories."""
+    rng = np.random.default_rng(0)
+    table = np.full((len(CARDINALITIES), max(CARDINALITIES)), np.nan)
+    for decision, size in enumerate(CARDINALITIES):
+        table[decision, :size] = rng.permutation(size) / (size - 1)
+    return table, np.nanargmin(table, axis=1)
+
+
+def cost(archs):
+    """Sum of the costs of all decisions, plus 1 so that equal losses tie."""
+    table = jnp.asarray(separable()[0], float)
+    return 1 + table[np.arange(len(CARDINALITIES)), archs].sum(-1)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 2, 3))
+def run(searcher, key, num, num_steps, first_state=None):
+    """Ask and tell `num_steps` times; every third time one loss is NaN, one inf."""
+    state = searcher.init(key) if first_state is None else first_state
+
+    def step(state, inputs):
+        index, key = inputs
+        archs = searcher.ask(state, key, num)
+        losses = cost(archs)
+        broken = losses.at[0].set(jnp.nan).at[-1].set(jnp.inf)
+        losses = jnp.where(index % 3 == 2, broken, losses)
+        state, _ = searcher.tell(state, archs, losses)
+        return state, None
+
+    keys = jax.random.split(key, num_steps)
+    return jax.lax.scan(step, state, (jnp.arange(num_steps), keys))[0]
+
+
+@all_searchers
+def test_ask_draws_every_category_of_every_decision(make):
+    searcher = make((1, *CARDINALITIES))
+    state = searcher.init(jax.random.key(0))
+    archs = searcher.ask(state, jax.random.key(1), 200)
+    chex.assert_shape(archs, (200, 1 + len(CARDINALITIES)))
+    assert archs.dtype == jnp.int32
+    for drawn, size in zip(np.asarray(archs).T, (1, *CARDINALITIES), strict=True):
+        assert set(drawn) == set(range(size))
+
+
+@all_searchers
+def test_ask_depends_on_the_key_alone(make):
+    searcher = make(CARDINALITIES)
+    state = searcher.init(jax.random.key(0))
+    first, again, other = (
+        searcher.ask(state, jax.random.key(seed), 4) for seed in (1, 1, 2)
+    )
+    chex.assert_trees_all_equal(first, again)
+    assert (first != other).any()
+
+
+@all_searchers
+def test_mode_is_one_architecture_in_range(make):
+    searcher = make(CARDINALITIES)
+    state = searcher.init(jax.random.key(0))
+    for mode in (searcher.mode(state), jax.jit(searcher.mode)(state)):
+        chex.assert_shape(mode, (len(CARDINALITIES),))
+        assert mode.dtype == jnp.int32
+        assert (mode >= 0).all() and (np.asarray(mode) < CARDINALITIES).all()
+
+
+@all_searchers
+def test_tell_is_traced_once_and_agrees_with_eager(make):
+    searcher = make(CARDINALITIES)
+    num_traces = 0
+
+    @jax.jit
+    def step(state, key):
+        nonlocal num_traces
+        num_traces += 1
+        archs = searcher.ask(state, key, 4)
+        return searcher.tell(state, archs, cost(archs))
+
+    state = searcher.init(jax.random.key(0))
+    for seed in range(3):
+        key = jax.random.key(seed)
+        archs = searcher.ask(state, key, 4)
+        expected, _ = searcher.tell(state, archs, cost(archs))
+        state, metrics = step(state, key)
+        chex.assert_trees_all_close(state, expected, rtol=1e-5, atol=1e-6)
+        chex.assert_tree_all_finite(metrics)
+        assert all(metric.shape == () for metric in metrics.values())
+    assert num_traces == 1
+
+
+@all_searchers
+def test_state_survives_the_way_to_the_host_and_back(make):
+    searcher = built(make)
+    state = run(searcher, jax.random.key(0), 2, 10)
+    moved = jax.device_put(jax.device_get(state))
+    chex.assert_trees_all_equal_structs(moved, state)
+    straight, resumed = (
+        run(searcher, jax.random.key(1), 2, 10, start) for start in (state, moved)
+    )
+    chex.assert_trees_all_equal(resumed, straight)
+
+
+@all_searchers
+@pytest.mark.parametrize("num", [2, 8])
+def test_mode_improves_in_spite_of_losses_that_are_not_finite(make, num):
+    searcher = built(make)
+    state = run(searcher, jax.random.key(0), num, 200)
+    chex.assert_tree_all_finite(state)
+    # Uniform architectures cost 1 + 4 on average, the best one 1.
+    assert np.nanmean(separable()[0], axis=1).sum() == pytest.approx(4)
+    assert cost(searcher.mode(state)) < 3
+
+
+@all_searchers
+def test_same_key_gives_the_same_run(make):
+    searcher = built(make)
+    first, again, other = (
+        run(searcher, jax.random.key(seed), 2, 10) for seed in (1, 1, 2)
+    )
+    chex.assert_trees_all_equal(first, again)
+    with pytest.raises(AssertionError):
+        chex.assert_trees_all_equal(first, other)
+
+
+@all_searchers
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_loss_that_is_not_finite_ranks_last(make, bad):
+    searcher = make(CARDINALITIES)
+    state = searcher.init(jax.random.key(0))
+    archs = searcher.ask(state, jax.random.key(1), 2)
+    told, _ = searcher.tell(state, archs, jnp.array([bad, 1.0]))
+    expected, _ = searcher.tell(state, archs, jnp.array([2.0, 1.0]))
+    chex.assert_trees_all_equal(told, expected)
+    told, _ = searcher.tell(state, archs, jnp.array([bad, bad]))
+    assert not any(np.isnan(leaf).any() for leaf in jax.tree.leaves(told))
+
+
+@all_searchers
+@pytest.mark.parametrize(
+    ("cardinalities", "message"),
+    [
+        ((), "cardinalities is empty; expected at least one decision"),
+        ((3, 0, 3), "decision 1 has 0 categories; expected at least 1"),
+        ((3, 3, -2), "decision 2 has -2 categories; expected at least 1"),
+    ],
+)
+def test_searchers_refuse_wrong_cardinalities(make, cardinalities, message):
+    with pytest.raises(ValueError, match=message):
+        make(cardinalities)
+
+
+# Random search -------------------------------------------------------------------
+
+
+def test_random_search_keeps_the_best_architecture():
+    searcher = search.random_search((3, 3))
+    state = searcher.init(jax.random.key(0))
+    archs = jnp.array([[0, 1], [1, 2], [2, 0]], jnp.int32)
+    for losses, best, best_loss in [
+        ([np.nan, np.inf, -np.inf], [0, 0], np.inf),
+        ([3.0, 2.0, np.nan], [1, 2], 2.0),
+        ([2.0, 2.5, 2.1], [1, 2], 2.0),
+        ([2.0, 2.5, -1.0], [2, 0], -1.0),
+    ]:
+        state, metrics = searcher.tell(state, archs, jnp.array(losses))
+        np.testing.assert_array_equal(searcher.mode(state), best)
+        assert metrics["best_loss"] == state.best_loss == best_loss
+
+
+# ASNG ----------------------------------------------------------------------------
+
+
+def replay(name):
+    """Tell a searcher what the official code was told; all its states."""
+    golden = {
+        field: GOLDENS[f"{name}/{field}"]
+        for field in ("categories", "archs", "losses", "theta", "s", "gamma", "Delta")
+    }
+    searcher = search.asng(golden["categories"], **RUNS[name])
+
+    def tell(state, told):
+        state, _ = searcher.tell(state, *told)
+        return state, state
+
+    archs = jnp.asarray(golden["archs"], jnp.int32)
+    first = searcher.init(jax.random.key(0))
+    told = (archs, jnp.asarray(golden["losses"], float))
+    _, states = jax.jit(lambda: jax.lax.scan(tell, first, told))()
+    states = jax.tree.map(
+        lambda one, more: np.append(one[None], more, 0), first, states
+    )
+    return states, golden
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_asng_repeats_the_official_code(name):
+    states, golden = replay(name)
+    assert states.theta.dtype == np.float32
+    np.testing.assert_allclose(states.theta, golden["theta"], rtol=0, atol=1e-6)
+    np.testing.assert_allclose(states.s, golden["s"], rtol=0, atol=1e-6)
+    np.testing.assert_allclose(states.gamma, golden["gamma"], rtol=0, atol=1e-6)
+    np.testing.assert_allclose(states.Delta, golden["Delta"], rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_asng_repeats_the_official_code_in_double_precision(name, x64):
+    states, golden = replay(name)
+    for field in ("theta", "s", "gamma", "Delta"):
+        np.testing.assert_allclose(
+            getattr(states, field), golden[field], rtol=1e-12, atol=1e-12
+        )
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_asng_keeps_probabilities_above_their_minimum(name):
+    states, golden = replay(name)
+    sizes = golden["categories"].astype(int)
+    num_open = (sizes > 1).sum()
+    np.testing.assert_allclose(states.theta.sum(2), 1, atol=1e-6)
+    for decision, size in enumerate(sizes):
+        probabilities = states.theta[:, decision]
+        assert (probabilities[:, size:] == 0).all()
+        if size > 1:
+            lowest = 1 / (num_open * (size - 1))
+            assert (probabilities[:, :size] > lowest - 1e-6).all()
+            assert (probabilities < 1 - 1 / num_open + 1e-6).all()
+
+
+def rounds_in_float32(case):
+    losses = GOLDENS[f"utility/{case:02d}/losses"]
+    return not np.array_equal(losses.astype(np.float32), losses, equal_nan=True)
+
+
+UTILITY_CASES = range(21)
+
+
+def check_utility(case):
+    golden = {
+        field: GOLDENS[f"utility/{case:02d}/{field}"]
+        for field in ("losses", "weights", "order")
+    }
+    weights, order = utility(jnp.asarray(golden["losses"], float))
+    np.testing.assert_array_equal(order, golden["order"])
+    np.testing.assert_allclose(weights, golden["weights"], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "case", [case for case in UTILITY_CASES if not rounds_in_float32(case)]
+)
+def test_utility_repeats_the_official_code(case):
+    check_utility(case)
+
+
+@pytest.mark.parametrize(
+    "case", [case for case in UTILITY_CASES if rounds_in_float32(case)]
+)
+def test_utility_repeats_the_official_code_in_double_precision(case, x64):
+    check_utility(case)
+
+
+@pytest.mark.parametrize("num", [2, 8])
+def test_asng_finds_the_optimum(num):
+    searcher = search.asng(CARDINALITIES)
+    state = run(searcher, jax.random.key(0), num, 1000)
+    np.testing.assert_array_equal(searcher.mode(state), separable()[1])
+    # As certain as the smallest probabilities let it be: 1 - 1/8.
+    assert state.theta.max(1).mean() > 0.8
+
+
+def test_asng_draws_from_theta():
+    searcher = search.asng((3, 3))
+    theta = jnp.array([[0.5, 0.2, 0.3], [0.1, 0.8, 0.1]])
+    state = searcher.init(jax.random.key(0))._replace(theta=theta)
+    archs = np.asarray(searcher.ask(state, jax.random.key(1), 10_000))
+    shares = [np.bincount(drawn, minlength=3) / 10_000 for drawn in archs.T]
+    np.testing.assert_allclose(shares, theta, atol=0.025)  # five standard deviations
+
+
+def test_asng_first_step_has_the_length_of_the_trust_region(x64):
+    searcher = search.asng((5, 5, 5, 5, 5), init_delta=0.1)
+    before = searcher.init(jax.random.key(0))
+    archs = jnp.array([[0, 1, 2, 3, 4], [4, 1, 3, 2, 1]], jnp.int32)
+    after, metrics = searcher.tell(before, archs, jnp.array([1.0, 2.0]))
+    step = after.theta - before.theta
+    # In the Fisher norm, which for a categorical variable is weighted by 1 / theta.
+    fisher_norm = np.sqrt((np.square(step) / before.theta).sum())
+    np.testing.assert_allclose(fisher_norm, 0.1, rtol=1e-12)
+    np.testing.assert_array_equal(np.sign(step[0]), [1, 0, 0, 0, -1])
+    np.testing.assert_array_equal(step[1], np.zeros(5))
+    beta = 0.1 / np.sqrt(20)
+    np.testing.assert_allclose(after.gamma, beta * (2 - beta), rtol=1e-12)
+    np.testing.assert_allclose(
+        after.Delta, np.exp(beta * beta * (2 - beta) * (1 - 1 / 1.5)), rtol=1e-12
+    )
+    np.testing.assert_allclose(metrics["delta"], 0.1 / after.Delta, rtol=1e-12)
+    np.testing.assert_allclose(metrics["signal_to_noise"], 1, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("archs", "losses"),
+    [
+        pytest.param([[1, 2, 0], [1, 2, 0]], [1.0, 2.0], id="equal architectures"),
+        pytest.param([[1, 2, 0]] * 9, np.arange(9.0), id="nine equal architectures"),
+        pytest.param([[1, 2, 0], [0, 1, 1]], [3.0, 3.0], id="equal losses"),
+        pytest.param(
+            [[1, 2, 0], [2, 2, 2], [0, 1, 1], [2, 2, 2], [1, 2, 0]],
+            np.arange(1.0, 6.0),
+            id="the best are equal to the worst",
+        ),
+        pytest.param([[1, 2, 0]], [1.0], id="one architecture"),
+    ],
+)
+def test_asng_learns_nothing_where_there_is_nothing_to_learn(archs, losses):
+    searcher = search.asng((3, 3, 3))
+    state = searcher.init(jax.random.key(0))
+    state, _ = searcher.tell(
+        state, jnp.array([[0, 1, 2], [1, 1, 0]], jnp.int32), jnp.array([1.0, 2.0])
+    )
+    told, _ = searcher.tell(
+        state, jnp.array(archs, jnp.int32), jnp.asarray(losses, float)
+    )
+    chex.assert_trees_all_equal(told, state)
+
+
+def test_asng_limits_Delta():
+    searcher = search.asng((3, 3, 3), max_Delta=1.01)
+    free = search.asng((3, 3, 3))
+    archs = jnp.array([[0, 1, 2], [1, 1, 0]], jnp.int32)
+    told, _ = searcher.tell(searcher.init(jax.random.key(0)), archs, jnp.arange(2.0))
+    freely, _ = free.tell(free.init(jax.random.key(0)), archs, jnp.arange(2.0))
+    np.testing.assert_allclose(told.Delta, 1.01, rtol=1e-6)
+    assert freely.Delta > 1.02
+
+
+@pytest.mark.parametrize(
+    ("cardinalities", "decision"),
+    [((2,), 0), ((2, 2), 0), ((3,), 0), ((2, 3), 0), ((1, 1, 2, 2), 2)],
+)
+def test_asng_refuses_too_few_decisions(cardinalities, decision):
+    size = cardinalities[decision]
+    with pytest.raises(ValueError, match=f"decision {decision} has {size} categories"):
+        search.asng(cardinalities)
+
+
+@pytest.mark.parametrize("cardinalities", [(3, 3), (2, 2, 2), (1, 3, 1, 3)])
+def test_asng_accepts_just_enough_decisions(cardinalities):
+    searcher = search.asng(cardinalities)
+    state = searcher.init(jax.random.key(0))
+    for seed in range(5):
+        archs = searcher.ask(state, jax.random.key(seed), 2)
+        state, _ = searcher.tell(state, archs, jnp.array([1.0, 2.0]))
+    chex.assert_tree_all_finite(state)
+    assert state.gamma > 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"alpha": 0.0}, "alpha is 0.0; expected"),
+        ({"alpha": np.nan}, "alpha is nan; expected"),
+        ({"init_delta": 0.0}, "init_delta is 0.0; expected a number between 0 and 4.9"),
+        ({"init_delta": 5.0}, "init_delta is 5.0; expected a number between 0 and 4.9"),
+        ({"max_Delta": -1.0}, "max_Delta is -1.0; expected a positive number"),
+    ],
+)
+def test_asng_refuses_wrong_options(options, message):
+    with pytest.raises(ValueError, match=message):
+        search.asng((3, 3, 3), **options)
