@@ -120,8 +120,8 @@ class Checkpoints:
                 state=args.StandardRestore(host_like), digest=args.JsonRestore()
             ),
         )
-        host = {name: np.asarray(leaf) for name, leaf in restored.state.items()}
-        if restored.digest["sha256"] != _digest(host):
+        host = {name: np.asarray(leaf) for name, leaf in restored["state"].items()}
+        if restored["digest"]["sha256"] != _digest(host):
             raise ValueError("its content does not match its digest")
         return jax.tree_util.tree_map_with_path(
             lambda path, leaf: _from_host(host.get(jax.tree_util.keystr(path)), leaf),
@@ -130,7 +130,7 @@ class Checkpoints:
 
 
 def _is_key(leaf: Any) -> bool:
-    return isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(
+    return isinstance(leaf, jax.Array) and jnp.issubdtype(
         leaf.dtype, jax.dtypes.prng_key
     )
 
@@ -150,7 +150,9 @@ def _from_host(array: np.ndarray | None, like: Any) -> jax.Array:
     if array is None:
         leaf = jnp.zeros(like.shape, like.dtype)
     elif _is_key(like):
-        leaf = jax.random.wrap_key_data(array, impl=jax.random.key_impl(like))
+        leaf = jax.random.wrap_key_data(
+            jnp.asarray(array), impl=jax.random.key_impl(like)
+        )
     else:
         leaf = jnp.asarray(array)
     return jax.device_put(leaf, like.sharding)

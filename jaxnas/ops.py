@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from jaxnas.types import Key, Weights
@@ -70,7 +71,7 @@ def draw(key: Key, specs: Any) -> Weights:
     )
     sizes = [math.prod(spec.shape) for spec in leaves]
     values = jax.random.uniform(key, (sum(sizes),), minval=-1, maxval=1)
-    parts = jnp.split(values, list(itertools.accumulate(sizes))[:-1])
+    parts = jnp.split(values, list(itertools.accumulate(sizes)))[:-1]
     weights = [
         part.reshape(spec.shape) / math.sqrt(spec.fan_in)
         for part, spec in zip(parts, leaves, strict=True)
@@ -94,7 +95,7 @@ def batch_norm(
     Returns:
       Array of `x`'s shape and dtype; the statistics are computed in float32 or wider.
     """
-    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    wide = x.astype(np.promote_types(x.dtype, jnp.float32))
     mean = wide.mean((0, 1, 2), keepdims=True)
     mean_of_squares = jnp.square(wide).mean((0, 1, 2), keepdims=True)
     if batch_axis is not None:
@@ -190,7 +191,7 @@ def _correlate(x, kernel, stride: int, dilation: int):
     height, width = (_output_size(n, stride) for n in x.shape[1:3])
     return sum(
         _shift(padded, (i * dilation, j * dilation), height, width, stride)
-        * kernel[i, j]
+        * kernel[i, j, None, None, None]
         for i, j in _taps(size)
     )
 
@@ -201,7 +202,7 @@ def _correlate_transposed(g, kernel, stride: int, dilation: int, height, width):
     padded = _upsample(g, height, width, dilation * (size // 2), stride)
     return sum(
         _shift(padded, (i * dilation, j * dilation), height, width, 1)
-        * kernel[size - 1 - i, size - 1 - j]
+        * kernel[size - 1 - i, size - 1 - j, None, None, None]
         for i, j in _taps(size)
     )
 
@@ -315,11 +316,11 @@ def avg_pool_3x3(
     x: jax.Array, *, stride: int = 1, count_include_pad: bool = False
 ) -> jax.Array:
     """Average over 3x3 pixels; zero padding counts if `count_include_pad`."""
-    total = _sum_pool(x, stride)
+    total = jnp.asarray(_sum_pool(x, stride))
     if count_include_pad:
         return total * (1 / 9)
-    counts = _sum_pool(jnp.ones((1, *x.shape[1:3], 1), x.dtype), stride)
-    return total * jnp.broadcast_to(1 / counts, total.shape)
+    counts = jnp.asarray(_sum_pool(jnp.ones((1, *x.shape[1:3], 1), x.dtype), stride))
+    return total / counts
 
 
 @functools.partial(jax.jit, static_argnums=1)

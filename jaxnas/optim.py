@@ -1,5 +1,6 @@
 """Optimisers of the papers, as optax chains."""
 
+import jax.numpy as jnp
 import optax
 
 
@@ -20,7 +21,7 @@ def cosine_by_epoch(
       A schedule over optimiser steps.
     """
     cosine = optax.cosine_decay_schedule(peak, num_epochs)
-    return lambda step: cosine(step // steps_per_epoch)
+    return lambda step: cosine(jnp.asarray(step) // steps_per_epoch)
 
 
 def warm_restarts(

@@ -1,17 +1,21 @@
 """Running one pure step on many devices."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from jaxnas.types import Device
 
 BATCH_AXIS = "batch"
 ARCH_AXIS = "arch"
 
 
-def local_devices(num: int | None = None) -> list[jax.Device]:
+def local_devices(num: int | None = None) -> list[Device]:
     """The first `num` devices of this process (all, if `None`).
 
     Raises:
@@ -30,7 +34,7 @@ def local_devices(num: int | None = None) -> list[jax.Device]:
 
 def replicated(
     function: Callable[..., Any],
-    devices: Sequence[jax.Device],
+    devices: Sequence[Device],
     *,
     axis_name: str = BATCH_AXIS,
     donate_argnums: int | tuple[int, ...] = (),
@@ -53,19 +57,25 @@ def replicated(
     """
     if len(devices) == 1:
         return jax.jit(function, donate_argnums=donate_argnums)
-    return jax.pmap(
-        function,
-        axis_name=axis_name,
-        in_axes=None,  # type: ignore[arg-type]
-        out_axes=None,
-        devices=devices,
-        donate_argnums=donate_argnums,
-    )
+    # `pmap` needs an argument that is mapped; this one is not used.
+    index = np.arange(len(devices))
+    first = (donate_argnums,) if isinstance(donate_argnums, int) else donate_argnums
+
+    @functools.cache
+    def compiled(num_args: int) -> Callable[..., Any]:
+        return jax.pmap(
+            lambda _, *args: function(*args),
+            axis_name=axis_name,
+            in_axes=(0, *[None] * num_args),  # type: ignore[arg-type]
+            out_axes=None,
+            devices=devices,
+            donate_argnums=tuple(1 + number for number in first),
+        )
+
+    return lambda *args: compiled(len(args))(index, *args)
 
 
-def place(
-    tree: Any, devices: Sequence[jax.Device], *, axis_name: str = BATCH_AXIS
-) -> Any:
+def place(tree: Any, devices: Sequence[Device], *, axis_name: str = BATCH_AXIS) -> Any:
     """Put a pytree where `replicated` leaves its results: whole, on every device.
 
     A state that starts elsewhere would make the second step compile again.
@@ -88,7 +98,7 @@ def share(total: int, num_devices: int, what: str) -> int:
 def assert_replicated(tree: Any) -> None:
     """Raise `ValueError` if an array differs between its devices, bit by bit."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             leaf = jax.random.key_data(leaf)
         first, *others = (np.asarray(s.data) for s in leaf.addressable_shards)
         if any(first.tobytes() != other.tobytes() for other in others):

@@ -8,6 +8,9 @@ import jax
 Key = jax.Array
 """A typed PRNG key, as made by `jax.random.key`."""
 
+Device = Any
+"""A `jax.Device`, which is no type to a type checker."""
+
 Arch = jax.Array
 """An architecture: int32 `[num_decisions]`; a batch of them has a leading axis."""
 

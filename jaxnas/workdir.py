@@ -9,12 +9,12 @@ import sys
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-import jax
+from jaxnas.types import Device
 
 CONFIG_NAME = "config.json"
 
 
-def environment(devices: Sequence[jax.Device]) -> dict[str, str]:
+def environment(devices: Sequence[Device]) -> dict[str, str]:
     """Versions, device and command of this process, for the record."""
     versions = {
         name: importlib.metadata.version(name)

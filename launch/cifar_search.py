@@ -135,7 +135,7 @@ def conclude(
     ranked = train.rank(result.evaluate, [result.arch, *archs], validation)
     found = ranked[0].arch if config.select == "best" else result.arch
     top = [
-        candidate(f"candidate {entry.index}", entry.arch, entry.metrics)
+        candidate(f"candidate {entry.position}", entry.arch, entry.metrics)
         for entry in ranked
     ]
     print("comparing with random architectures by the test images", flush=True)

@@ -36,9 +36,9 @@ def wrong_input() -> Iterator[None]:
         raise WrongInput(str(error)) from error
 
 
-def option(default: Any, text: str, **metadata: Any) -> Any:
-    """A dataclass field that is a flag; `choices` and `nargs` go to argparse."""
-    return dataclasses.field(default=default, metadata={"help": text, **metadata})
+def option(default: Any, text: str) -> Any:
+    """A dataclass field that is a flag; a `Literal` type makes it a choice."""
+    return dataclasses.field(default=default, metadata={"help": text})
 
 
 def parse(
@@ -80,8 +80,7 @@ def parse(
     for field in dataclasses.fields(config_type):  # type: ignore[arg-type]
         flag = f"--{field.name.replace('_', '-')}"
         text = field.metadata["help"]
-        choices = field.metadata.get("choices")
-        kind = _plain_type(hints[field.name])
+        kind, choices = _type_and_choices(hints[field.name])
         if kind is bool:
             parser.add_argument(flag, action=argparse.BooleanOptionalAction, help=text)
         else:
@@ -89,14 +88,17 @@ def parse(
     given = vars(parser.parse_args(argv))
     preset = given.pop("preset")
     with wrong_input():
-        return preset, dataclasses.replace(presets[preset](), **given)
+        config: Any = presets[preset]()
+        return preset, dataclasses.replace(config, **given)
 
 
-def _plain_type(hint: Any) -> type:
-    """`int` for `int | None`: a flag that is not given stays `None`."""
+def _type_and_choices(hint: Any) -> tuple[type, tuple[str, ...] | None]:
+    """`int` for `int | None`, since what is not given stays `None`; names of a choice."""
     if isinstance(hint, types.UnionType):
         (hint,) = (arg for arg in typing.get_args(hint) if arg is not type(None))
-    return hint
+    if typing.get_origin(hint) is typing.Literal:
+        return str, typing.get_args(hint)
+    return hint, None
 
 
 def use_compilation_cache() -> None:

@@ -69,7 +69,7 @@ def assert_bitwise_equal(actual, expected):
         jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True
     ):
         assert one.dtype == other.dtype and one.shape == other.shape
-        if jax.dtypes.issubdtype(one.dtype, jax.dtypes.prng_key):
+        if jnp.issubdtype(one.dtype, jax.dtypes.prng_key):
             one, other = jax.random.key_data(one), jax.random.key_data(other)
         assert np.asarray(one).tobytes() == np.asarray(other).tobytes()
 

@@ -1,5 +1,6 @@
 """The commands: flags, exit statuses, and what a run leaves in its folder."""
 
+import dataclasses
 import html.parser
 import json
 import os
@@ -9,29 +10,47 @@ import subprocess
 import sys
 import time
 
+import cifar_search
+import cifar_train
 import command_line
 import presets.cifar_search
 import presets.cifar_train
 import pytest
 
 from jaxnas import genotypes, metrics
+from jaxnas.checkpoint import CheckpointError
+from jaxnas.train import Diverged, Interrupted
 
 ROOT = pathlib.Path(__file__).parent.parent
 COMMANDS = {
     "cifar_search": presets.cifar_search.PRESETS,
     "cifar_train": presets.cifar_train.PRESETS,
 }
+CELLS = genotypes.Genotype(
+    normal=(("sep_conv_3x3", 1), ("skip_connect", 0)),
+    normal_concat=(2,),
+    reduce=(("max_pool_3x3", 0), ("skip_connect", 1)),
+    reduce_concat=(2,),
+)
 TINY = {
     "cifar_search": (
         *("--channels", "2", "--num-cells", "3", "--num-nodes", "1"),
         *("--epochs", "1", "--max-images", "128", "--batch-size", "32"),
-        *("--num-candidates", "2", "--num-random", "2"),
+        *("--num-candidates", "1", "--num-random", "1"),
     ),
     "cifar_train": (
-        *("--genotype", "DARTS_V2", "--channels", "1", "--num-cells", "3"),
+        *("--channels", "2", "--num-cells", "3"),
         *("--epochs", "1", "--max-images", "100", "--batch-size", "50"),
     ),
 }
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """Flags that make a command quick."""
+    path = tmp_path_factory.mktemp("genotypes") / "cells.json"
+    genotypes.save(path, CELLS)
+    return {**TINY, "cifar_train": (*TINY["cifar_train"], "--genotype", path)}
 
 
 @pytest.fixture(scope="module")
@@ -102,10 +121,10 @@ def check_report(path):
 
 
 @pytest.fixture(scope="module", params=list(COMMANDS))
-def finished(request, tmp_path_factory, variables):
+def finished(request, tmp_path_factory, variables, tiny):
     """A command, its finished folder, and what it printed."""
     workdir = tmp_path_factory.mktemp(request.param) / "run"
-    flags = (*TINY[request.param], "--workdir", workdir)
+    flags = (*tiny[request.param], "--workdir", workdir)
     return request.param, flags, workdir, run(variables, request.param, *flags)
 
 
@@ -127,7 +146,7 @@ def test_a_run_leaves_everything_in_its_folder(finished):
         assert len(genotype.normal) == 2
         assert genotypes.to_darts(genotype) in output
     else:
-        assert genotype == genotypes.named("DARTS_V2")
+        assert genotype == CELLS
         assert f"test accuracy {log[-1]['test/accuracy']:.2%}" in output
 
 
@@ -149,12 +168,12 @@ def test_another_configuration_is_refused(finished, variables):
     )
 
 
-def test_an_interrupt_saves(tmp_path, variables):
+def test_an_interrupt_saves(tmp_path, variables, tiny):
     workdir = tmp_path / "run"
     process = start(
         variables,
         "cifar_train",
-        *TINY["cifar_train"],
+        *tiny["cifar_train"],
         *("--epochs", 100_000, "--workdir", workdir),
     )
     log = workdir / "metrics.jsonl"
@@ -169,11 +188,11 @@ def test_an_interrupt_saves(tmp_path, variables):
     assert max(steps) >= metrics.read(log)[-1]["step"]
 
 
-def test_divergence(tmp_path, variables):
+def test_divergence(tmp_path, variables, tiny):
     status, _, errors = run(
         variables,
         "cifar_train",
-        *TINY["cifar_train"],
+        *tiny["cifar_train"],
         *("--epochs", 5, "--workdir", tmp_path / "run"),
         *("--learning-rate", "1e30", "--clip-norm", "1e30"),
     )
@@ -182,22 +201,114 @@ def test_divergence(tmp_path, variables):
     assert errors.count("\n") == 1
 
 
-# Wrong input ------------------------------------------------------------------------
+# Within this process ----------------------------------------------------------------
+
+
+def exit_status(monkeypatch, main, *flags) -> int:
+    """How a command would leave its process."""
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "")
+    monkeypatch.setattr(sys, "argv", ["command", *map(str, flags)])
+    with pytest.raises(SystemExit) as exit_:
+        command_line.run(main)
+    return exit_.value.code
+
+
+def fail_with(error):
+    raise error
 
 
 @pytest.mark.parametrize(
-    ("command", "flags", "words"),
+    ("error", "status", "line"),
     [
-        ("cifar_search", ["--dataset", "mnist"], ["unknown data set 'mnist'"]),
-        ("cifar_search", ["--num-epochs", "3"], ["--num-epochs"]),
-        (
-            "cifar_train",
-            ["--genotype", "no/such/file"],
-            ["--genotype no/such/file is neither a file nor one of", "DARTS_V2"],
-        ),
+        (command_line.WrongInput("no\n  such file"), 2, "error: no such file\n"),
+        (CheckpointError("all damaged"), 2, "error: all damaged\n"),
+        (Diverged("loss is nan"), 3, "error: training diverged: loss is nan; "),
+        (Interrupted(signal.SIGTERM), 130, "interrupted by SIGTERM; run the same"),
+        (KeyboardInterrupt(), 130, "interrupted\n"),
     ],
 )
-def test_wrong_input_is_one_line(variables, tmp_path, command, flags, words):
+def test_exit_statuses(monkeypatch, capsys, error, status, line):
+    assert exit_status(monkeypatch, lambda: fail_with(error)) == status
+    assert capsys.readouterr().err.startswith(line)
+
+
+def test_other_errors_are_bugs_and_keep_their_traceback(monkeypatch):
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "")
+    with pytest.raises(ZeroDivisionError):
+        command_line.run(lambda: fail_with(ZeroDivisionError()))
+
+
+SEARCH, TRAIN = cifar_search.main, cifar_train.main
+
+
+@pytest.mark.parametrize(
+    ("main", "flags", "words"),
+    [
+        (SEARCH, ["--num-epochs", 3], "unrecognized arguments: --num-epochs 3"),
+        (SEARCH, ["--epoch", 3], "unrecognized arguments: --epoch 3"),
+        (SEARCH, ["--epochs", "many"], "argument --epochs: invalid int value: 'many'"),
+        (SEARCH, ["--preset", "fast"], "--preset: invalid choice: 'fast'"),
+        (SEARCH, ["--searcher", "grid"], "--searcher: invalid choice: 'grid'"),
+        (SEARCH, ["--dataset", "mnist"], "unknown data set 'mnist', expected one of"),
+        (SEARCH, ["--dataset", "folder"], "needs data_dir"),
+        (SEARCH, ["--dataset", "folder", "--data-dir", "no/such"], "no/such"),
+        (SEARCH, ["--image-size", 32], "image_size is for data set 'folder' only"),
+        (SEARCH, ["--batch-size", 751], "only 750 images"),
+        (SEARCH, ["--devices", 9], "9 devices asked for; this machine has 4"),
+        (SEARCH, ["--devices", 3], "batch_size of 32 cannot be divided among 3"),
+        (SEARCH, ["--num-nodes", 0], "num_nodes is 0"),
+        (SEARCH, ["--alpha", -1], "alpha is -1.0; expected a positive number"),
+        (TRAIN, [], "--genotype is missing: expected a file"),
+        (TRAIN, ["--genotype", "no/such"], "no/such is neither a file nor one of"),
+        (TRAIN, ["--genotype", __file__], "test_commands.py"),
+        (TRAIN, ["--genotype", "ENAS", "--channels", -1], "channels is -1"),
+        (TRAIN, ["--genotype", "ENAS", "--num-cells", 2], "num_cells is 2; two red"),
+        (TRAIN, ["--genotype", "ENAS", "--params-limit", 9], "params_limit is 9"),
+        (TRAIN, ["--genotype", "ENAS", "--cell-output", "sum"], "choice: 'sum'"),
+    ],
+)
+def test_wrong_input_is_one_line(monkeypatch, capsys, tmp_path, main, flags, words):
     workdir = tmp_path / "run"
-    assert_refused(run(variables, command, *flags, "--workdir", workdir), *words)
+    status = exit_status(monkeypatch, main, *flags, "--workdir", workdir)
+    assert_refused((status, *capsys.readouterr()), words)
     assert not workdir.exists()
+
+
+def test_a_folder_with_something_else_is_refused(monkeypatch, capsys, tmp_path):
+    (tmp_path / "thesis.tex").touch()
+    status = exit_status(monkeypatch, SEARCH, "--workdir", tmp_path)
+    assert_refused((status, *capsys.readouterr()), f"{tmp_path} is neither empty")
+
+
+@pytest.mark.parametrize("command", list(COMMANDS))
+def test_help_shows_flags_and_presets(capsys, command):
+    with pytest.raises(SystemExit) as exit_:
+        command_line.parse(COMMANDS[command], "What it does.", ["--help"])
+    assert exit_.value.code == 0
+    text = capsys.readouterr().out
+    shared = ["preset", "dataset", "data-dir", "workdir", "seed", "epochs", "devices"]
+    for expected in ("What it does.", *(f"--{flag} " for flag in shared)):
+        assert expected in text
+    for name, make in COMMANDS[command].items():
+        assert f"preset {name}:\n{make.__doc__.splitlines()[0]}" in text
+
+
+def test_flags_override_a_preset():
+    quick = presets.cifar_search.quick()
+    assert command_line.parse(COMMANDS["cifar_search"], None, []) == ("quick", quick)
+    flags = ["--preset", "asng-cifar10", "--epochs", "3", "--no-flip"]
+    name, config = command_line.parse(COMMANDS["cifar_search"], None, flags)
+    assert name == "asng-cifar10"
+    published = presets.cifar_search.asng_cifar10()
+    assert published.flip and published.max_images is None
+    assert config == dataclasses.replace(published, epochs=3, flip=False)
+    flags = ["--max-images", "7", "--data-dir", "a b", "--alpha", "2"]
+    _, config = command_line.parse(COMMANDS["cifar_search"], None, flags)
+    assert config == dataclasses.replace(quick, max_images=7, data_dir="a b", alpha=2.0)
+
+
+def test_genotypes_by_name_and_by_file(tmp_path):
+    enas = genotypes.named("ENAS")
+    assert cifar_train.find_genotype("ENAS") == enas
+    genotypes.save(tmp_path / "found.json", enas)
+    assert cifar_train.find_genotype(str(tmp_path / "found.json")) == enas

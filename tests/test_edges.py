@@ -23,7 +23,7 @@ HALVING_OPS = tuple(lambda x, row, op=op: op(x, row)[::2] for op in OPS)
 def loop(ops, states, weights, edges, sources=None):
     """The definition of `evaluate`, for concrete edges."""
     states = list(states)
-    for e in range(int(edges.count)):
+    for e in range(int(edges.num_edges)):
         source, target, op, row = (int(column[e]) for column in edges[:4])
         x = (states if sources is None else sources)[source]
         y = ops[op](x, jax.tree.map(lambda leaf, row=row: leaf[row], weights))
@@ -113,7 +113,7 @@ def test_rows_that_no_edge_reads_have_no_gradient():
     column = jnp.array([0, 0], jnp.int32)
     # Row 2 by an operation that reads `kernel` only, row 1 by one that reads nothing.
     edges = Edges(column, column + 1, jnp.int32([2, 0]), jnp.int32([2, 1]), column[0])
-    edges = edges._replace(count=jnp.int32(2))
+    edges = edges._replace(num_edges=jnp.int32(2))
     gradient = jax.grad(scalar(evaluate, OPS, edges, projection), 1)(states, weights)
     assert not gradient["scale"].any()
     assert gradient["kernel"].any((1, 2)).tolist() == [False, False, True, False]

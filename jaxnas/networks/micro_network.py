@@ -215,7 +215,8 @@ class MicroNetwork(nn.Module):
                 run,
                 variable_axes={"params": 0, "batch_stats": 0},
                 split_rngs={"params": True, "drop_path": True},
-                in_axes=nn.broadcast,
+                # Flax documents this value and annotates `int`.
+                in_axes=nn.broadcast,  # pyright: ignore[reportArgumentType]
                 length=num,
                 unroll=num if self.unroll else 1,
             )
@@ -387,7 +388,7 @@ def cost(network: MicroNetwork, image_shape: tuple[int, int, int]) -> Cost:
     variables = _shapes(unrolled, image_shape)
     image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     evaluate = jax.jit(functools.partial(unrolled.apply, train=False))
-    analysis = evaluate.lower(variables, image).cost_analysis()
+    analysis = evaluate.lower(variables, image).cost_analysis() or {}
     return Cost(_num_params(variables), float(analysis["flops"]))
 
 

@@ -75,7 +75,8 @@ def asng(
 
     Args:
       cardinalities: number of categories of each decision.
-      alpha: signal-to-noise threshold above which the trust region grows, above 1.
+      alpha: signal-to-noise threshold above which the trust region grows; noise
+        alone has a ratio of 1.
       init_delta: first radius of the trust region, in the Fisher norm.
       max_Delta: upper limit of `Delta`, which bounds how far the radius can shrink.
 
@@ -164,7 +165,11 @@ def asng(
         scale = free / (jnp.square(root_last) + root_last)
         whitened = gradient / jnp.where(valid, root, 1) + root * scale
         whitened = whitened[rows, columns]
-        norm = jnp.linalg.norm(whitened)
+        # The weights add up to zero, so that architectures may cancel: all are equal,
+        # or the best are equal to the worst. Rounding would be all that is left then.
+        votes = jnp.abs((weights[:, None, None] * one_hot).sum(0)).max()
+        informative = (votes > 1e-6) & (archs != archs[:1]).any()
+        norm = jnp.where(informative, jnp.linalg.norm(whitened), 1)
 
         new_theta = restrict(theta + delta * gradient / norm)
         new_s = (1 - beta) * s + jnp.sqrt(beta * (2 - beta)) * whitened / norm
@@ -173,7 +178,6 @@ def asng(
             Delta * jnp.exp(beta * (new_gamma - jnp.square(new_s).sum() / alpha)),
             max_Delta,
         )
-        informative = (weights != weights[0]).any() & (archs != archs[:1]).any()
         state = jax.tree.map(
             lambda new, old: jnp.where(informative, new, old),
             AsngState(new_theta, new_s, new_gamma, new_Delta),

@@ -24,21 +24,21 @@ EdgeOp = Callable[[jax.Array, Weights], jax.Array]
 
 
 class Edges(NamedTuple):
-    """A list of edges, int32 `[max_edges]` each, of which the first `count` exist.
+    """A list of edges, int32 `[max_edges]` each, of which the first `num_edges` exist.
 
     Attributes:
       source: index of the state an edge reads.
       target: index of the state it adds to.
       op: index of its operation.
       row: index of its row of weights.
-      count: int32 scalar.
+      num_edges: int32 scalar.
     """
 
     source: jax.Array
     target: jax.Array
     op: jax.Array
     row: jax.Array
-    count: jax.Array
+    num_edges: jax.Array
 
 
 def _read(buffer: jax.Array, index: jax.Array) -> jax.Array:
@@ -88,7 +88,7 @@ def evaluate(
             y = lax.switch(edges.op[e], ops, x, _rows(weights, edges.row[e]))
             return _add(states, edges.target[e], y)
 
-        return lax.fori_loop(0, edges.count, add_edge, states)
+        return lax.fori_loop(0, edges.num_edges, add_edge, states)
 
     def forward(states, sources, weights, edges):
         final = run(states, sources, weights, edges)
@@ -104,7 +104,7 @@ def evaluate(
 
         def subtract_edge(i, carry):
             states_gradient, sources_gradient, weights_gradient = carry
-            e = edges.count - 1 - i
+            e = edges.num_edges - 1 - i
             source, row = edges.source[e], edges.row[e]
             x_gradient, row_gradient = lax.switch(
                 edges.op[e],
@@ -126,7 +126,7 @@ def evaluate(
         sources_gradient = None if sources is None else jnp.zeros_like(sources)
         return (
             *lax.fori_loop(
-                0, edges.count, subtract_edge, (gradient, sources_gradient, zeros)
+                0, edges.num_edges, subtract_edge, (gradient, sources_gradient, zeros)
             ),
             None,
         )

@@ -100,6 +100,15 @@ def micro(
         batch_axis: str | None = None,
     ) -> jax.Array:
         del train, key  # this network behaves alike in training and evaluation
+        if images.ndim != 4 or images.shape[1] % 4 or images.shape[2] % 4:
+            raise ValueError(
+                f"images have shape {images.shape}; expected [B, H, W, C], image "
+                "height and width must be divisible by 4"
+            )
+        if arch.shape != (len(space.cardinalities),):
+            raise ValueError(
+                f"arch has shape {arch.shape}; expected ({len(space.cardinalities)},)"
+            )
         norm = functools.partial(ops.batch_norm, batch_axis=batch_axis)
         cells = arch.reshape(2, space.num_nodes, 4)
         stem = weights["stem"]
@@ -199,8 +208,8 @@ def _edges(cell: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
 def _select(edges: Edges, chosen: jax.Array) -> Edges:
     """Keep the chosen edges, in their order."""
     order = jnp.argsort(~chosen, stable=True)
-    count = chosen.sum(dtype=jnp.int32)
-    return Edges(*(leaf[order] for leaf in edges[:-1]), count)
+    source, target, op, row = (leaf[order] for leaf in edges[:-1])
+    return Edges(source, target, op, row, chosen.sum(dtype=jnp.int32))
 
 
 def _normal_edges(cell: jax.Array) -> Edges:

@@ -20,6 +20,7 @@ from jaxnas.train import batches, loop, steps
 from jaxnas.train.batches import Preprocess
 from jaxnas.types import (
     Arch,
+    Device,
     Key,
     Metrics,
     Params,
@@ -224,7 +225,7 @@ def search(
     test: Split | None = None,
     num_weight_archs: int = 2,
     num_search_archs: int = 2,
-    devices: Sequence[jax.Device] | None = None,
+    devices: Sequence[Device] | None = None,
     workdir: str | os.PathLike[str] | None = None,
     save_seconds: float = 30.0,
     description: str = "search",
@@ -312,7 +313,7 @@ def search(
         return metrics
 
     state = loop.run(
-        lambda state, num_steps: advance(state, device_splits, np.int32(num_steps)),
+        lambda state, num_steps: advance(state, device_splits, jnp.int32(num_steps)),
         state,
         num_epochs=num_epochs,
         steps_per_epoch=steps_per_epoch,
@@ -345,12 +346,12 @@ class Ranked(NamedTuple):
 
     Attributes:
       arch: int32 `[num_decisions]`.
-      index: its place in the list that was ranked.
+      position: its place in the list that was ranked.
       metrics: of all images.
     """
 
     arch: np.ndarray
-    index: int
+    position: int
     metrics: dict[str, float]
 
 
@@ -394,5 +395,5 @@ def rank(
     if len(candidates) > num_best and split.labels.size > num_screening_images:
         screening = Split(*(leaf[:num_screening_images] for leaf in split))
         screened = judge(candidates, screening)[:num_best]
-        candidates = [(entry.index, entry.arch) for entry in screened]
+        candidates = [(entry.position, entry.arch) for entry in screened]
     return judge(candidates, split)[:num_best]

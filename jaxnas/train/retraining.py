@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax import lax
 
@@ -15,7 +14,7 @@ from jaxnas import parallel
 from jaxnas.data import Split
 from jaxnas.train import batches, loop
 from jaxnas.train.batches import Preprocess
-from jaxnas.types import Batch, Key, Metrics, Task
+from jaxnas.types import Batch, Device, Key, Metrics, Task
 
 
 class TrainState(NamedTuple):
@@ -127,7 +126,7 @@ def retrain(
     normalize: Preprocess,
     test: Split | None = None,
     max_drop_path_prob: float = 0.0,
-    devices: Sequence[jax.Device] | None = None,
+    devices: Sequence[Device] | None = None,
     workdir: str | os.PathLike[str] | None = None,
     save_seconds: float = 30.0,
     description: str = "train",
@@ -183,7 +182,7 @@ def retrain(
 
     def init(key: Key, split: Split) -> TrainState:
         run_key, params_key = jax.random.split(key)
-        images = normalize(key, split.images[:1])
+        images = normalize(key, jnp.asarray(split.images[:1]))
         variables = network.init(params_key, images, train=True)
         outputs, _ = jax.eval_shape(
             lambda: network.apply(variables, images, train=True, mutable="batch_stats")
@@ -248,7 +247,7 @@ def retrain(
     advance = parallel.replicated(advance, devices, donate_argnums=0)
     device_split = parallel.place(train, devices)
     state = loop.run(
-        lambda state, num_steps: advance(state, device_split, np.int32(num_steps)),
+        lambda state, num_steps: advance(state, device_split, jnp.int32(num_steps)),
         parallel.place(jax.jit(init)(key, train), devices),
         num_epochs=num_epochs,
         steps_per_epoch=steps_per_epoch,

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from jaxnas.types import Batch, Metrics, Outputs, Task
@@ -33,12 +34,14 @@ def classification(auxiliary_weight: float = 0.4) -> Task:
         def cross_entropy(logits):
             return mean(
                 optax.softmax_cross_entropy_with_integer_labels(
-                    logits.astype(jnp.promote_types(logits.dtype, jnp.float32)), labels
+                    logits.astype(np.promote_types(logits.dtype, jnp.float32)), labels
                 )
             )
 
         task_loss = cross_entropy(logits)
-        correct = (logits.argmax(-1) == labels).astype(task_loss.dtype)
+        correct = (logits.argmax(-1).astype(labels.dtype) == labels).astype(
+            task_loss.dtype
+        )
         metrics = {"loss": task_loss, "accuracy": mean(correct)}
         total = task_loss + auxiliary_weight * sum(map(cross_entropy, auxiliary))
         return total, metrics

@@ -1,6 +1,7 @@
 """Presets of `cifar_search.py`."""
 
 import dataclasses
+from typing import Literal
 
 from command_line import option
 from images import ImageConfig
@@ -10,14 +11,12 @@ from images import ImageConfig
 class Config(ImageConfig):
     """Settings of a search for a convolutional cell."""
 
-    searcher: str = option("asng", "search algorithm", choices=("asng", "random"))
+    searcher: Literal["asng", "random"] = option("asng", "search algorithm")
     alpha: float = option(1.5, "ASNG: signal-to-noise threshold")
     init_delta: float = option(1.0, "ASNG: first radius of the trust region")
     num_archs: int = option(2, "architectures sampled in every step (lambda)")
-    select: str = option(
-        "mode",
-        "result: the most likely architecture, or the best of the candidates",
-        choices=("mode", "best"),
+    select: Literal["mode", "best"] = option(
+        "mode", "result: the most likely architecture, or the best of the candidates"
     )
     num_candidates: int = option(20, "architectures ranked at the end")
     num_random: int = option(8, "random architectures to compare with")

@@ -1,6 +1,7 @@
 """Presets of `cifar_train.py`."""
 
 import dataclasses
+from typing import Literal
 
 from command_line import option
 from images import ImageConfig
@@ -20,10 +21,9 @@ class Config(ImageConfig):
         4_000_000, "most parameters, not counting the auxiliary head"
     )
     num_cells: int = option(20, "cells, two of which reduce")
-    cell_output: str = option(
+    cell_output: Literal["projection", "concat"] = option(
         "projection",
         "a cell ends with a 1x1 convolution (ENAS, ASNG-NAS), or not (DARTS)",
-        choices=("projection", "concat"),
     )
     count_include_pad: bool = option(True, "average pools count the zero padding")
     auxiliary: bool = option(True, "train an auxiliary head")
@@ -33,15 +33,12 @@ class Config(ImageConfig):
     epochs: int = option(600, "epochs over all training images")
     batch_size: int = option(80, "images in a batch")
     learning_rate: float = option(0.025, "first learning rate of the schedule")
-    schedule: str = option(
+    schedule: Literal["cosine", "restarts"] = option(
         "cosine",
         "of the learning rate: one cosine, or ENAS's cosine with warm restarts",
-        choices=("cosine", "restarts"),
     )
-    optimizer: str = option(
-        "sgd",
-        "plain SGD with momentum, Nesterov, or Adam",
-        choices=("sgd", "nesterov", "adam"),
+    optimizer: Literal["sgd", "nesterov", "adam"] = option(
+        "sgd", "plain SGD with momentum, Nesterov, or Adam"
     )
     momentum: float = option(0.9, "of SGD")
     weight_decay: float = option(3e-4, "L2 penalty on all weights, SGD only")
