@@ -103,6 +103,8 @@ def make_searcher(config: Config, cardinalities: tuple[int, ...]):
 
     if config.searcher == "random":
         return search.random_search(cardinalities)
+    if config.num_archs < 2:
+        raise ValueError("--num-archs is 1; ASNG compares 2 or more architectures")
     return search.asng(cardinalities, config.alpha, config.init_delta)
 
 
@@ -135,7 +137,11 @@ def conclude(
     ranked = train.rank(result.evaluate, [result.arch, *archs], validation)
     found = ranked[0].arch if config.select == "best" else result.arch
     top = [
-        candidate(f"candidate {entry.position}", entry.arch, entry.metrics)
+        candidate(
+            "found" if (entry.arch == found).all() else f"candidate {entry.position}",
+            entry.arch,
+            entry.metrics,
+        )
         for entry in ranked
     ]
     print("comparing with random architectures by the test images", flush=True)

@@ -36,9 +36,10 @@ def wrong_input() -> Iterator[None]:
         raise WrongInput(str(error)) from error
 
 
-def option(default: Any, text: str) -> Any:
+def option(default: Any, text: str, *, minimum: float | None = None) -> Any:
     """A dataclass field that is a flag; a `Literal` type makes it a choice."""
-    return dataclasses.field(default=default, metadata={"help": text})
+    metadata = {"help": text, "minimum": minimum}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 def parse(
@@ -56,7 +57,7 @@ def parse(
       The name of the preset, and its configuration with the given flags instead.
 
     Raises:
-      WrongInput: if a flag is unknown or malformed.
+      WrongInput: if a flag is unknown, malformed or too small.
     """
     default = next(iter(presets))
     epilog = "\n\n".join(
@@ -87,13 +88,19 @@ def parse(
             parser.add_argument(flag, type=kind, choices=choices, help=text)
     given = vars(parser.parse_args(argv))
     preset = given.pop("preset")
-    with wrong_input():
-        config: Any = presets[preset]()
-        return preset, dataclasses.replace(config, **given)
+    config: Any = presets[preset]()
+    config = dataclasses.replace(config, **given)
+    for field in dataclasses.fields(config):
+        value, minimum = getattr(config, field.name), field.metadata["minimum"]
+        # Written so that NaN is refused too.
+        if None not in (value, minimum) and not value >= minimum:
+            flag = f"--{field.name.replace('_', '-')}"
+            raise WrongInput(f"{flag} is {value}; expected at least {minimum}")
+    return preset, config
 
 
 def _type_and_choices(hint: Any) -> tuple[type, tuple[str, ...] | None]:
-    """`int` for `int | None`, since what is not given stays `None`; names of a choice."""
+    """What a flag takes: `int` for `int | None`, the names of a `Literal`."""
     if isinstance(hint, types.UnionType):
         (hint,) = (arg for arg in typing.get_args(hint) if arg is not type(None))
     if typing.get_origin(hint) is typing.Literal:

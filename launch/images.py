@@ -16,14 +16,20 @@ class ImageConfig:
 
     dataset: str = option("cifar10", "digits, cifar10, cifar100 or folder")
     data_dir: str | None = option(None, "where the data set is or is to be prepared")
-    image_size: int | None = option(None, "side to which a folder's images are cut")
-    max_images: int | None = option(None, "use only the first training images")
-    crop_padding: int = option(4, "zero pixels around an image before a random crop")
+    image_size: int | None = option(
+        None, "side to which a folder's images are cut", minimum=1
+    )
+    max_images: int | None = option(
+        None, "use only the first training images", minimum=1
+    )
+    crop_padding: int = option(
+        4, "zero pixels around an image before a random crop", minimum=0
+    )
     flip: bool = option(True, "flip images at random")
-    cutout: int = option(16, "side of the square that is cut out")
+    cutout: int = option(16, "side of the square that is cut out", minimum=0)
     workdir: str | None = option(None, "folder of the run (default: runs/...)")
-    seed: int = option(0, "determines everything random")
-    devices: int = option(1, "number of devices that share every batch")
+    seed: int = option(0, "determines everything random", minimum=0)
+    devices: int = option(1, "number of devices that share every batch", minimum=1)
 
 
 def load(config: ImageConfig) -> "data.ImageDataset":

@@ -204,7 +204,7 @@ def test_divergence(tmp_path, variables, tiny):
 # Within this process ----------------------------------------------------------------
 
 
-def exit_status(monkeypatch, main, *flags) -> int:
+def exit_status(monkeypatch, main, *flags):
     """How a command would leave its process."""
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "")
     monkeypatch.setattr(sys, "argv", ["command", *map(str, flags)])
@@ -286,9 +286,9 @@ def test_help_shows_flags_and_presets(capsys, command):
         command_line.parse(COMMANDS[command], "What it does.", ["--help"])
     assert exit_.value.code == 0
     text = capsys.readouterr().out
-    shared = ["preset", "dataset", "data-dir", "workdir", "seed", "epochs", "devices"]
-    for expected in ("What it does.", *(f"--{flag} " for flag in shared)):
-        assert expected in text
+    assert "What it does." in text
+    for flag in ("preset", "dataset", "data-dir", "workdir", "seed", "epochs"):
+        assert f"--{flag} " in text
     for name, make in COMMANDS[command].items():
         assert f"preset {name}:\n{make.__doc__.splitlines()[0]}" in text
 

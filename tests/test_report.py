@@ -86,7 +86,7 @@ def test_search_report_has_every_part(tmp_path):
         "Configuration",
     ]
     assert "<title>cell</title>" in text and "<?xml" not in text
-    assert "validation loss 0.5000 nats, accuracy 90.00%" in page.texts["p"][0]
+    assert "test loss 0.5000 nats, accuracy 90.00%" in page.texts["p"][0]
     assert "1.235 M parameters and 8.9 M FLOPs" in page.texts["p"][0]
     assert "1.235" in page.texts["td"] and "40.00%" not in page.texts["td"]
     assert genotypes.to_darts(GENOTYPE) in page.texts["code"]
@@ -111,7 +111,7 @@ def test_the_same_data_give_the_same_file(tmp_path):
 
 def test_found_is_ranked_among_random_by_loss(tmp_path):
     _, page = search_page(tmp_path)
-    paragraph = page.texts["p"][1]
+    paragraph = page.texts["p"][2]
     assert "better than that of 3 of 4 random architectures" in paragraph
     assert "loss 0.6000 ± 0.1291 nats" in paragraph  # of 0.45, 0.55, 0.65 and 0.75
     marked = [tag for tag, _, value in page.attributes if value == "marked"]
@@ -123,9 +123,9 @@ def test_found_is_ranked_among_random_by_loss(tmp_path):
 def test_diverged_architectures_are_left_out_and_counted(tmp_path):
     random = [candidate("good", 0.7), candidate("bad", math.nan)]
     _, page = search_page(tmp_path, random=random)
-    assert "better than that of 1 of 1 random architecture " in page.texts["p"][1]
-    assert "Left out, not finite: 1." in page.texts["p"][1]
-    assert "±" not in page.texts["p"][1]
+    assert "better than that of 1 of 1 random architecture, " in page.texts["p"][2]
+    assert "Left out, not finite: 1." in page.texts["p"][2]
+    assert "±" not in page.texts["p"][2]
     assert page.texts["tr"][-3].startswith("bad")  # last, above the configuration's 2
 
 

@@ -16,6 +16,7 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from jaxnas import data, metrics, networks, parallel, train
 from jaxnas.genotypes import Genotype
+from jaxnas.networks.micro_network import CellOutput
 from jaxnas.train import retraining
 
 
@@ -42,7 +43,7 @@ GENOTYPE = Genotype(
 
 
 @functools.cache
-def network(cell_output="concat", batch_axis=None):
+def network(cell_output: CellOutput = "concat", batch_axis: str | None = None):
     return networks.micro(
         GENOTYPE, 4, 3, 10, cell_output=cell_output, batch_axis=batch_axis
     )

@@ -69,7 +69,9 @@ def test_a_foreign_folder_is_refused(tmp_path):
     (tmp_path / "thesis.tex").touch()
     with pytest.raises(ValueError, match=f"{tmp_path} is neither empty nor the folder"):
         workdir.prepare(tmp_path, CONFIG, ENVIRONMENT)
-    with pytest.raises(ValueError, match="thesis.tex is neither empty nor the folder"):
+    with pytest.raises(
+        ValueError, match=r"thesis\.tex is neither empty nor the folder"
+    ):
         workdir.prepare(tmp_path / "thesis.tex", CONFIG, ENVIRONMENT)
     assert [file.name for file in tmp_path.iterdir()] == ["thesis.tex"]
 

@@ -305,7 +305,8 @@ def search(
         return {name: float(value[0]) for name, value in means.items()}
 
     def end_epoch(state: OneShotState) -> dict[str, float]:
-        metrics = {name: float(v) for name, v in state.searcher_metrics.items()}
+        told = state.searcher_metrics if int(state.step) > 0 else {}
+        metrics = {name: float(value) for name, value in told.items()}
         if test is not None:
             arch = searcher.mode(state.searcher)
             result = evaluate(state.weights.params, arch, test)

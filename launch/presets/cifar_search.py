@@ -14,23 +14,27 @@ class Config(ImageConfig):
     searcher: Literal["asng", "random"] = option("asng", "search algorithm")
     alpha: float = option(1.5, "ASNG: signal-to-noise threshold")
     init_delta: float = option(1.0, "ASNG: first radius of the trust region")
-    num_archs: int = option(2, "architectures sampled in every step (lambda)")
+    num_archs: int = option(
+        2, "architectures sampled in every step (lambda)", minimum=1
+    )
     select: Literal["mode", "best"] = option(
         "mode", "result: the most likely architecture, or the best of the candidates"
     )
-    num_candidates: int = option(20, "architectures ranked at the end")
-    num_random: int = option(8, "random architectures to compare with")
+    num_candidates: int = option(20, "architectures ranked at the end", minimum=1)
+    num_random: int = option(8, "random architectures to compare with", minimum=1)
 
-    channels: int = option(16, "channels of the first cells, an even number")
-    num_cells: int = option(8, "cells, two of which reduce")
-    num_nodes: int = option(5, "nodes of a cell")
+    channels: int = option(16, "channels of the first cells, an even number", minimum=1)
+    num_cells: int = option(8, "cells, two of which reduce", minimum=1)
+    num_nodes: int = option(5, "nodes of a cell", minimum=1)
 
-    epochs: int = option(100, "epochs over one half of the training images")
-    batch_size: int = option(64, "images in a batch")
-    learning_rate: float = option(0.025, "first learning rate of the cosine schedule")
-    momentum: float = option(0.9, "of SGD")
-    weight_decay: float = option(3e-4, "L2 penalty on all weights")
-    clip_norm: float = option(5.0, "limit of the gradient's global norm")
+    epochs: int = option(100, "epochs over one half of the training images", minimum=1)
+    batch_size: int = option(64, "images in a batch", minimum=1)
+    learning_rate: float = option(
+        0.025, "first learning rate of the cosine schedule", minimum=0
+    )
+    momentum: float = option(0.9, "of SGD", minimum=0)
+    weight_decay: float = option(3e-4, "L2 penalty on all weights", minimum=0)
+    clip_norm: float = option(5.0, "limit of the gradient's global norm", minimum=0)
 
 
 def quick() -> Config:

@@ -15,24 +15,30 @@ class Config(ImageConfig):
         "", "file (JSON or DARTS text), or the name of a published genotype"
     )
     channels: int | None = option(
-        None, "channels of the first cells (default: as many as --params-limit allows)"
+        None,
+        "channels of the first cells (default: as many as --params-limit allows)",
+        minimum=1,
     )
     params_limit: int = option(
-        4_000_000, "most parameters, not counting the auxiliary head"
+        4_000_000, "most parameters, not counting the auxiliary head", minimum=1
     )
-    num_cells: int = option(20, "cells, two of which reduce")
+    num_cells: int = option(20, "cells, two of which reduce", minimum=1)
     cell_output: Literal["projection", "concat"] = option(
         "projection",
         "a cell ends with a 1x1 convolution (ENAS, ASNG-NAS), or not (DARTS)",
     )
     count_include_pad: bool = option(True, "average pools count the zero padding")
     auxiliary: bool = option(True, "train an auxiliary head")
-    auxiliary_weight: float = option(0.4, "weight of its loss")
-    drop_path: float = option(0.3, "probability of dropping an edge in the last epoch")
+    auxiliary_weight: float = option(0.4, "weight of its loss", minimum=0)
+    drop_path: float = option(
+        0.3, "probability of dropping an edge in the last epoch", minimum=0
+    )
 
-    epochs: int = option(600, "epochs over all training images")
-    batch_size: int = option(80, "images in a batch")
-    learning_rate: float = option(0.025, "first learning rate of the schedule")
+    epochs: int = option(600, "epochs over all training images", minimum=1)
+    batch_size: int = option(80, "images in a batch", minimum=1)
+    learning_rate: float = option(
+        0.025, "first learning rate of the schedule", minimum=0
+    )
     schedule: Literal["cosine", "restarts"] = option(
         "cosine",
         "of the learning rate: one cosine, or ENAS's cosine with warm restarts",
@@ -40,9 +46,9 @@ class Config(ImageConfig):
     optimizer: Literal["sgd", "nesterov", "adam"] = option(
         "sgd", "plain SGD with momentum, Nesterov, or Adam"
     )
-    momentum: float = option(0.9, "of SGD")
-    weight_decay: float = option(3e-4, "L2 penalty on all weights, SGD only")
-    clip_norm: float = option(5.0, "limit of the gradient's global norm")
+    momentum: float = option(0.9, "of SGD", minimum=0)
+    weight_decay: float = option(3e-4, "L2 penalty on all weights, SGD only", minimum=0)
+    clip_norm: float = option(5.0, "limit of the gradient's global norm", minimum=0)
 
 
 def quick() -> Config:
