@@ -13,7 +13,7 @@ import numpy as np
 
 
 class CheckpointError(ValueError):
-    """There are checkpoints, but none of them can be used."""
+    """There are checkpoints, but they cannot be used."""
 
 
 class Checkpoints:
@@ -69,7 +69,9 @@ class Checkpoints:
             step,
             args=args.Composite(
                 state=args.StandardSave(host),
-                digest=args.JsonSave({"sha256": _digest(host)}),
+                digest=args.JsonSave(
+                    {"sha256": _digest(host), "leaves": _describe(host)}
+                ),
             ),
         )
 
@@ -86,15 +88,18 @@ class Checkpoints:
           saved again.
 
         Raises:
-          CheckpointError: if there are checkpoints and all are damaged.
+          CheckpointError: if there are checkpoints and all are damaged, or if they
+            were saved from a state with other leaves.
         """
         steps = sorted(self._manager.all_steps(), reverse=True)
         for step in steps:
             try:
                 state = self._read(step, like)
+            except CheckpointError:
+                raise
             # What Orbax raises depends on which of its files is damaged.
             except (ValueError, KeyError, TypeError, OSError) as error:
-                problem = str(error).strip().split("\n")[0]
+                problem = str(error).strip().split("\n")[0][:200]
                 warnings.warn(
                     f"checkpoint {self._folder / str(step)} is damaged and is skipped: "
                     f"{problem}",
@@ -114,14 +119,22 @@ class Checkpoints:
     def _read(self, step: int, like: Any) -> Any:
         args = self._ocp.args
         host_like = _to_host(like)
+        digest = self._manager.restore(
+            step, args=args.Composite(digest=args.JsonRestore())
+        )["digest"]
+        expected, saved = _describe(host_like), digest["leaves"]
+        for name in sorted({*expected, *saved}):
+            if expected.get(name) != saved.get(name):
+                raise CheckpointError(
+                    f"checkpoint {self._folder / str(step)} was saved from another "
+                    f"state: {name} is {saved.get(name, 'not there')}, expected "
+                    f"{expected.get(name, 'nothing')}"
+                )
         restored = self._manager.restore(
-            step,
-            args=args.Composite(
-                state=args.StandardRestore(host_like), digest=args.JsonRestore()
-            ),
-        )
-        host = {name: np.asarray(leaf) for name, leaf in restored["state"].items()}
-        if restored["digest"]["sha256"] != _digest(host):
+            step, args=args.Composite(state=args.StandardRestore(host_like))
+        )["state"]
+        host = {name: np.asarray(leaf) for name, leaf in restored.items()}
+        if digest["sha256"] != _digest(host):
             raise ValueError("its content does not match its digest")
         return jax.tree_util.tree_map_with_path(
             lambda path, leaf: _from_host(host.get(jax.tree_util.keystr(path)), leaf),
@@ -156,6 +169,10 @@ def _from_host(array: np.ndarray | None, like: Any) -> jax.Array:
     else:
         leaf = jnp.asarray(array)
     return jax.device_put(leaf, like.sharding)
+
+
+def _describe(host: dict[str, np.ndarray]) -> dict[str, str]:
+    return {name: f"{leaf.dtype}{list(leaf.shape)}" for name, leaf in host.items()}
 
 
 def _digest(host: dict[str, np.ndarray]) -> str:

@@ -131,7 +131,8 @@ class _AuxiliaryHead(nn.Module):
                 f"second reduction, not {x.shape[1]}x{x.shape[2]}; train images of "
                 f"32x32 or larger, or without the auxiliary head"
             )
-        x = nn.avg_pool(jax.nn.relu(x), (5, 5), strides=(3, 3))
+        # Not `nn.avg_pool`, which divides by an integer array.
+        x = nn.pool(jax.nn.relu(x), 0.0, jax.lax.add, (5, 5), (3, 3), "VALID") / 25
         x = _Conv(128, (1, 1), padding="VALID", name="conv_1")(x)
         x = jax.nn.relu(self.new_norm()(x))
         x = _Conv(768, (2, 2), padding="VALID", name="conv_2")(x)

@@ -184,9 +184,8 @@ def retrain(
         run_key, params_key = jax.random.split(key)
         images = normalize(key, jnp.asarray(split.images[:1]))
         variables = network.init(params_key, images, train=True)
-        outputs, _ = jax.eval_shape(
-            lambda: network.apply(variables, images, train=True, mutable="batch_stats")
-        )
+        # In training the statistics would need the devices' axis.
+        outputs = jax.eval_shape(lambda: network.apply(variables, images, train=False))
         _, shapes = jax.eval_shape(
             task.loss, outputs, {"label": jnp.zeros(1, jnp.int32)}
         )
