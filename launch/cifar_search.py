@@ -8,6 +8,7 @@ the same command again goes on where it stopped.
 import dataclasses
 import pathlib
 import statistics
+from typing import Any, NamedTuple
 
 import command_line
 import images
@@ -17,81 +18,75 @@ from presets.cifar_search import PRESETS, Config
 MAY_DIFFER = ("workdir", "data_dir", "devices")
 
 
+class Experiment(NamedTuple):
+    """Everything a search needs."""
+
+    config: Config
+    devices: list
+    dataset: Any
+    splits: Any
+    space: Any
+    net: Any
+    searcher: Any
+    augment: Any
+    normalize: Any
+    folder: pathlib.Path
+    environment: dict[str, str]
+
+
 def main() -> None:
     """Search, rank, compare, report."""
     preset, config = command_line.parse(PRESETS, __doc__)
-
+    with command_line.wrong_input():
+        experiment = prepare(preset, config)
+    print(
+        f"{experiment.dataset.source}; {experiment.environment['device']}; folder "
+        f"{experiment.folder}",
+        flush=True,
+    )
     import jax
 
-    from jaxnas import (
-        data,
-        optim,
-        parallel,
-        spaces,
-        supernets,
-        train,
-        weights,
-        workdir,
-    )
-
-    with command_line.wrong_input():
-        devices = parallel.local_devices(config.devices)
-        parallel.share(config.batch_size, len(devices), "batch_size")
-        dataset = images.load(config)
-        augment, normalize = images.preprocessing(config, dataset)
-        half = dataset.train.labels.size // 2
-        splits = train.SearchSplits(*data.split(dataset.train, half))
-        steps_per_epoch = train.count_steps(splits, config.batch_size)
-        space = spaces.enas_micro(config.num_nodes)
-        net = supernets.micro(
-            space,
-            config.channels,
-            config.num_cells,
-            len(dataset.class_names),
-            image_channels=dataset.train.images.shape[-1],
-        )
-        searcher = make_searcher(config, space.cardinalities)
-        environment = workdir.environment(devices)
-        folder = workdir.prepare(
-            config.workdir or pathlib.Path("runs") / f"cifar_search-{preset}",
-            dataclasses.asdict(config) | {"source": dataset.source},
-            environment,
-            may_differ=MAY_DIFFER,
-        )
-
-    print(f"{dataset.source}; {environment['device']}; folder {folder}", flush=True)
     search_key, candidates_key = jax.random.split(jax.random.key(config.seed))
-    result = train.search(
-        net,
-        weights.shared(net),
-        searcher,
-        train.classification(),
-        optim.sgd(
-            optim.cosine_by_epoch(config.learning_rate, config.epochs, steps_per_epoch),
-            momentum=config.momentum,
-            weight_decay=config.weight_decay,
-            clip_norm=config.clip_norm,
-        ),
-        splits,
-        key=search_key,
-        num_epochs=config.epochs,
-        batch_size=config.batch_size,
-        augment=augment,
-        normalize=normalize,
-        test=dataset.test,
-        num_weight_archs=config.num_archs,
-        num_search_archs=config.num_archs,
-        devices=devices,
-        workdir=folder,
-    )
-    conclude(
-        config,
-        dataset,
-        splits.validation,
+    conclude(experiment, run_search(experiment, search_key), candidates_key)
+
+
+def prepare(preset: str, config: Config) -> Experiment:
+    """Load and make everything; what is wrong with the settings shows here."""
+    from jaxnas import data, parallel, spaces, supernets, train, workdir
+
+    devices = parallel.local_devices(config.devices)
+    parallel.share(config.batch_size, len(devices), "batch_size")
+    dataset = images.load(config)
+    augment, normalize = images.preprocessing(config, dataset)
+    half = dataset.train.labels.size // 2
+    splits = train.SearchSplits(*data.split(dataset.train, half))
+    train.count_steps(splits, config.batch_size)
+    space = spaces.enas_micro(config.num_nodes)
+    net = supernets.micro(
         space,
+        config.channels,
+        config.num_cells,
+        len(dataset.class_names),
+        image_channels=dataset.train.images.shape[-1],
+    )
+    searcher = make_searcher(config, space.cardinalities)
+    environment = workdir.environment(devices)
+    folder = workdir.prepare(
+        config.workdir or pathlib.Path("runs") / f"cifar_search-{preset}",
+        dataclasses.asdict(config) | {"source": dataset.source},
+        environment,
+        may_differ=MAY_DIFFER,
+    )
+    return Experiment(
+        config,
+        devices,
+        dataset,
+        splits,
+        space,
+        net,
         searcher,
-        result,
-        candidates_key,
+        augment,
+        normalize,
         folder,
         environment,
     )
@@ -108,15 +103,46 @@ def make_searcher(config: Config, cardinalities: tuple[int, ...]):
     return search.asng(cardinalities, config.alpha, config.init_delta)
 
 
-def conclude(
-    config, dataset, validation, space, searcher, result, key, folder, environment
-) -> None:
+def run_search(experiment: Experiment, key):
+    """The search itself; goes on from the folder's newest checkpoint."""
+    from jaxnas import optim, train, weights
+
+    config, splits = experiment.config, experiment.splits
+    steps_per_epoch = train.count_steps(splits, config.batch_size)
+    return train.search(
+        experiment.net,
+        weights.shared(experiment.net),
+        experiment.searcher,
+        train.classification(),
+        optim.sgd(
+            optim.cosine_by_epoch(config.learning_rate, config.epochs, steps_per_epoch),
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
+            clip_norm=config.clip_norm,
+        ),
+        splits,
+        key=key,
+        num_epochs=config.epochs,
+        batch_size=config.batch_size,
+        augment=experiment.augment,
+        normalize=experiment.normalize,
+        test=experiment.dataset.test,
+        num_weight_archs=config.num_archs,
+        num_search_archs=config.num_archs,
+        devices=experiment.devices,
+        workdir=experiment.folder,
+    )
+
+
+def conclude(experiment: Experiment, result, key) -> None:
     """Rank candidates, compare the result with random cells, write and print."""
     import jax
 
     from jaxnas import genotypes, metrics, networks, report, train
     from jaxnas.report import drawing
 
+    config, dataset, folder = experiment.config, experiment.dataset, experiment.folder
+    space, searcher = experiment.space, experiment.searcher
     shape = dataset.train.images.shape[1:]
 
     def candidate(name, arch, means) -> report.Candidate:
@@ -134,7 +160,9 @@ def conclude(
     print("ranking candidates by the validation images", flush=True)
     ask_key, random_key = jax.random.split(key)
     archs = searcher.ask(result.state.searcher, ask_key, config.num_candidates)
-    ranked = train.rank(result.evaluate, [result.arch, *archs], validation)
+    ranked = train.rank(
+        result.evaluate, [result.arch, *archs], experiment.splits.validation
+    )
     found = ranked[0].arch if config.select == "best" else result.arch
     top = [
         candidate(
@@ -157,7 +185,8 @@ def conclude(
     report.search_report(
         folder / "report.html",
         title=f"Search for a cell on {dataset.name}",
-        summary={"data": dataset.source, "seed": str(config.seed)} | environment,
+        summary={"data": dataset.source, "seed": str(config.seed)}
+        | experiment.environment,
         config=dataclasses.asdict(config),
         history=metrics.read(folder / "metrics.jsonl"),
         drawing=drawing.genotype_svg(genotype, title="Found cells"),

@@ -28,7 +28,9 @@ def load(data_dir: pathlib.Path, image_size: int | None = None) -> images.ImageD
         all images must have one size.
 
     Returns:
-      RGB images, ordered by class and path; class names in alphabetical order.
+      RGB images, those for training in one fixed random order, so that the first
+      ones are a sample of all classes, those for testing ordered by class and path;
+      class names in alphabetical order.
 
     Raises:
       DatasetError: if a folder or its images are missing, the classes of the two
@@ -39,8 +41,11 @@ def load(data_dir: pathlib.Path, image_size: int | None = None) -> images.ImageD
     train_dir, test_dir = _split_dirs(data_dir)
     train_files, test_files = _class_files(train_dir), _class_files(test_dir)
     _check_same_classes(train_dir, train_files, test_dir, test_files)
-    train_paths = [path for paths in train_files.values() for path in paths]
-    test_paths = [path for paths in test_files.values() for path in paths]
+    train_paths, train_labels = _list(train_files)
+    test_paths, test_labels = _list(test_files)
+    # One fixed shuffle, so that a search may take the first half of the images.
+    order = np.random.default_rng(0).permutation(len(train_paths))
+    train_paths, train_labels = [train_paths[i] for i in order], train_labels[order]
 
     def decode() -> dict[str, np.ndarray]:
         pixels = _decode_all([*train_paths, *test_paths], image_size)
@@ -58,8 +63,8 @@ def load(data_dir: pathlib.Path, image_size: int | None = None) -> images.ImageD
     resized = "" if image_size is None else f", resized to {image_size}x{image_size}"
     return images.ImageDataset(
         name="folder",
-        train=images.Split(arrays["train"], _labels(train_files)),
-        test=images.Split(arrays["test"], _labels(test_files)),
+        train=images.Split(arrays["train"], train_labels),
+        test=images.Split(arrays["test"], test_labels),
         class_names=tuple(train_files),
         mean=tuple(arrays["mean"].tolist()),
         std=tuple(arrays["std"].tolist()),
@@ -125,9 +130,13 @@ def _check_same_classes(
             )
 
 
-def _labels(files: Mapping[str, Sequence[pathlib.Path]]) -> np.ndarray:
-    counts = [len(paths) for paths in files.values()]
-    return np.repeat(np.arange(len(counts), dtype=np.int32), counts)
+def _list(
+    files: Mapping[str, Sequence[pathlib.Path]],
+) -> tuple[list[pathlib.Path], np.ndarray]:
+    """Return all files and their labels, ordered by class."""
+    paths = [path for group in files.values() for path in group]
+    counts = [len(group) for group in files.values()]
+    return paths, np.repeat(np.arange(len(counts), dtype=np.int32), counts)
 
 
 def _decode_all(paths: Sequence[pathlib.Path], image_size: int | None) -> np.ndarray:
