@@ -256,7 +256,7 @@ SEARCH, TRAIN = cifar_search.main, cifar_train.main
         (SEARCH, ["--batch-size", 751], "only 750 images"),
         (SEARCH, ["--devices", 9], "9 devices asked for; this machine has 4"),
         (SEARCH, ["--devices", 3], "batch_size of 32 cannot be divided among 3"),
-        (SEARCH, ["--num-nodes", 0], "num_nodes is 0"),
+        (SEARCH, ["--num-nodes", 0], "--num-nodes is 0; expected at least 1"),
         (SEARCH, ["--alpha", -1], "alpha is -1.0; expected a positive number"),
         (TRAIN, [], "--genotype is missing: expected a file"),
         (TRAIN, ["--genotype", "no/such"], "no/such is neither a file nor one of"),

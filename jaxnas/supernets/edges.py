@@ -102,7 +102,7 @@ def evaluate(
             for op in ops
         ]
 
-        def subtract_edge(i, carry):
+        def pull_back_edge(i, carry):
             states_gradient, sources_gradient, weights_gradient = carry
             e = edges.num_edges - 1 - i
             source, row = edges.source[e], edges.row[e]
@@ -126,7 +126,7 @@ def evaluate(
         sources_gradient = None if sources is None else jnp.zeros_like(sources)
         return (
             *lax.fori_loop(
-                0, edges.num_edges, subtract_edge, (gradient, sources_gradient, zeros)
+                0, edges.num_edges, pull_back_edge, (gradient, sources_gradient, zeros)
             ),
             None,
         )
