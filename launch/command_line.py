@@ -76,11 +76,14 @@ def parse(
         default=default,
         help=f"settings that the other flags override (default: {default})",
     )
-    config_type = type(presets[default]())
-    hints = typing.get_type_hints(config_type)
-    for field in dataclasses.fields(config_type):  # type: ignore[arg-type]
+    defaults: Any = presets[default]()
+    hints = typing.get_type_hints(type(defaults))
+    for field in dataclasses.fields(defaults):
         flag = f"--{field.name.replace('_', '-')}"
+        value = getattr(defaults, field.name)
         text = field.metadata["help"]
+        if value not in (None, ""):
+            text += f" ({default}: {value})"
         kind, choices = _type_and_choices(hints[field.name])
         if kind is bool:
             parser.add_argument(flag, action=argparse.BooleanOptionalAction, help=text)

@@ -233,7 +233,8 @@ def search(
     """Search for `num_epochs` epochs of the smaller of the two splits.
 
     After each epoch the most likely architecture is evaluated on `test`, for the log
-    only. With a `workdir` the search logs and saves there, and goes on from the
+    only. The speed shown counts an image once for each architecture it is run
+    through. With a `workdir` the search logs and saves there, and goes on from the
     newest checkpoint it finds. The result depends on the arguments and the kind of
     device, not on where a run was stopped.
 

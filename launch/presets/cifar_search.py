@@ -38,7 +38,11 @@ class Config(ImageConfig):
 
 
 def quick() -> Config:
-    """ASNG-NAS on scikit-learn's digits (8x8), a demonstration for a laptop CPU."""
+    """ASNG-NAS on scikit-learn's digits (8x8), a demonstration for a laptop CPU.
+
+    Expected: the found cell is better than all 8 random ones with the same weights.
+    Cost: under a minute on 2 CPU cores, compilation included.
+    """
     return Config(
         dataset="digits",
         crop_padding=1,
@@ -55,13 +59,19 @@ def quick() -> Config:
 def asng_cifar10() -> Config:
     """ASNG-NAS on CIFAR-10 as published (Akimoto et al. 2019, section 3.2).
 
-    One half of the training images for the weights, the other for the distribution.
+    One half of the training images is for the weights, the other for the distribution.
+    Cost: 39,000 steps (the paper: about 40,000), each of 2 training and 2 evaluation
+    passes over 64 images. The accuracies of a search only rank architectures.
     """
     return Config()
 
 
 def random_cifar10() -> Config:
-    """Weights trained with uniformly drawn cells; the best of 1000 is the result."""
+    """Weights trained with uniformly drawn cells; the best of 1000 is the result.
+
+    The baseline of asng-cifar10, at the same cost but for the final ranking: 1000
+    cells with 1000 validation images each, then the best 10 with all of them.
+    """
     return Config(searcher="random", select="best", num_candidates=1000)
 
 
