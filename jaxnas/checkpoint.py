@@ -149,9 +149,13 @@ def _is_key(leaf: Any) -> bool:
 
 
 def _to_host(tree: Any) -> dict[str, np.ndarray]:
-    """The leaves by their paths, but for empty ones, which Orbax does not store."""
+    """Copies of the leaves by their paths.
+
+    Copies, because the next step may reuse the memory of the state while Orbax writes.
+    Empty leaves are left out, because Orbax does not store them.
+    """
     return {
-        jax.tree_util.keystr(path): np.asarray(
+        jax.tree_util.keystr(path): np.array(
             jax.random.key_data(leaf) if _is_key(leaf) else leaf
         )
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
