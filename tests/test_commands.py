@@ -162,9 +162,9 @@ def test_the_same_command_again_ends_the_same_way(finished, variables):
 
 def test_another_configuration_is_refused(finished, variables):
     command, flags, workdir, _ = finished
-    result = run(variables, command, *flags, "--learning-rate", 0.5, "--seed", 7)
+    result = run(variables, command, *flags, "--weight-decay", 0.5, "--seed", 7)
     assert_refused(
-        result, str(workdir), "learning_rate (there 0.025, now 0.5)", "seed (there 0"
+        result, str(workdir), "weight_decay (there 0.0003, now 0.5)", "seed (there 0"
     )
 
 
