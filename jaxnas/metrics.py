@@ -266,7 +266,7 @@ def _live_line(stream: TextIO) -> Any:
     return progress.Progress(
         progress.SpinnerColumn(),
         progress.TextColumn("{task.description}", markup=False),
-        progress.BarColumn(bar_width=20),
+        progress.BarColumn(bar_width=6),
         progress.TextColumn("{task.fields[status]}", markup=False),
         console=console,
         refresh_per_second=4,  # the work needs the processor more than the line does

@@ -145,9 +145,9 @@ def run(
             _check_finite(means, step)
             epoch = (step - 1) // steps_per_epoch + 1
             shown = {
-                name: means[name]
-                for name in ("train/loss", "train/accuracy")
-                if name in means
+                name: means[f"train/{name}"]
+                for name in ("loss", "accuracy")
+                if f"train/{name}" in means
             }
             epoch_is_over = step % steps_per_epoch == 0
             if epoch_is_over:
