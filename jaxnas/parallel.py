@@ -32,6 +32,11 @@ def local_devices(num: int | None = None) -> list[Device]:
     return devices[:num]
 
 
+def batch_axis(devices: Sequence[Device]) -> str | None:
+    """Name of the axis over which these devices share a batch; one shares nothing."""
+    return BATCH_AXIS if len(devices) > 1 else None
+
+
 def replicated(
     function: Callable[..., Any],
     devices: Sequence[Device],

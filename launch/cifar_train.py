@@ -44,7 +44,7 @@ def main() -> None:
             auxiliary=config.auxiliary,
             cell_output=config.cell_output,
             count_include_pad=config.count_include_pad,
-            batch_axis=parallel.BATCH_AXIS if len(devices) > 1 else None,
+            batch_axis=parallel.batch_axis(devices),
         )
         num_params, flops = networks.cost(network, image_shape)
         environment = workdir.environment(devices)

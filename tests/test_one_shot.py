@@ -291,8 +291,11 @@ def test_rank_sorts_and_drops_copies():
 
 def test_rank_screens_with_few_images():
     calls = []
-    # The few images and all images disagree about the best.
-    loss = lambda arch, num: float(arch) if num == 10 else -float(arch)  # noqa: E731
+
+    def loss(arch, num):
+        # The few images and all images disagree about the best.
+        return float(arch) if num == 10 else -float(arch)
+
     ranked = train.rank(
         evaluate_by(loss, calls),
         archs(5, 4, 3, 2, 1),

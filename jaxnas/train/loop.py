@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import jax
+import jax.numpy as jnp
 
 from jaxnas import metrics as metrics_log
 from jaxnas.checkpoint import Checkpoints
@@ -52,6 +53,16 @@ class LoopState(Protocol):
     def epoch_metrics(self) -> Metrics:
         """Sums over the steps of the current epoch so far."""
         ...
+
+
+def add_to_epoch(
+    epoch_metrics: Metrics, metrics: Metrics, is_first: jax.Array
+) -> Metrics:
+    """Add one step's metrics to the sums of its epoch, which its first step begins."""
+    return {
+        name: jnp.where(is_first, 0, total) + metrics[name]
+        for name, total in epoch_metrics.items()
+    }
 
 
 def run(

@@ -139,16 +139,13 @@ def alternate(
         )
         metrics = {f"train/{name}": value for name, value in train_metrics.items()}
         metrics |= {f"validation/{name}": m.mean() for name, m in judged.items()}
-        new_epoch = state.step % steps_per_epoch == 0
         return OneShotState(
             state.step + 1,
             state.key,
             weights,
             searcher_state,
-            jax.tree.map(
-                lambda total, value: jnp.where(new_epoch, value, total + value),
-                state.epoch_metrics,
-                metrics,
+            loop.add_to_epoch(
+                state.epoch_metrics, metrics, state.step % steps_per_epoch == 0
             ),
             searcher_metrics,
         )
@@ -270,7 +267,7 @@ def search(
     num_devices = len(devices)
     parallel.share(batch_size, num_devices, "batch_size")
     steps_per_epoch = count_steps(splits, batch_size)
-    batch_axis = parallel.BATCH_AXIS if num_devices > 1 else None
+    batch_axis = parallel.batch_axis(devices)
     init, advance = alternate(
         net,
         provider,

@@ -176,7 +176,7 @@ def retrain(
     devices = [jax.local_devices()[0]] if devices is None else list(devices)
     num_devices = len(devices)
     parallel.share(batch_size, num_devices, "batch_size")
-    batch_axis = parallel.BATCH_AXIS if num_devices > 1 else None
+    batch_axis = parallel.batch_axis(devices)
     steps_per_epoch = num_images // batch_size
     step_on_batch = train_step(network, task, optimizer, batch_axis=batch_axis)
 
@@ -212,10 +212,8 @@ def retrain(
             prob = max_drop_path_prob * epoch.astype(jnp.float32) / num_epochs
         key = jax.random.fold_in(drop_path_key, state.step)
         new, metrics = step_on_batch(state, batch, key, prob)
-        sums = {
-            name: jnp.where(position == 0, 0, total) + metrics[name.split("/")[1]]
-            for name, total in state.epoch_metrics.items()
-        }
+        metrics = {f"train/{name}": value for name, value in metrics.items()}
+        sums = loop.add_to_epoch(state.epoch_metrics, metrics, position == 0)
         return new._replace(step=state.step + 1, epoch_metrics=sums)
 
     def advance(state: TrainState, split: Split, num_steps: jax.Array) -> TrainState:
