@@ -15,7 +15,7 @@ import functools
 import itertools
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,8 +26,12 @@ from jaxnas.types import Key, Weights
 
 Norm = Callable[[jax.Array], jax.Array]
 
+Distribution = Literal["uniform", "he_normal"]
+
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 _IMAGES_PER_CHUNK = 16
+# Patches of about this size stay in a processor's cache.
+_BYTES_OF_PATCHES = 2**23
 
 
 class WeightSpec(NamedTuple):
@@ -35,16 +39,17 @@ class WeightSpec(NamedTuple):
 
     Attributes:
       shape: of the array.
-      fan_in: inputs of one output; initial values are uniform in
-        `±1 / sqrt(fan_in)`, PyTorch's default for convolutions and linear layers.
+      fan_in: inputs of one output, which set the scale of random initial values.
+      constant: the initial value of all elements, if they are not random.
     """
 
     shape: tuple[int, ...]
     fan_in: int
+    constant: float | None = None
 
     def stack(self, *sizes: int) -> "WeightSpec":
         """The spec of independent copies along new leading axes."""
-        return WeightSpec((*sizes, *self.shape), self.fan_in)
+        return self._replace(shape=(*sizes, *self.shape))
 
 
 class Op(NamedTuple):
@@ -60,23 +65,84 @@ class Op(NamedTuple):
     apply: Callable[[jax.Array, Weights, int, Norm], jax.Array]
 
 
-def draw(key: Key, specs: Any) -> Weights:
+def affine_specs(*shape: int) -> dict[str, WeightSpec]:
+    """Specs of the learnt `scale` and `offset` after a normalisation."""
+    return {"scale": WeightSpec(shape, 1, 1.0), "offset": WeightSpec(shape, 1, 0.0)}
+
+
+def draw(key: Key, specs: Any, distribution: Distribution = "uniform") -> Weights:
     """Draw initial weights for a pytree of specs.
 
     All values come from one call of the generator, because each call takes a fraction
     of a second to compile.
+
+    Args:
+      key: random key, consumed.
+      specs: pytree of `WeightSpec`.
+      distribution: `"uniform"`: in `±1 / sqrt(fan_in)`, PyTorch's default for
+        convolutions and linear layers; `"he_normal"`: Gaussian with variance
+        `2 / fan_in` (He et al. 2015), which ENAS uses.
+
+    Returns:
+      Pytree of float arrays.
     """
     leaves, treedef = jax.tree.flatten(
         specs, is_leaf=lambda leaf: isinstance(leaf, WeightSpec)
     )
-    sizes = [math.prod(spec.shape) for spec in leaves]
-    values = jax.random.uniform(key, (sum(sizes),), minval=-1, maxval=1)
+    sizes = [
+        0 if spec.constant is not None else math.prod(spec.shape) for spec in leaves
+    ]
+    if distribution == "uniform":
+        values = jax.random.uniform(key, (sum(sizes),), minval=-1, maxval=1)
+    else:
+        values = jax.random.normal(key, (sum(sizes),)) * math.sqrt(2)
     parts = jnp.split(values, list(itertools.accumulate(sizes)))[:-1]
     weights = [
         part.reshape(spec.shape) / math.sqrt(spec.fan_in)
+        if spec.constant is None
+        else jnp.full(spec.shape, spec.constant, values.dtype)
         for part, spec in zip(parts, leaves, strict=True)
     ]
     return jax.tree.unflatten(treedef, weights)
+
+
+def scale_and_offset(x: jax.Array, scale: jax.Array, offset: jax.Array) -> jax.Array:
+    """`x * scale + offset` for channels `[C]` of images `[B, H, W, C]`."""
+    return x * scale[None, None, None] + offset[None, None, None]
+
+
+def with_affine_norms(op: Op) -> Op:
+    """The operation with a learnt scale and offset after each of its normalisations.
+
+    They are weights `scale` and `offset` of shape `[num_norms, C]`.
+    """
+
+    def specs(channels: int, stride: int) -> dict[str, WeightSpec]:
+        weights = op.specs(channels, stride)
+        num_norms = 0
+
+        def count(y):
+            nonlocal num_norms
+            num_norms += 1
+            return y
+
+        shapes = {
+            name: jax.ShapeDtypeStruct(spec.shape, jnp.float32)
+            for name, spec in weights.items()
+        }
+        image = jax.ShapeDtypeStruct((1, 4, 4, channels), jnp.float32)
+        jax.eval_shape(lambda x, w: op.apply(x, w, stride, count), image, shapes)
+        return weights | affine_specs(num_norms, channels) if num_norms else weights
+
+    def apply(x: jax.Array, weights: Weights, stride: int, norm: Norm) -> jax.Array:
+        if "scale" not in weights:
+            return op.apply(x, weights, stride, norm)
+        affine = iter(zip(weights["scale"], weights["offset"], strict=True))
+        return op.apply(
+            x, weights, stride, lambda y: scale_and_offset(norm(y), *next(affine))
+        )
+
+    return Op(specs, apply)
 
 
 # Normalisation and convolutions --------------------------------------------------
@@ -107,16 +173,24 @@ def batch_norm(
 
 def conv(x: jax.Array, kernel: jax.Array, stride: tuple[int, int]) -> jax.Array:
     """Convolve with a dense kernel `[h, w, C_in, C_out]`, padded by half of it."""
-    height, width, _, channels = kernel.shape
+    if jax.default_backend() == "cpu":
+        # XLA's kernel gradient takes ten times longer than a matrix product.
+        if stride == (1, 1):
+            return _conv_by_patches(x, kernel)
+        return _multiply_patches(x, kernel, stride)
+    padding = [(size // 2, size // 2) for size in kernel.shape[:2]]
+    return lax.conv_general_dilated(
+        x, kernel, stride, padding, dimension_numbers=_DIMENSIONS
+    )
+
+
+def _patches(x: jax.Array, size: tuple[int, int], stride: tuple[int, int]) -> jax.Array:
+    """What a kernel of this size sees at each output pixel, `[B, h, w, taps * C]`."""
+    height, width = size
     padding = [(height // 2, height // 2), (width // 2, width // 2)]
-    if jax.default_backend() != "cpu":
-        return lax.conv_general_dilated(
-            x, kernel, stride, padding, dimension_numbers=_DIMENSIONS
-        )
-    # On CPU, XLA's kernel gradient takes ten times longer than a matrix product.
     padded = jnp.pad(x, ((0, 0), *padding, (0, 0)))
     rows, columns = map(_output_size, x.shape[1:3], stride)
-    patches = [
+    taps = [
         padded[
             :,
             i : i + (rows - 1) * stride[0] + 1 : stride[0],
@@ -125,8 +199,61 @@ def conv(x: jax.Array, kernel: jax.Array, stride: tuple[int, int]) -> jax.Array:
         for i in range(height)
         for j in range(width)
     ]
-    matrix = kernel.reshape(-1, channels)
-    return pointwise_conv(jnp.concatenate(patches, axis=-1), matrix)
+    return jnp.concatenate(taps, axis=-1)
+
+
+def _multiply_patches(x, kernel, stride):
+    patches = _patches(x, kernel.shape[:2], stride)
+    return pointwise_conv(patches, kernel.reshape(-1, kernel.shape[-1]))
+
+
+def _chunks(images: jax.Array, num: int) -> jax.Array:
+    return images.reshape(num, -1, *images.shape[1:])
+
+
+def _num_chunks(x: jax.Array, taps: int) -> int:
+    """Chunks of a batch whose patches fit into a cache; divides the batch."""
+    bytes_of_patches = x.size * x.dtype.itemsize * taps
+    wanted = -(-bytes_of_patches // _BYTES_OF_PATCHES)
+    batch = x.shape[0]
+    return next(n for n in range(min(wanted, batch), batch + 1) if batch % n == 0)
+
+
+@jax.jit
+def _correlate_chunks(x, kernel):
+    height, width, _, channels = kernel.shape
+    num = _num_chunks(x, height * width)
+    y = lax.map(lambda chunk: _multiply_patches(chunk, kernel, (1, 1)), _chunks(x, num))
+    return y.reshape(*x.shape[:3], channels)
+
+
+@jax.custom_vjp
+def _conv_by_patches(x, kernel):
+    """Stride 1, as matrix products over patches of a few images at a time."""
+    return _correlate_chunks(x, kernel)
+
+
+def _conv_by_patches_fwd(x, kernel):
+    return _correlate_chunks(x, kernel), (x, kernel)
+
+
+@jax.jit
+def _conv_by_patches_bwd(residuals, g):
+    x, kernel = residuals
+    size = kernel.shape[:2]
+    num = _num_chunks(x, size[0] * size[1])
+
+    def add_chunk(total, chunk):
+        patches = _patches(chunk[0], size, (1, 1))
+        return total + jnp.einsum("bhwc,bhwd->cd", patches, chunk[1]), None
+
+    matrix = jnp.zeros((size[0] * size[1] * x.shape[-1], g.shape[-1]), g.dtype)
+    matrix, _ = lax.scan(add_chunk, matrix, (_chunks(x, num), _chunks(g, num)))
+    transposed = kernel[::-1, ::-1].swapaxes(2, 3)
+    return _correlate_chunks(g, transposed), matrix.reshape(kernel.shape)
+
+
+_conv_by_patches.defvjp(_conv_by_patches_fwd, _conv_by_patches_bwd)
 
 
 def pointwise_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:

@@ -116,7 +116,7 @@ def reference(space, num_cells, weights, arch, images):
     cells = np.asarray(arch).reshape(2, space.num_nodes, 4).tolist()
     stem = weights["stem"]
     x = normalise(convolve(images, stem["kernel"]))
-    outputs = [x * stem["scale"][None, None, None] + stem["bias"][None, None, None]] * 2
+    outputs = [x * stem["scale"][None, None, None] + stem["offset"][None, None, None]] * 2
     for reduces, before, last, tables, output in cell_weights(weights, num_cells):
         states = [
             shrink_or_project(outputs[-2], before),
@@ -150,7 +150,7 @@ def make(num_cells, space=SPACE, seed=0):
     with jax.enable_x64(True):
         keys = jax.random.split(jax.random.key(seed), 4)
         weights = jax.jit(net.init)(keys[0])
-        for name, key in zip(("scale", "bias"), keys[1:3], strict=True):
+        for name, key in zip(("scale", "offset"), keys[1:3], strict=True):
             weights["stem"][name] += jax.random.uniform(key, (3 * CHANNELS,))
         images = jax.random.normal(keys[3], (IMAGES, 8, 8, 3))
     return net, weights, images

@@ -56,6 +56,21 @@ def _rows(weights: Weights, index: jax.Array) -> Weights:
     return jax.tree.map(lambda leaf: _read(leaf, index), weights)
 
 
+def select(edges: Edges, chosen: jax.Array) -> Edges:
+    """Keep the chosen edges of a list, in their order.
+
+    Args:
+      edges: the list; its `num_edges` is ignored.
+      chosen: bool `[max_edges]`.
+
+    Returns:
+      A list of the same length, the chosen edges first.
+    """
+    order = jnp.argsort(~chosen, stable=True)
+    source, target, op, row = (leaf[order] for leaf in edges[:-1])
+    return Edges(source, target, op, row, chosen.sum(dtype=jnp.int32))
+
+
 def evaluate(
     ops: Sequence[EdgeOp],
     states: jax.Array,
@@ -72,7 +87,9 @@ def evaluate(
         leaves that are not its own.
       states: `[num_states, ...]`; the initial values, zeros for a state that only
         edges write. A state must be complete before an edge reads it.
-      weights: pytree of arrays with a leading axis over rows.
+      weights: pytree of arrays with a leading axis over rows. Leaves may have unequal
+        numbers of rows, as long as an edge's row exists in the leaves its operation
+        uses.
       edges: which edges exist. Indices must be in range: they are not checked, since
         they are traced.
       sources: where edges read from, `[num_sources, ...]`, if not from `states`;

@@ -1,0 +1,247 @@
+"""Stages of the micro supernet as laid out by ASNG-NAS.
+
+Every cell preprocesses both inputs by ReLU, a 1x1 convolution and normalisation; the
+edges of a reduction cell that read its inputs have stride 2; a (node, input, operation)
+has one set of weights, shared by both edges of the node; normalisation has no learnt
+scale. Akimoto et al. 2019, section 3.2, official `cnn_model_micro.py`.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxnas import ops
+from jaxnas.ops import Norm, Op, WeightSpec
+from jaxnas.spaces.micro import MicroSpace
+from jaxnas.supernets import _micro_cells
+from jaxnas.supernets._micro_cells import NUM_CELL_INPUTS
+from jaxnas.supernets.edges import Edges, evaluate, select
+from jaxnas.types import Weights
+
+
+def _operations(space: MicroSpace) -> dict[str, Op]:
+    vocabulary = ops.vocabulary(count_include_pad=True)
+    return {name: vocabulary[name] for name in space.ops}
+
+
+def specs(
+    space: MicroSpace, channels: int, cells_per_stage: tuple[int, ...]
+) -> list[dict[str, Any]]:
+    """Specs of the weights of all stages."""
+    stages = []
+    # Channels of the last two outputs, and whether the last one is smaller.
+    before, last, shrank = 3 * channels, 3 * channels, False
+    for index, num_cells in enumerate(cells_per_stage):
+        width, reduces = channels * 2**index, index > 0
+        stages.append(
+            _stage_specs(space, width, num_cells, (before, last), reduces, shrank)
+        )
+        before, last = (width if num_cells > 1 else last), width
+        shrank = reduces and num_cells == 1
+    return stages
+
+
+def apply(
+    stages: list[Weights],
+    space: MicroSpace,
+    cells: jax.Array,
+    stem: jax.Array,
+    norm: Norm,
+) -> jax.Array:
+    """Run all stages and return the last cell's output."""
+    outputs = (stem, stem)
+    for stage in stages:
+        outputs = _apply_stage(stage, space, cells, outputs, norm)
+    return outputs[1]
+
+
+def _stage_specs(
+    space: MicroSpace,
+    channels: int,
+    num_cells: int,
+    previous: tuple[int, int],
+    reduces: bool,
+    first_input_shrinks: bool,
+) -> dict[str, Any]:
+    """Specs of the weights of the cells of one stage.
+
+    `first` and `second` are the preprocessing of the first two cells, whose inputs
+    come from the stage before; the others are stacked over cells.
+    """
+
+    def pointwise(channels_in: int) -> WeightSpec:
+        return WeightSpec((channels_in, channels), channels_in)
+
+    def preprocess(channels_in: int, shrink: bool) -> WeightSpec:
+        if shrink:
+            return ops.factorized_reduce_spec(channels_in, channels)
+        return pointwise(channels_in)
+
+    operations = _operations(space)
+
+    def table(sizes: tuple[int, ...], stride: int) -> dict[str, Any]:
+        return _micro_cells.table_specs(operations, channels, sizes, stride)
+
+    num_nodes = space.num_nodes
+    num_from_inputs = num_nodes * NUM_CELL_INPUTS
+    num_from_nodes = num_nodes * (num_nodes - 1) // 2
+    output = WeightSpec((channels, channels), num_nodes * channels)
+    stage: dict[str, Any] = {
+        "first": {
+            "preprocess_0": preprocess(previous[0], first_input_shrinks),
+            "preprocess_1": pointwise(previous[1]),
+        },
+        "normal": table((num_cells - reduces, _micro_cells.num_rows(num_nodes)), 1),
+        "output": output.stack(num_cells, num_nodes),
+    }
+    if reduces:
+        stage["reduction"] = {
+            "from_inputs": table((num_from_inputs,), 2),
+            "from_nodes": table((num_from_nodes,), 1),
+        }
+    if num_cells > 1:
+        stage["second"] = {"preprocess_0": preprocess(previous[1], reduces)}
+        stage["preprocess_1"] = pointwise(channels).stack(num_cells - 1)
+    if num_cells > 2:
+        stage["preprocess_0"] = pointwise(channels).stack(num_cells - 2)
+    return stage
+
+
+def _edges_from_inputs(cell: jax.Array) -> Edges:
+    source, node, op = _micro_cells.edges(cell)
+    row = node * NUM_CELL_INPUTS + source
+    edges = Edges(source, node, op, row, jnp.int32(0))
+    return select(edges, source < NUM_CELL_INPUTS)
+
+
+def _edges_from_nodes(cell: jax.Array) -> Edges:
+    source, node, op = _micro_cells.edges(cell)
+    row = node * (node - 1) // 2 + source - NUM_CELL_INPUTS
+    edges = Edges(source - NUM_CELL_INPUTS, node, op, row, jnp.int32(0))
+    return select(edges, source >= NUM_CELL_INPUTS)
+
+
+def _preprocess(x: jax.Array, kernel: jax.Array, norm: Norm) -> jax.Array:
+    if kernel.ndim == 3:
+        return norm(ops.factorized_reduce(jax.nn.relu(x), kernel))
+    return norm(_micro_cells.project(x, kernel))
+
+
+def _cell_output(
+    states: jax.Array, cell: jax.Array, kernels: jax.Array, norm: Norm
+) -> jax.Array:
+    return norm(_micro_cells.join_loose_ends(states, NUM_CELL_INPUTS, cell, kernels))
+
+
+def _reduction_cell(
+    weights: Weights,
+    kernels: jax.Array,
+    operations: dict[str, Op],
+    cell: jax.Array,
+    inputs: jax.Array,
+    norm: Norm,
+) -> jax.Array:
+    """Edges from the inputs have stride 2; the nodes have half of the inputs' size."""
+    _, batch, height, width, channels = inputs.shape
+    shape = (cell.shape[0], batch, height // 2, width // 2, channels)
+    nodes = evaluate(
+        _micro_cells.edge_ops(operations, 2, norm),
+        jnp.zeros(shape, inputs.dtype),
+        weights["from_inputs"],
+        _edges_from_inputs(cell),
+        sources=inputs,
+    )
+    if cell.shape[0] > 1:
+        nodes = evaluate(
+            _micro_cells.edge_ops(operations, 1, norm),
+            nodes,
+            weights["from_nodes"],
+            _edges_from_nodes(cell),
+        )
+    return _cell_output(nodes, cell, kernels, norm)
+
+
+def _apply_stage(
+    stage: Weights,
+    space: MicroSpace,
+    cells: jax.Array,
+    outputs: tuple[jax.Array, jax.Array],
+    norm: Norm,
+) -> tuple[jax.Array, jax.Array]:
+    """Run the cells of one stage, its normal cells as one scan.
+
+    Only the first two cells have inputs from the stage before. Each cell therefore
+    preprocesses its output for the two cells that follow, so that what is carried from
+    cell to cell has one shape throughout.
+
+    Args:
+      stage: weights, as specified by `_stage_specs`.
+      space: the search space.
+      cells: int32 `[2, num_nodes, 4]`, normal and reduction cell.
+      outputs: outputs of the two cells before.
+      norm: normalisation.
+
+    Returns:
+      Outputs of the last two cells.
+    """
+    operations, num_cells = _operations(space), stage["output"].shape[0]
+    normal, reduction = cells
+    inputs = [
+        _preprocess(x, stage["first"][f"preprocess_{i}"], norm)
+        for i, x in enumerate(outputs)
+    ]
+    if num_cells > 1:
+        next_input_0 = _preprocess(outputs[1], stage["second"]["preprocess_0"], norm)
+    else:
+        next_input_0 = inputs[0]  # there is no next cell
+
+    def ahead(index, distance, output):
+        """Preprocess an output for the cell `distance` further on, if there is one."""
+        name = f"preprocess_{2 - distance}"
+        if name not in stage:
+            return jnp.zeros_like(output)
+        kernel = stage[name][jnp.minimum(index, num_cells - distance - 1)]
+        return lax.cond(
+            index + distance < num_cells,
+            lambda: _preprocess(output, kernel, norm),
+            lambda: jnp.zeros_like(output),
+        )
+
+    def run_cell(carry, cell):
+        input_0, input_1, next_input_0 = carry
+        states = _micro_cells.run_cell(
+            operations,
+            cell["edges"],
+            normal,
+            jnp.stack([input_0, input_1]),
+            norm,
+            row_per_side=False,
+        )
+        output = _cell_output(states, normal, cell["output"], norm)
+        next_input_1 = ahead(cell["index"], 1, output)
+        return (next_input_0, next_input_1, ahead(cell["index"], 2, output)), output
+
+    carry, first_normal = (*inputs, next_input_0), 0
+    if "reduction" in stage:
+        output = _reduction_cell(
+            stage["reduction"],
+            stage["output"][0],
+            operations,
+            reduction,
+            jnp.stack(inputs),
+            norm,
+        )
+        outputs, first_normal = (outputs[1], output), 1
+        if num_cells == 1:
+            return outputs
+        carry = (next_input_0, ahead(0, 1, output), ahead(0, 2, output))
+    steps = {
+        "edges": stage["normal"],
+        "output": stage["output"][first_normal:],
+        "index": jnp.arange(first_normal, num_cells),
+    }
+    _, results = lax.scan(run_cell, carry, steps)
+    before = results[-2] if results.shape[0] > 1 else outputs[1]
+    return before, results[-1]

@@ -1,0 +1,115 @@
+"""Cells of the micro supernets, as lists of edges over a buffer of states."""
+
+import jax
+import jax.numpy as jnp
+
+from jaxnas import ops
+from jaxnas.ops import Norm, Op
+from jaxnas.supernets.edges import EdgeOp, Edges, evaluate, select
+from jaxnas.types import Weights
+
+NUM_CELL_INPUTS = 2
+
+
+def table_specs(
+    operations: dict[str, Op], channels: int, sizes: tuple[int, ...], stride: int
+) -> dict[str, dict[str, ops.WeightSpec]]:
+    """Specs of the weights of all operations, stacked along leading axes."""
+    return {
+        name: {
+            weight: spec.stack(*sizes)
+            for weight, spec in op.specs(channels, stride).items()
+        }
+        for name, op in operations.items()
+    }
+
+
+def edge_ops(operations: dict[str, Op], stride: int, norm: Norm) -> list[EdgeOp]:
+    """The operations as functions of an image and one row of the table."""
+    return [
+        lambda x, row, name=name, op=op: op.apply(x, row[name], stride, norm)
+        for name, op in operations.items()
+    ]
+
+
+def num_rows(num_nodes: int) -> int:
+    """Pairs of a node and one of its inputs."""
+    return num_nodes * (num_nodes + 3) // 2
+
+
+def edges(cell: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Source, node and operation of a cell's edges, `[2 * num_nodes]` each.
+
+    Args:
+      cell: int32 `[num_nodes, 4]`: input_1, input_2, op_1, op_2.
+    """
+    node = jnp.repeat(jnp.arange(cell.shape[0], dtype=jnp.int32), 2)
+    return cell[:, :2].reshape(-1), node, cell[:, 2:].reshape(-1)
+
+
+def all_edges(cell: jax.Array, *, row_per_side: bool) -> Edges:
+    """All edges of a cell, among states that begin with the cell's inputs.
+
+    Args:
+      cell: int32 `[num_nodes, 4]`.
+      row_per_side: whether the two edges of a node have weights of their own.
+    """
+    source, node, op = edges(cell)
+    row = node * (node + 3) // 2 + source  # node n has n + 2 inputs
+    if row_per_side:
+        side = jnp.arange(source.size, dtype=jnp.int32) % 2
+        row = row + side * num_rows(cell.shape[0])
+    return Edges(source, node + NUM_CELL_INPUTS, op, row, jnp.int32(source.size))
+
+
+def join_loose_ends(
+    states: jax.Array,
+    first_state: int,
+    cell: jax.Array,
+    kernels: jax.Array,
+) -> jax.Array:
+    """Join the states that no node reads by ReLU and a 1x1 convolution.
+
+    A convolution of a concatenation is a sum of convolutions: one edge for each state.
+
+    Args:
+      states: `[num_states, B, H, W, C]`.
+      first_state: number of the first of them in the cell, 0 if the cell's inputs are
+        among them and may be loose ends too.
+      cell: int32 `[num_nodes, 4]`.
+      kernels: `[num_states, C, C]`.
+
+    Returns:
+      `[B, H, W, C]`, not normalised.
+    """
+    read = jnp.zeros(cell.shape[0] + NUM_CELL_INPUTS, bool)
+    loose = ~read.at[cell[:, :2].reshape(-1)].set(True)[first_state:]
+    state = jnp.arange(kernels.shape[0], dtype=jnp.int32)
+    offset = states.shape[0] - kernels.shape[0]
+    ends = Edges(state + offset, 0 * state, 0 * state, state, jnp.int32(0))
+    total = jnp.zeros((1, *states.shape[1:]), states.dtype)
+    return evaluate([project], total, kernels, select(ends, loose), sources=states)[0]
+
+
+def project(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """ReLU and a 1x1 convolution."""
+    return ops.pointwise_conv(jax.nn.relu(x), kernel)
+
+
+def run_cell(
+    operations: dict[str, Op],
+    weights: Weights,
+    cell: jax.Array,
+    inputs: jax.Array,
+    norm: Norm,
+    *,
+    row_per_side: bool,
+) -> jax.Array:
+    """All states of a cell whose edges have stride 1, its inputs first."""
+    nodes = jnp.zeros((cell.shape[0], *inputs.shape[1:]), inputs.dtype)
+    return evaluate(
+        edge_ops(operations, 1, norm),
+        jnp.concatenate([inputs, nodes]),
+        weights,
+        all_edges(cell, row_per_side=row_per_side),
+    )

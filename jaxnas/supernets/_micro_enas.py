@@ -1,0 +1,140 @@
+"""Stages of the micro supernet as laid out by ENAS.
+
+Inputs are calibrated only where their size or channels differ; a reduction cell reads
+two factorised reductions of the output before it, and all its edges have stride 1; a
+(node, side, input, operation) has its own weights; normalisations have a learnt scale
+and offset; cell inputs that no node reads are loose ends too. Pham et al. 2018, section
+2.4, official `micro_child.py`.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxnas import ops
+from jaxnas.ops import Norm, Op, WeightSpec
+from jaxnas.spaces.micro import MicroSpace
+from jaxnas.supernets import _micro_cells
+from jaxnas.supernets._micro_cells import NUM_CELL_INPUTS
+from jaxnas.types import Weights
+
+
+def _operations(space: MicroSpace) -> dict[str, Op]:
+    vocabulary = ops.vocabulary()
+    return {name: ops.with_affine_norms(vocabulary[name]) for name in space.ops}
+
+
+def specs(
+    space: MicroSpace, channels: int, cells_per_stage: tuple[int, ...]
+) -> list[dict[str, Any]]:
+    """Specs of the weights of all stages."""
+    return [
+        _stage_specs(space, channels * 2**index, num_cells, index > 0)
+        for index, num_cells in enumerate(cells_per_stage)
+    ]
+
+
+def apply(
+    stages: list[Weights],
+    space: MicroSpace,
+    cells: jax.Array,
+    stem: jax.Array,
+    norm: Norm,
+) -> jax.Array:
+    """Run all stages and return the last cell's output, after a ReLU."""
+    output = stem
+    for stage in stages:
+        output = _apply_stage(stage, space, cells, output, norm)
+    return jax.nn.relu(output)
+
+
+def _stage_specs(
+    space: MicroSpace, channels: int, num_cells: int, reduces: bool
+) -> dict[str, Any]:
+    """Specs of the weights of one stage, those of its cells stacked.
+
+    `inputs` are the calibrations: of the first cell's two inputs, and in the first
+    stage of the second cell's input 0, which is the stem too.
+    """
+    affine = ops.affine_specs(channels)
+    if reduces:
+        kernel = ops.factorized_reduce_spec(channels // 2, channels)
+        inputs = [{"kernel": kernel, **affine}] * NUM_CELL_INPUTS
+    else:
+        kernel = WeightSpec((3 * channels, channels), 3 * channels)
+        num_calibrated = NUM_CELL_INPUTS + (num_cells > 1)
+        inputs = [{"kernel": kernel, **affine}] * num_calibrated
+    num_states = space.num_nodes + NUM_CELL_INPUTS
+    rows = 2 * _micro_cells.num_rows(space.num_nodes)
+    output = WeightSpec((num_states, channels, channels), num_states * channels)
+    return {
+        "inputs": inputs,
+        "edges": _micro_cells.table_specs(
+            _operations(space), channels, (num_cells, rows), 1
+        ),
+        "output": {
+            "kernel": output.stack(num_cells),
+            **ops.affine_specs(num_cells, channels),
+        },
+    }
+
+
+def _calibrate(x: jax.Array, weights: Weights, norm: Norm) -> jax.Array:
+    if weights["kernel"].ndim == 3:
+        y = ops.factorized_reduce(x, weights["kernel"])
+    else:
+        y = ops.pointwise_conv(x, weights["kernel"])
+    return ops.scale_and_offset(norm(y), weights["scale"], weights["offset"])
+
+
+def _apply_stage(
+    stage: Weights,
+    space: MicroSpace,
+    cells: jax.Array,
+    x: jax.Array,
+    norm: Norm,
+) -> jax.Array:
+    """Run the cells of one stage as one scan.
+
+    Args:
+      stage: weights, as specified by `_stage_specs`.
+      space: the search space.
+      cells: int32 `[2, num_nodes, 4]`, normal and reduction cell.
+      x: the output before this stage.
+      norm: normalisation.
+
+    Returns:
+      Output of the last cell.
+    """
+    operations, inputs = _operations(space), stage["inputs"]
+    activated = jax.nn.relu(x)
+    input_0 = _calibrate(activated, inputs[0], norm)
+    if inputs[1]["kernel"].ndim == 3:  # a reduction: without a ReLU, and used twice
+        input_1 = next_input_0 = _calibrate(x, inputs[1], norm)
+        first_cell = cells[1]
+    else:
+        input_1 = _calibrate(activated, inputs[1], norm)
+        next_input_0 = _calibrate(activated, inputs[-1], norm)
+        first_cell = cells[0]
+
+    def run_cell(carry, weights):
+        input_0, input_1, next_input_0, cell = carry
+        states = _micro_cells.run_cell(
+            operations,
+            weights["edges"],
+            cell,
+            jnp.stack([input_0, input_1]),
+            norm,
+            row_per_side=True,
+        )
+        joint = weights["output"]
+        y = norm(_micro_cells.join_loose_ends(states, 0, cell, joint["kernel"]))
+        y = ops.scale_and_offset(y, joint["scale"], joint["offset"])
+        return (next_input_0, y, y, cells[0]), None
+
+    stacked = {"edges": stage["edges"], "output": stage["output"]}
+    carry = (input_0, input_1, next_input_0, first_cell)
+    (_, output, _, _), _ = lax.scan(run_cell, carry, stacked)
+    return output
