@@ -1,4 +1,4 @@
-"""Drawings of cells: valid, complete, and nothing hides anything else."""
+"""Drawings: valid, complete, and nothing hides anything else."""
 
 import itertools
 import re
@@ -6,6 +6,7 @@ from collections import Counter
 from xml.etree import ElementTree
 
 import jax
+import numpy as np
 import pytest
 
 from jaxnas import genotypes, spaces
@@ -261,3 +262,139 @@ def test_invalid_cells_are_refused():
     invalid = genotypes.named("DARTS")._replace(reduce_concat=(9,))
     with pytest.raises(ValueError, match="reduction cell, concat: 9 is not an"):
         drawing.genotype_svg(invalid, title="")
+
+
+def macro_genotypes() -> list[genotypes.MacroGenotype]:
+    space = spaces.enas_macro(12)
+    found = [space.decode(space.sample(jax.random.key(seed))) for seed in range(2)]
+    every = tuple(tuple(range(layer)) for layer in range(8))
+    dense = genotypes.MacroGenotype(("conv_3x3",) * 8, every)
+    return [genotypes.named("ENAS_MACRO"), *found, dense]
+
+
+def arcs(root: ElementTree.Element) -> dict[tuple[int, int], np.ndarray]:
+    """Points `[num, 2]` of each skip, by the rows it joins; the stem is in row 0."""
+    found = {}
+    t = np.linspace(0, 1, 60)[:, None]
+    for edge in edges(root):
+        title = re.fullmatch(r"skip: (stem|layer (\d+)) to layer (\d+)", name(edge))
+        assert title, name(edge)
+        source = 0 if title[2] is None else int(title[2]) + 1
+        numbers = [float(number) for number in re.findall(r"[\d.]+", line(edge))]
+        start, out, back, end = np.reshape(numbers, (4, 1, 2))
+        points = (1 - t) ** 3 * start + 3 * (1 - t) ** 2 * t * out
+        points += 3 * (1 - t) * t**2 * back + t**3 * end
+        assert (source, int(title[3]) + 1) not in found
+        found[source, int(title[3]) + 1] = points
+    return found
+
+
+@pytest.mark.parametrize("genotype", macro_genotypes())
+def test_a_macro_genotype_shows_every_layer_and_skip(genotype):
+    root = ElementTree.fromstring(drawing.genotype_svg(genotype, title="found"))
+    assert set(arcs(root)) == {
+        (source, layer + 1)
+        for layer, sources in enumerate(genotype.skips)
+        for source in sources
+    }
+    shown = texts(root)
+    order = [shown.index(str(layer)) for layer in range(len(genotype.ops))]
+    assert order == sorted(order)
+    words = [op.replace("_conv", "").replace("_pool", "") for op in genotype.ops]
+    assert [shown[i - 1] for i in order] == [op.replace("_", " ") for op in words]
+    assert {"stem", "classifier"} < set(shown)
+    last = [f"{source - 1}" if source else "stem" for source in genotype.skips[-1]]
+    assert f"joins {', '.join(last)}" in shown
+
+
+@pytest.mark.parametrize("genotype", macro_genotypes())
+def test_skips_nest_and_stay_on_the_page(genotype):
+    root = ElementTree.fromstring(drawing.genotype_svg(genotype, title=""))
+    found = arcs(root)
+    ends = Counter(tuple(points[i]) for points in found.values() for i in (0, -1))
+    assert max(ends.values()) == 1
+    widest = max(points[:, 0].max() for points in found.values())
+    # With the left margin of 24 px, and most of the right one.
+    assert widest + 24 < float(root.attrib["width"]) - 20
+    for (source, target), outer in found.items():
+        for (first, last), inner in found.items():
+            if (source, target) != (first, last) and source <= first < last <= target:
+                # How far the outer arc reaches at the heights of the inner one.
+                reach = np.interp(inner[:, 1], outer[:, 1], outer[:, 0])
+                assert (reach > inner[:, 0] - 0.5).all()
+
+
+@pytest.mark.parametrize(("num_layers", "after"), [(12, (3, 7)), (4, (0, 1)), (2, ())])
+def test_reductions_stand_after_the_thirds(num_layers, after):
+    genotype = genotypes.MacroGenotype(("conv_3x3",) * num_layers, ((),) * num_layers)
+    root = ElementTree.fromstring(drawing.genotype_svg(genotype, title=""))
+    heights = [
+        (float(element.attrib["y"]), element.text or "")
+        for element in root.iter(f"{SVG}text")
+        if (element.text or "").isdigit() or element.text == "reduction"
+    ]
+    expected = []
+    for layer in range(num_layers):
+        expected += [str(layer), *["reduction"] * (layer in after)]
+    assert [words for _, words in sorted(heights)] == expected
+
+
+def test_layers_are_coloured_as_the_operations_of_cells():
+    op = "sep_conv_5x5"
+    cell = drawing.cell_svg([(op, 0), (op, 1)], [2], title="")
+    chain = drawing.genotype_svg(genotypes.MacroGenotype((op,), ((),)), title="")
+    colours = [
+        text.attrib["fill"]
+        for svg in (cell, chain)
+        for text in ElementTree.fromstring(svg).iter(f"{SVG}text")
+        if text.text == "sep 5x5"
+    ]
+    assert len(colours) == 3 and len(set(colours)) == 1
+
+
+def recurrent_genotypes() -> list[genotypes.RecurrentGenotype]:
+    space = spaces.enas_recurrent(9)
+    found = [space.decode(space.sample(jax.random.key(seed))) for seed in range(3)]
+    single = genotypes.RecurrentGenotype(("sigmoid",), ())
+    return [genotypes.named("ENAS_RECURRENT"), *found, single]
+
+
+@pytest.mark.parametrize("genotype", recurrent_genotypes())
+def test_a_recurrent_genotype_is_a_tree(genotype):
+    root = ElementTree.fromstring(drawing.genotype_svg(genotype, title="found"))
+    activations, sources = genotype
+    expected = [f"{activations[0]}: {source} to 0" for source in ("x t", "h t-1")]
+    expected += [
+        f"{activations[node]}: {source} to {node}"
+        for node, source in enumerate(sources, start=1)
+    ]
+    loose_ends = genotypes.recurrent_loose_ends(genotype)
+    expected += [f"output: {node}" for node in loose_ends]
+    assert Counter(map(name, edges(root))) == Counter(expected)
+    shown = Counter(texts(root))
+    assert all(shown[name] == activations.count(name) for name in set(activations))
+    assert shown["mean"] == 1
+
+
+@pytest.mark.parametrize("genotype", recurrent_genotypes())
+def test_nothing_in_a_tree_overlaps(genotype):
+    root = ElementTree.fromstring(drawing.genotype_svg(genotype, title=""))
+    nodes = discs(root)
+    for one, other in itertools.combinations(nodes.values(), 2):
+        assert one[0] != other[0] or one[3] < other[1] or other[3] < one[1]
+    for node, source in enumerate(genotype.sources, start=1):
+        assert nodes[str(source)][2] < nodes[str(node)][0]
+    # No line to the output runs through a node farther right.
+    for end in genotypes.recurrent_loose_ends(genotype):
+        _, top, right, bottom = nodes[str(end)]
+        for box in nodes.values():
+            assert box[0] < right or not box[1] < (top + bottom) / 2 < box[3]
+
+
+def test_invalid_genotypes_of_every_kind_are_refused():
+    macro = genotypes.named("ENAS_MACRO")._replace(skips=((0,),) * 24)
+    with pytest.raises(ValueError, match="layer 0, skips: found source 0"):
+        drawing.genotype_svg(macro, title="")
+    recurrent = genotypes.named("ENAS_RECURRENT")._replace(sources=(0,))
+    with pytest.raises(ValueError, match="found 1 sources for 12 activations"):
+        drawing.genotype_svg(recurrent, title="")

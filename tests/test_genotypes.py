@@ -99,6 +99,15 @@ def test_check_refuses_what_is_no_genotype():
         genotypes.check(None)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("ENAS_MACRO", "MacroGenotype"), ("ENAS_RECURRENT", "RecurrentGenotype")],
+)
+def test_check_names_another_kind(name, kind):
+    with pytest.raises(ValueError, match=f"found a {kind}; expected a Genotype of two"):
+        genotypes.check(genotypes.named(name))
+
+
 def test_loose_ends_are_the_nodes_nobody_reads():
     assert genotypes.loose_ends(genotypes.named("ENAS").reduce) == (2, 3, 6)
     assert genotypes.loose_ends(genotypes.named("ENAS").normal) == (2, 3, 4, 5, 6)
@@ -109,16 +118,19 @@ def test_loose_ends_are_the_nodes_nobody_reads():
 
 def test_published_architectures():
     assert set(genotypes.NAMES) == {
-        *("NASNet", "AmoebaNet", "DARTS_V1", "DARTS_V2", "DARTS", "SNAS_MILD", "ENAS")
+        *("NASNet", "AmoebaNet", "DARTS_V1", "DARTS_V2", "DARTS", "SNAS_MILD"),
+        *("ENAS", "ENAS_MICRO"),
     }
     for name in genotypes.NAMES:
         genotype = genotypes.named(name)
         assert genotypes.check(genotype) == genotype
-        nodes = 5 if name in ("NASNet", "AmoebaNet", "ENAS") else 4
+        nodes = 4 if name.startswith(("DARTS", "SNAS")) else 5
         assert len(genotype.normal) == len(genotype.reduce) == 2 * nodes
     assert genotypes.named("DARTS") == genotypes.named("DARTS_V2")
     assert genotypes.named("AmoebaNet").reduce_concat == (3, 4, 6)
-    with pytest.raises(ValueError, match=r"'PNASNet' is not a named genotype.*ENAS"):
+    with pytest.raises(
+        ValueError, match=r"'PNASNet' is not a named genotype.*ENAS_MACRO"
+    ):
         genotypes.named("PNASNet")
 
 
@@ -150,6 +162,13 @@ def test_json_layout():
         ('{"normal": [}', "line 1, column 13: this is not JSON: Expecting value"),
         ("[1, 2]", "found a JSON list; expected an object"),
         ('{"normal": []}', "the key 'normal_concat' is missing"),
+        ('{"skips": []}', "the key 'ops' is missing"),
+        ('{"sources": []}', "the key 'activations' is missing"),
+        (
+            '{"cell": []}',
+            r"found the keys \['cell'\] in the JSON object; expected normal, "
+            "normal_concat, reduce, reduce_concat or ops, skips or activations, so",
+        ),
         ("[" * 100_000, "nested too deeply"),
         (
             genotypes.to_json(SMALL).replace("[2]", '"2"'),
@@ -160,6 +179,11 @@ def test_json_layout():
 def test_from_json_refuses(text, message):
     with pytest.raises(ValueError, match=message):
         genotypes.from_json(text)
+
+
+def test_a_json_object_with_more_keys_is_of_the_first_kind_it_fits():
+    text = genotypes.to_json(SMALL).replace("{", '{"ops": [], "sources": [],')
+    assert genotypes.from_json(text) == SMALL
 
 
 def test_from_darts_reads_published_text():

@@ -39,11 +39,19 @@ def test_micro_space_refuses_wrong_operations(ops, message):
         spaces.MicroSpace(2, ops)
 
 
-def test_samples_are_uniform():
-    space = spaces.enas_micro(3)
+@pytest.mark.parametrize(
+    ("space", "num_decisions"),
+    [
+        (spaces.enas_micro(3), 24),
+        (spaces.enas_macro(5), 15),
+        (spaces.enas_recurrent(6), 11),
+    ],
+    ids=["micro", "macro", "recurrent"],
+)
+def test_samples_are_uniform(space, num_decisions):
     keys = jax.random.split(jax.random.key(0), 3000)
     archs = np.asarray(jax.jit(jax.vmap(space.sample))(keys))
-    assert archs.shape == (3000, 24) and archs.dtype == np.int32
+    assert archs.shape == (3000, num_decisions) and archs.dtype == np.int32
     for decision, size in enumerate(space.cardinalities):
         counts = np.bincount(archs[:, decision], minlength=size)
         # Five standard deviations of a binomial count; no value beyond the range.
@@ -160,3 +168,176 @@ def test_encode_of_a_published_genotype():
 def test_encode_refuses_genotypes_outside_the_space(genotype, message):
     with pytest.raises(ValueError, match=message):
         spaces.enas_micro().encode(genotype)
+
+
+def test_enas_macro_has_the_size_of_the_paper():
+    space = spaces.enas_macro()
+    assert space.cardinalities[:10] == (6, 6, 2, 6, 2, 2, 6, 2, 2, 2)
+    assert len(space.cardinalities) == 78
+    assert space.num_architectures == 160618186625454535808756219904
+    assert len(spaces.enas_macro(24).cardinalities) == 300
+    assert space.ops == genotypes.MACRO_OPS
+    assert space == spaces.enas_macro(12) and hash(space) == hash(spaces.enas_macro(12))
+
+
+def test_enas_recurrent_has_the_size_of_its_code():
+    space = spaces.enas_recurrent()
+    assert space.cardinalities[:7] == (4, 1, 4, 2, 4, 3, 4)
+    assert len(space.cardinalities) == 23
+    assert space.num_architectures == 669692775628800
+    assert space.activations == ("tanh", "relu", "identity", "sigmoid")
+
+
+def test_macro_bits_select_the_stem_and_earlier_layers():
+    # Layer 2 joins the stem, layer 3 the outputs of layers 0 and 1.
+    genotype = spaces.enas_macro(4).decode([0, 1, 0, 2, 1, 0, 5, 0, 1, 1])
+    assert genotype.ops == ("conv_3x3", "sep_conv_3x3", "conv_5x5", "max_pool_3x3")
+    assert genotype.skips == ((), (), (0,), (1, 2))
+    assert genotypes.check_macro(genotype) == genotype
+
+
+def test_recurrent_nodes_read_their_sources():
+    genotype = spaces.enas_recurrent(3).decode([3, 0, 1, 1, 2])
+    assert genotype.activations == ("sigmoid", "relu", "identity")
+    assert genotype.sources == (0, 1)
+    assert genotypes.check_recurrent(genotype) == genotype
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        *(spaces.enas_macro(1), spaces.enas_macro(2), spaces.enas_macro(12)),
+        spaces.MacroSpace(5, ("max_pool_3x3", "conv_3x3")),
+        *(spaces.enas_recurrent(1), spaces.enas_recurrent(12)),
+        spaces.RecurrentSpace(4, ("relu", "tanh")),
+    ],
+    ids=str,
+)
+def test_encode_inverts_decode_in_every_space(space):
+    archs = jax.vmap(space.sample)(jax.random.split(jax.random.key(1), 10))
+    for arch in np.asarray(archs):
+        genotype = space.decode(arch)
+        assert genotypes.check_any(genotype) == genotype
+        encoded = space.encode(genotype)
+        assert encoded.dtype == jnp.int32 and not encoded.weak_type
+        np.testing.assert_array_equal(encoded, arch)
+
+
+def test_spaces_and_scripts_of_enas_agree():
+    macro, recurrent = map(genotypes.named, ("ENAS_MACRO", "ENAS_RECURRENT"))
+    arch = spaces.enas_macro(24).encode(macro)
+    assert tuple(arch.tolist()) == genotypes.to_enas_macro(macro)
+    assert genotypes.from_enas_macro(arch) == macro
+    arch = spaces.enas_recurrent().encode(recurrent)
+    assert tuple(arch.tolist()) == genotypes.to_enas_recurrent(recurrent)
+    assert genotypes.from_enas_recurrent(arch) == recurrent
+    arch = spaces.enas_micro().encode(genotypes.named("ENAS_MICRO"))
+    script = genotypes.to_enas_micro(spaces.enas_micro().decode(arch))
+    assert genotypes.from_enas_micro(script) == genotypes.named("ENAS_MICRO")
+
+
+@pytest.mark.parametrize(
+    ("space", "decision", "value", "message"),
+    [
+        (spaces.enas_macro(4), 6, 6, r"decision 6 \(layer 3, op\): 6 is not in 0..5"),
+        (
+            spaces.enas_macro(4),
+            7,
+            2,
+            r"decision 7 \(layer 3, skip from the stem\): 2 is not in 0\.\.1",
+        ),
+        (
+            spaces.enas_macro(4),
+            9,
+            -1,
+            r"decision 9 \(layer 3, skip from layer 1\): -1 is not in 0\.\.1",
+        ),
+        (spaces.enas_macro(4), 0, 0.0, r"decision 0 \(layer 0, op\): 0.0 is not an"),
+        (
+            spaces.enas_recurrent(3),
+            3,
+            2,
+            r"decision 3 \(node 2, source\): 2 is not in 0..1",
+        ),
+        (
+            spaces.enas_recurrent(3),
+            0,
+            4,
+            r"decision 0 \(node 0, activation\): 4 is not in 0\.\.3",
+        ),
+        (spaces.enas_recurrent(3), 4, "1", r"\(node 2, activation\): '1' is not an"),
+    ],
+)
+def test_every_space_names_the_decision(space, decision, value, message):
+    arch: list = [0] * len(space.cardinalities)
+    arch[decision] = value
+    with pytest.raises(ValueError, match=message):
+        space.decode(arch)
+
+
+@pytest.mark.parametrize(
+    ("space", "message"),
+    [
+        (spaces.enas_macro(3), r"shape \[5\]; expected \[6\] for 3 layers"),
+        (spaces.enas_recurrent(4), r"shape \[5\]; expected \[7\] for 4 nodes"),
+    ],
+)
+def test_every_space_refuses_other_shapes(space, message):
+    with pytest.raises(ValueError, match=message):
+        space.check(np.zeros(5, np.int32))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: spaces.enas_macro(0), "num_layers is 0; expected an integer of at"),
+        (lambda: spaces.enas_macro(True), "num_layers is True; expected an integer"),
+        (lambda: spaces.enas_recurrent(-1), "num_nodes is -1; expected an integer"),
+        (
+            lambda: spaces.MacroSpace(3, ("skip_connect",)),
+            "ops holds 'skip_connect'; expected some of conv_3x3",
+        ),
+        (
+            lambda: spaces.RecurrentSpace(3, ("tanh", "tanh")),
+            "expected distinct activations",
+        ),
+    ],
+)
+def test_spaces_refuse_wrong_sizes_and_choices(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("space", "genotype", "message"),
+    [
+        (
+            spaces.enas_macro(12),
+            genotypes.named("ENAS_MACRO"),
+            "found 24 layers; expected 12",
+        ),
+        (
+            spaces.MacroSpace(2, ("conv_3x3",)),
+            genotypes.MacroGenotype(("conv_3x3", "conv_5x5"), ((), ())),
+            "layer 1: conv_5x5 is not in the space; expected one of conv_3x3",
+        ),
+        (
+            spaces.enas_macro(2),
+            genotypes.named("ENAS"),
+            "found a Genotype; expected a MacroGenotype",
+        ),
+        (
+            spaces.enas_recurrent(8),
+            genotypes.named("ENAS_RECURRENT"),
+            "found 12 nodes; expected 8",
+        ),
+        (
+            spaces.RecurrentSpace(2, ("tanh", "relu")),
+            genotypes.RecurrentGenotype(("tanh", "sigmoid"), (0,)),
+            "node 1: sigmoid is not in the space; expected one of tanh, relu",
+        ),
+    ],
+)
+def test_every_space_refuses_genotypes_outside_it(space, genotype, message):
+    with pytest.raises(ValueError, match=message):
+        space.encode(genotype)

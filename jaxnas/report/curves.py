@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 # Three to one or better against white and against the dark page.
 BLUE, ORANGE, GREEN = "#3b82f6", "#dd6b20", "#17a06c"
+PURPLE, PINK = "#a855f7", "#db4d8c"
 
 # Stands for "the colour of the page's text"; no other element has this colour.
 _INK = "#010203"
@@ -64,6 +65,26 @@ class Series(NamedTuple):
     x: list[float]
     y: list[float]
     num_skipped: int = 0
+
+
+class Band(NamedTuple):
+    """A curve with what lies around it, for example over seeds.
+
+    Attributes:
+      label: its name in the legend.
+      color: a matplotlib colour.
+      x: where it was measured.
+      y: the curve; finite.
+      low: lower edge of the band at every `x`.
+      high: upper edge.
+    """
+
+    label: str
+    color: str
+    x: Sequence[float]
+    y: Sequence[float]
+    low: Sequence[float]
+    high: Sequence[float]
 
 
 def series(
@@ -166,6 +187,57 @@ def line_chart(
         axes.yaxis.set_major_formatter(ticker.PercentFormatter(xmax=1.0, symbol=""))
     if len(axes.lines) > 1:
         axes.legend()
+    return figure
+
+
+@style()
+def band_chart(
+    bands: Sequence[Band],
+    *,
+    title: str,
+    x_label: str,
+    y_label: str,
+    levels: Mapping[str, float] | None = None,
+    log_x: bool = False,
+) -> Figure:
+    """Draw curves within bands over a common axis.
+
+    Args:
+      bands: what to draw.
+      title: what is shown.
+      x_label: horizontal axis, with its unit.
+      y_label: vertical axis, with its unit.
+      levels: named values to mark with a dashed horizontal line.
+      log_x: whether equal steps to the right are equal factors; needs positive `x`.
+
+    Returns:
+      The figure, 350 by 240 points.
+    """
+    from matplotlib import ticker
+
+    figure, axes = _axes(width=350, height=240)
+    for band in bands:
+        axes.fill_between(
+            band.x, band.low, band.high, color=band.color, alpha=0.2, linewidth=0
+        )
+        marker = "o" if len(band.x) < 2 else ""  # a single point has no line
+        axes.plot(
+            band.x,
+            band.y,
+            color=band.color,
+            label=band.label,
+            linewidth=1.8,
+            marker=marker,
+            markersize=3.5,
+        )
+    for label, level in (levels or {}).items():
+        axes.axhline(level, color=_INK, alpha=0.6, linestyle="--", label=label)
+    axes.set(title=title, xlabel=x_label, ylabel=y_label)
+    if log_x:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(ticker.StrMethodFormatter("{x:,g}"))
+        axes.xaxis.set_minor_formatter(ticker.NullFormatter())
+    axes.legend()
     return figure
 
 

@@ -96,7 +96,7 @@ class Candidate(NamedTuple):
 
     Attributes:
       name: how the report calls it.
-      genotype: its cells.
+      genotype: the architecture.
       loss: mean loss; lower is better.
       accuracy: a fraction.
       num_params: number of trainable parameters.
@@ -104,7 +104,7 @@ class Candidate(NamedTuple):
     """
 
     name: str
-    genotype: genotypes.Genotype
+    genotype: genotypes.AnyGenotype
     loss: float
     accuracy: float
     num_params: int
@@ -271,13 +271,16 @@ def search_report(
     top: Sequence[Candidate],
     random: Sequence[Candidate],
     uniform_level: float,
+    sampled_accuracies: Sequence[float] = (),
+    ranked_by: str = "loss",
     loss_unit: str = "nats",
 ) -> None:
     """Write the report of an architecture search.
 
     The history may hold, for each `epoch`, the `loss` and `accuracy` of `train/`,
-    `validation/` and `test/`, and `theta_max_mean`, the mean over the decisions of
-    the largest probability. What no entry has is left out.
+    `validation/` and `test/`, `theta_max_mean`, the mean over the decisions of the
+    largest probability, and `reward`, `baseline` and `entropy` (nats) of a controller.
+    What no entry has is left out.
 
     Args:
       path: the HTML file.
@@ -291,6 +294,9 @@ def search_report(
       top: the best architectures, best first.
       random: random architectures evaluated with the same weights as `found`.
       uniform_level: `theta_max_mean` of the uniform distribution, a fraction.
+      sampled_accuracies: of architectures that the searcher samples in the end, on
+        the images that `found` and `random` were evaluated on.
+      ranked_by: what `top` is sorted by.
       loss_unit: unit of the losses.
 
     Raises:
@@ -302,7 +308,7 @@ def search_report(
         section(
             "Found architecture",
             figure(drawing),
-            details("As text", code(genotypes.to_darts(found.genotype))),
+            details("As text", code(genotypes.to_text(found.genotype))),
         ),
     ]
     figures = _learning_curves(history, loss_unit)
@@ -313,16 +319,30 @@ def search_report(
         levels={"uniform distribution": uniform_level},
         percent=True,
     )
+    figures += _curve(
+        [
+            _series(history, "reward", "last samples", curves.BLUE),
+            _series(history, "baseline", "moving average", curves.ORANGE),
+        ],
+        title="Reward of the controller",
+        y_label="reward",
+    )
+    figures += _curve(
+        [_series(history, "entropy", "controller", curves.BLUE)],
+        title="Entropy of the controller",
+        y_label="entropy (nats)",
+    )
     if figures:
         parts.append(section("Course of the search", grid(figures)))
     if top:
         note = (
-            "Ranked by their loss on the validation images, with the search's weights."
+            f"Ranked by their {ranked_by} on the validation images, with the search's "
+            "weights."
         )
         ranking = _ranking(top, loss_unit)
         parts.append(section("Best architectures", paragraph(note), ranking))
     if random:
-        parts.append(_comparison(found, random, loss_unit))
+        parts.append(_comparison(found, random, sampled_accuracies, loss_unit))
     parts.append(section("Configuration", pairs(config)))
     write(path, page(title, *parts))
 
@@ -484,7 +504,7 @@ def _candidate_row(candidate: Candidate) -> tuple[object, ...]:
         candidate.accuracy,
         candidate.num_params / 1e6,
         candidate.flops / 1e6,
-        details("show", code(genotypes.to_darts(candidate.genotype))),
+        details("show", code(genotypes.to_text(candidate.genotype))),
     )
 
 
@@ -495,7 +515,12 @@ def _ranking(top: Sequence[Candidate], loss_unit: str) -> Html:
     )
 
 
-def _comparison(found: Candidate, random: Sequence[Candidate], loss_unit: str) -> Html:
+def _comparison(
+    found: Candidate,
+    random: Sequence[Candidate],
+    sampled_accuracies: Sequence[float],
+    loss_unit: str,
+) -> Html:
     """Show the found architecture among random ones."""
     finite = list(filter(_is_finite, random))
     text = f"{_rank(found, random)}, all on the test images with the same weights."
@@ -507,6 +532,11 @@ def _comparison(found: Candidate, random: Sequence[Candidate], loss_unit: str) -
             f" The random ones have loss {_spread(losses, '.4f')} {loss_unit} and "
             f"accuracy {_spread(accuracies, '.2%')}{measure}; it has loss "
             f"{found.loss:.4f} {loss_unit} and accuracy {found.accuracy:.2%}."
+        )
+    if sampled_accuracies:
+        text += (
+            f" {len(sampled_accuracies)} architectures that the searcher samples have "
+            f"accuracy {_spread(sampled_accuracies, '.2%')}."
         )
     if len(finite) < len(random):
         text += f" Left out, not finite: {len(random) - len(finite)}."

@@ -1,5 +1,14 @@
 """Search spaces: what can be chosen, as vectors of integers."""
 
+from jaxnas.spaces.macro import MacroSpace, enas_macro
 from jaxnas.spaces.micro import MicroSpace, enas_micro
+from jaxnas.spaces.recurrent import RecurrentSpace, enas_recurrent
 
-__all__ = ["MicroSpace", "enas_micro"]
+__all__ = [
+    "MacroSpace",
+    "MicroSpace",
+    "RecurrentSpace",
+    "enas_macro",
+    "enas_micro",
+    "enas_recurrent",
+]

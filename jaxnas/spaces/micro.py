@@ -6,14 +6,13 @@ code of ASNG-NAS (Akimoto et al. 2019).
 
 import dataclasses
 import math
-import operator
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxnas import genotypes
+from jaxnas.spaces import _vectors
 from jaxnas.types import Arch, Key
 
 _CELLS = ("normal cell", "reduction cell")
@@ -39,17 +38,8 @@ class MicroSpace:
     ops: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        if not _is_integer(self.num_nodes) or self.num_nodes < 1:
-            raise ValueError(
-                f"num_nodes is {self.num_nodes!r}; expected an integer of at least 1"
-            )
-        if not self.ops or len(set(self.ops)) != len(self.ops):
-            raise ValueError(f"ops is {self.ops!r}; expected distinct operations")
-        for op in self.ops:
-            if op not in genotypes.OPS:
-                raise ValueError(
-                    f"ops holds {op!r}; expected some of {', '.join(genotypes.OPS)}"
-                )
+        _vectors.check_size("num_nodes", self.num_nodes)
+        _vectors.check_choices("ops", self.ops, genotypes.OPS, "operations")
 
     @property
     def cardinalities(self) -> tuple[int, ...]:
@@ -72,8 +62,7 @@ class MicroSpace:
         Returns:
           int32 `[8 * num_nodes]`.
         """
-        sizes = jnp.asarray(self.cardinalities, jnp.int32)
-        return jax.random.randint(key, sizes.shape, 0, sizes, jnp.int32)
+        return _vectors.sample(key, self.cardinalities)
 
     def check(self, arch: Any) -> np.ndarray:
         """Check an architecture vector.
@@ -87,20 +76,12 @@ class MicroSpace:
         Raises:
           ValueError: naming the decision that is out of range or no integer.
         """
-        # As objects, so that a float between integers is not cast unseen.
-        values = np.asarray(arch, dtype=object)
-        cardinalities = self.cardinalities
-        if values.shape != (len(cardinalities),):
-            raise ValueError(
-                f"the architecture has shape {list(values.shape)}; expected "
-                f"{[len(cardinalities)]} for cells of {self.num_nodes} nodes"
-            )
-        for i, (value, size) in enumerate(zip(values, cardinalities, strict=True)):
-            if not _is_integer(value):
-                raise ValueError(f"{self._place(i)}: {value!r} is not an integer")
-            if not 0 <= value < size:
-                raise ValueError(f"{self._place(i)}: {value} is not in 0..{size - 1}")
-        return values.astype(np.int32)
+        return _vectors.check(
+            arch,
+            self.cardinalities,
+            whole=f"cells of {self.num_nodes} nodes",
+            place=self._place,
+        )
 
     def decode(self, arch: Any) -> genotypes.Genotype:
         """Turn an architecture vector into a genotype.
@@ -177,15 +158,7 @@ class MicroSpace:
     def _place(self, decision: int) -> str:
         cell, rest = divmod(decision, 4 * self.num_nodes)
         node, choice = divmod(rest, 4)
-        return f"decision {decision} ({_CELLS[cell]}, node {node}, {_CHOICES[choice]})"
-
-
-def _is_integer(value: Any) -> bool:
-    try:
-        operator.index(value)
-    except TypeError:
-        return False
-    return not isinstance(value, bool)
+        return f"{_CELLS[cell]}, node {node}, {_CHOICES[choice]}"
 
 
 def enas_micro(num_nodes: int = 5) -> MicroSpace:

@@ -7,10 +7,13 @@ from jaxnas.train.one_shot import (
     Ranked,
     SearchResult,
     SearchSplits,
-    alternate,
-    count_steps,
+    Timetable,
+    Updates,
+    make_timetable,
     rank,
+    repeat,
     search,
+    updates,
 )
 from jaxnas.train.retraining import TrainResult, TrainState, retrain
 from jaxnas.train.steps import (
@@ -20,27 +23,33 @@ from jaxnas.train.steps import (
     weight_gradient,
     weight_step,
 )
-from jaxnas.train.tasks import classification
+from jaxnas.train.tasks import Objective, classification, error_rate, mean_loss
 
 __all__ = [
     "Diverged",
     "Interrupted",
+    "Objective",
     "OneShotState",
     "Preprocess",
     "Ranked",
     "SearchResult",
     "SearchSplits",
+    "Timetable",
     "TrainResult",
     "TrainState",
+    "Updates",
     "WeightState",
-    "alternate",
     "classification",
-    "count_steps",
+    "error_rate",
     "evaluation_step",
     "init_weights",
+    "make_timetable",
+    "mean_loss",
     "rank",
+    "repeat",
     "retrain",
     "search",
+    "updates",
     "weight_gradient",
     "weight_step",
 ]

@@ -51,17 +51,31 @@ class LoopState(Protocol):
 
     @property
     def epoch_metrics(self) -> Metrics:
-        """Sums over the steps of the current epoch so far."""
+        """Means over the steps of the current epoch so far."""
         ...
 
 
-def add_to_epoch(
-    epoch_metrics: Metrics, metrics: Metrics, is_first: jax.Array
+def mean_over_epoch(
+    epoch_metrics: Metrics, metrics: Metrics, position: jax.Array
 ) -> Metrics:
-    """Add one step's metrics to the sums of its epoch, which its first step begins."""
-    return {
-        name: jnp.where(is_first, 0, total) + metrics[name]
-        for name, total in epoch_metrics.items()
+    """Add one step's metrics to the means of its epoch.
+
+    Args:
+      epoch_metrics: means over the steps before, and others that stay as they are.
+      metrics: of this step.
+      position: number of this step within the epoch; 0 begins anew.
+
+    Returns:
+      The new means, of the structure of `epoch_metrics`.
+    """
+    return epoch_metrics | {
+        name: jnp.where(
+            position == 0,
+            value,
+            epoch_metrics[name]
+            + (value - epoch_metrics[name]) / (position + 1).astype(value.dtype),
+        )
+        for name, value in metrics.items()
     }
 
 
@@ -71,7 +85,7 @@ def run(
     *,
     num_epochs: int,
     steps_per_epoch: int,
-    images_per_step: int,
+    images_per_step: Callable[[int], int],
     end_epoch: Callable[[Any], dict[str, float]],
     description: str,
     workdir: str | os.PathLike[str] | None = None,
@@ -81,11 +95,12 @@ def run(
     """Advance a state to the end of its last epoch.
 
     Args:
-      advance: `(state, num_steps) -> state`, compiled; never crosses an epoch.
+      advance: `(state, num_steps) -> state`, compiled. Is never asked to cross an
+        epoch, and may do fewer steps, but at least one.
       state: the initial state; replaced by the newest checkpoint if there is one.
       num_epochs: length of the run.
       steps_per_epoch: steps of one epoch.
-      images_per_step: for the speed shown and logged.
+      images_per_step: `step -> images`, for the speed shown and logged.
       end_epoch: `state -> metrics` of the end of an epoch, evaluations for example.
       description: one word for the progress line.
       workdir: folder of the run, with `metrics.jsonl` and `checkpoints/`; nothing is
@@ -140,19 +155,18 @@ def run(
             # The first call compiles, so only the others tell the speed.
             start = time.monotonic()
             first = steps_per_second is None
+            images = images_per_step(step)
             state = advance(state, num_steps)
             # Reading the state back also waits for it.
-            step = int(state.step)
+            num_steps, step = int(state.step) - step, int(state.step)
+            images *= num_steps
             now = time.monotonic()
             steps_per_second = 1.0 if first else num_steps / max(now - start, 1e-9)
             if first:
                 epoch_start = now
             else:
-                images_this_epoch += num_steps * images_per_step
-            done = (step - 1) % steps_per_epoch + 1
-            means = {
-                name: float(total) / done for name, total in state.epoch_metrics.items()
-            }
+                images_this_epoch += images
+            means = {name: float(mean) for name, mean in state.epoch_metrics.items()}
             _check_finite(means, step)
             epoch = (step - 1) // steps_per_epoch + 1
             shown = {
@@ -170,7 +184,7 @@ def run(
                 epoch_start, images_this_epoch = time.monotonic(), 0
             progress.update(
                 step,
-                images=num_steps * images_per_step,
+                images=images,
                 metrics=shown,
                 epoch=epoch,
                 num_epochs=num_epochs,

@@ -1,7 +1,8 @@
-"""One-shot search: weights and distribution learn in turn.
+"""One-shot search: weights and searcher learn in turn.
 
-`alternate` is the pure part, one compiled program that does any number of steps;
-`search` is the host's part.
+`updates` is the pure part: one update of the weights, one of the searcher. `repeat`
+makes compiled programs of them that do any number of steps; `search` is the host's
+part.
 """
 
 import os
@@ -18,6 +19,7 @@ from jaxnas import parallel
 from jaxnas.data import Split
 from jaxnas.train import batches, loop, steps
 from jaxnas.train.batches import Preprocess
+from jaxnas.train.tasks import Objective, mean_loss
 from jaxnas.types import (
     Arch,
     Device,
@@ -35,11 +37,11 @@ class OneShotState(NamedTuple):
     """Everything a search has learnt, and where it is.
 
     Attributes:
-      step: int32 scalar, weight steps done.
+      step: int32 scalar, steps done.
       key: the run's PRNG key; every step folds its number into it.
       weights: parameters and optimiser state.
       searcher: state of the searcher.
-      epoch_metrics: sums over the steps of the current epoch.
+      epoch_metrics: means over the steps of the current epoch.
       searcher_metrics: metrics of the last `tell`.
     """
 
@@ -63,30 +65,67 @@ class SearchSplits(NamedTuple):
     validation: Split
 
 
-def alternate(
+class Timetable(NamedTuple):
+    """Which steps of an epoch update the weights, and which the searcher.
+
+    Attributes:
+      weight_steps: steps of an epoch that update the weights; they come first.
+      searcher_steps: steps after them that update the searcher. `None`: every weight
+        step updates the searcher too.
+    """
+
+    weight_steps: int
+    searcher_steps: int | None = None
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """All steps of an epoch."""
+        return self.weight_steps + (self.searcher_steps or 0)
+
+    @property
+    def first_searcher_step(self) -> int:
+        """Position of the first step of an epoch that updates the searcher."""
+        return 0 if self.searcher_steps is None else self.weight_steps
+
+
+class Updates(NamedTuple):
+    """The pure parts of a search.
+
+    Attributes:
+      init: `(key, splits) -> state`.
+      weights: `(state, splits) -> state`, one optimiser step on the weights.
+      searcher: `(state, splits) -> state`, one update of the searcher.
+    """
+
+    init: Callable[[Key, SearchSplits], OneShotState]
+    weights: Callable[[OneShotState, SearchSplits], OneShotState]
+    searcher: Callable[[OneShotState, SearchSplits], OneShotState]
+
+
+def updates(
     net: Supernet,
     provider: WeightProvider,
     searcher: Searcher,
     task: Task,
     optimizer: optax.GradientTransformation,
-    preprocess: Preprocess,
+    timetable: Timetable,
     *,
-    steps_per_epoch: int,
     batch_size: int,
     num_weight_archs: int,
     num_search_archs: int,
+    augment: Preprocess,
+    prepare_validation: Preprocess,
+    objective: Objective = mean_loss,
+    batch_per_arch: bool = False,
     batch_axis: str | None = None,
     num_devices: int = 1,
-) -> tuple[
-    Callable[[Key, SearchSplits], OneShotState],
-    Callable[[OneShotState, SearchSplits, jax.Array], OneShotState],
-]:
-    """Make the pure alternation of weight steps and searcher steps.
+) -> Updates:
+    """Make the pure updates of a one-shot search.
 
-    Each step draws architectures, takes one optimiser step on the weights with the
-    mean gradient over them, draws architectures anew, evaluates them on one batch of
-    validation images with the new weights, and tells the searcher their losses
-    (ASNG-NAS, Algorithm 1; validation images are augmented like training images).
+    An update of the weights draws architectures and takes one optimiser step with the
+    mean gradient over them. An update of the searcher draws architectures, evaluates
+    them on validation images with the weights as they are, and tells the searcher what
+    the objective makes of it.
 
     Args:
       net: the supernet.
@@ -94,60 +133,83 @@ def alternate(
       searcher: what proposes architectures.
       task: the loss.
       optimizer: for the provider's parameters.
-      preprocess: `(key, uint8 images) -> float images`.
-      steps_per_epoch: steps in one epoch.
+      timetable: the order of the updates.
       batch_size: images in a batch, over all devices.
-      num_weight_archs: architectures in one weight step.
-      num_search_archs: architectures in one searcher step.
+      num_weight_archs: architectures in one update of the weights.
+      num_search_archs: architectures in one update of the searcher.
+      augment: `(key, uint8 images) -> float images` for training.
+      prepare_validation: the same for the images that architectures are judged by.
+      objective: what the searcher minimises.
+      batch_per_arch: judge every architecture by a batch of its own (ENAS) instead of
+        all by the same (ASNG-NAS).
       batch_axis: mapped axis over which batches are shared out, if any.
       num_devices: its size.
 
     Returns:
-      `(init, advance)`: `init(key, splits)` makes a state, `advance(state, splits,
-      num_steps)` runs steps within the current epoch; `num_steps` is traced.
+      Functions that leave the state's `step` as it is; `repeat` counts.
     """
     weight_step = steps.weight_step(
         net, provider, task, optimizer, batch_axis=batch_axis
     )
     evaluation_step = steps.evaluation_step(net, provider, task, batch_axis=batch_axis)
 
-    def draw(key, split, step):
-        batch = batches.shuffled(
-            key,
-            split,
-            step // steps_per_epoch,
-            step % steps_per_epoch,
-            batch_size,
-            preprocess,
-        )
-        return batches.share(batch, batch_axis, num_devices)
+    def place(state: OneShotState) -> tuple[jax.Array, jax.Array]:
+        epoch = state.step // timetable.steps_per_epoch
+        return epoch, state.step % timetable.steps_per_epoch
 
-    def one_step(state: OneShotState, splits: SearchSplits) -> OneShotState:
-        train_key, validation_key = jax.random.split(state.key)
-        ask_key, net_key, ask_again_key = jax.random.split(
-            jax.random.fold_in(state.key, state.step), 3
-        )
+    def keys(state: OneShotState) -> tuple[Key, Key, Key]:
+        """Streams of training and validation batches, and this step's own key."""
+        train_key, validation_key, step_key = jax.random.split(state.key, 3)
+        return train_key, validation_key, jax.random.fold_in(step_key, state.step)
+
+    def update_weights(state: OneShotState, splits: SearchSplits) -> OneShotState:
+        epoch, position = place(state)
+        batch_key, _, step_key = keys(state)
+        ask_key, net_key, _ = jax.random.split(step_key, 3)
         archs = searcher.ask(state.searcher, ask_key, num_weight_archs)
-        batch = draw(train_key, splits.train, state.step)
-        weights, train_metrics = weight_step(state.weights, archs, batch, net_key)
-
-        archs = searcher.ask(state.searcher, ask_again_key, num_search_archs)
-        batch = draw(validation_key, splits.validation, state.step)
-        judged = evaluation_step(weights.params, archs, batch)
-        searcher_state, searcher_metrics = searcher.tell(
-            state.searcher, archs, judged["loss"]
+        batch = batches.shuffled(
+            batch_key, splits.train, epoch, position, batch_size, augment
         )
-        metrics = {f"train/{name}": value for name, value in train_metrics.items()}
-        metrics |= {f"validation/{name}": m.mean() for name, m in judged.items()}
-        return OneShotState(
-            state.step + 1,
-            state.key,
-            weights,
-            searcher_state,
-            loop.add_to_epoch(
-                state.epoch_metrics, metrics, state.step % steps_per_epoch == 0
-            ),
-            searcher_metrics,
+        batch = batches.share(batch, batch_axis, num_devices)
+        weights, metrics = weight_step(state.weights, archs, batch, net_key)
+        metrics = {f"train/{name}": value for name, value in metrics.items()}
+        means = loop.mean_over_epoch(state.epoch_metrics, metrics, position)
+        return state._replace(weights=weights, epoch_metrics=means)
+
+    def update_searcher(state: OneShotState, splits: SearchSplits) -> OneShotState:
+        epoch, position = place(state)
+        position = position - timetable.first_searcher_step
+        _, batch_key, step_key = keys(state)
+        _, _, ask_key = jax.random.split(step_key, 3)
+        archs = searcher.ask(state.searcher, ask_key, num_search_archs)
+        # Batches are numbered through all epochs, so that none is left out.
+        per_epoch = timetable.searcher_steps or timetable.weight_steps
+        number = epoch * per_epoch + position
+        batches_per_pass = splits.validation.labels.shape[0] // batch_size
+
+        def judge(archs, number):
+            batch = batches.shuffled(
+                batch_key,
+                splits.validation,
+                number // batches_per_pass,
+                number % batches_per_pass,
+                batch_size,
+                prepare_validation,
+            )
+            batch = batches.share(batch, batch_axis, num_devices)
+            return evaluation_step(state.weights.params, archs, batch)
+
+        if batch_per_arch:
+            numbers = number * num_search_archs + jnp.arange(num_search_archs)
+            judged = lax.map(lambda x: judge(x[0][None], x[1]), (archs, numbers))
+            judged = {name: values[:, 0] for name, values in judged.items()}
+        else:
+            judged = judge(archs, number)
+        searcher_state, told = searcher.tell(state.searcher, archs, objective(judged))
+        metrics = {f"validation/{name}": m.mean() for name, m in judged.items()}
+        means = loop.mean_over_epoch(state.epoch_metrics, metrics, position)
+        return state._replace(
+            searcher=searcher_state, epoch_metrics=means, searcher_metrics=told
         )
 
     def init(key: Key, splits: SearchSplits) -> OneShotState:
@@ -162,7 +224,7 @@ def alternate(
         )
         # The metrics' names and shapes follow from the task and the searcher.
         arch = jnp.zeros((num_search_archs, len(net.space.cardinalities)), jnp.int32)
-        image = jax.eval_shape(preprocess, run_key, splits.train.images[:1])
+        image = jax.eval_shape(augment, run_key, splits.train.images[:1])
         batch = {
             "image": jnp.zeros((1, *image.shape[1:]), image.dtype),
             "label": jnp.zeros(1, jnp.int32),
@@ -184,12 +246,26 @@ def alternate(
             lambda leaf: lax.convert_element_type(leaf, leaf.dtype), state
         )
 
-    def advance(
-        state: OneShotState, splits: SearchSplits, num_steps: jax.Array
-    ) -> OneShotState:
-        return lax.fori_loop(0, num_steps, lambda _, s: one_step(s, splits), state)
+    return Updates(init, update_weights, update_searcher)
 
-    return init, advance
+
+def repeat(
+    *updates: Callable[[OneShotState, SearchSplits], OneShotState],
+) -> Callable[[OneShotState, SearchSplits, jax.Array], OneShotState]:
+    """Make steps of updates: `(state, splits, num_steps) -> state`.
+
+    Every step does all updates, one after the other; `num_steps` is traced.
+    """
+
+    def advance(state, splits, num_steps):
+        def one_step(_, state):
+            for update in updates:
+                state = update(state, splits)
+            return state._replace(step=state.step + 1)
+
+        return lax.fori_loop(0, num_steps, one_step, state)
+
+    return advance
 
 
 class SearchResult(NamedTuple):
@@ -222,12 +298,21 @@ def search(
     test: Split | None = None,
     num_weight_archs: int = 2,
     num_search_archs: int = 2,
+    searcher_steps: int | None = None,
+    objective: Objective = mean_loss,
+    augment_validation: bool = True,
+    batch_per_arch: bool = False,
     devices: Sequence[Device] | None = None,
     workdir: str | os.PathLike[str] | None = None,
     save_seconds: float = 30.0,
     description: str = "search",
 ) -> SearchResult:
-    """Search for `num_epochs` epochs of the smaller of the two splits.
+    """Search for `num_epochs` epochs.
+
+    By default every step updates the weights and then the searcher, and an epoch is
+    one pass through the smaller of the two splits (ASNG-NAS, Algorithm 1). With
+    `searcher_steps`, an epoch is one pass through the training images that updates the
+    weights, then that many updates of the searcher (ENAS, section 2.2).
 
     After each epoch the most likely architecture is evaluated on `test`, for the log
     only. The speed shown counts an image once for each architecture it is run
@@ -248,8 +333,14 @@ def search(
       augment: `(key, uint8 images) -> float images`, while searching.
       normalize: the same for evaluation; its key is constant.
       test: images for the evaluation after each epoch.
-      num_weight_archs: architectures in one weight step.
-      num_search_archs: architectures in one searcher step.
+      num_weight_archs: architectures in one update of the weights.
+      num_search_archs: architectures in one update of the searcher.
+      searcher_steps: updates of the searcher at the end of each epoch; `None`: one
+        with every update of the weights.
+      objective: what the searcher minimises.
+      augment_validation: whether the images that architectures are judged by are
+        augmented like training images while searching (ASNG-NAS), or not (ENAS).
+      batch_per_arch: see `updates`.
       devices: where to run; the first device if `None`.
       workdir: folder of the run.
       save_seconds: least time between two checkpoints.
@@ -266,25 +357,55 @@ def search(
     devices = [jax.local_devices()[0]] if devices is None else list(devices)
     num_devices = len(devices)
     parallel.share(batch_size, num_devices, "batch_size")
-    steps_per_epoch = count_steps(splits, batch_size)
+    timetable = make_timetable(splits, batch_size, searcher_steps)
     batch_axis = parallel.batch_axis(devices)
-    init, advance = alternate(
+    init, update_weights, update_searcher = updates(
         net,
         provider,
         searcher,
         task,
         optimizer,
-        augment,
-        steps_per_epoch=steps_per_epoch,
+        timetable,
         batch_size=batch_size,
         num_weight_archs=num_weight_archs,
         num_search_archs=num_search_archs,
+        augment=augment,
+        prepare_validation=augment if augment_validation else normalize,
+        objective=objective,
+        batch_per_arch=batch_per_arch,
         batch_axis=batch_axis,
         num_devices=num_devices,
     )
-    advance = parallel.replicated(advance, devices, donate_argnums=0)
+
+    def phase(*updates):
+        return parallel.replicated(repeat(*updates), devices, donate_argnums=0)
+
+    images_per_weight_step = batch_size * num_weight_archs
+    images_per_searcher_step = batch_size * num_search_archs
+    if searcher_steps is None:
+        images_per_weight_step += images_per_searcher_step
+        phases = [phase(update_weights, update_searcher)]
+    else:
+        phases = [phase(update_weights), phase(update_searcher)]
     device_splits = parallel.place(splits, devices)
     state = parallel.place(jax.jit(init)(key, splits), devices)
+    for advance_phase in phases[1:]:  # compile before time is measured
+        state = advance_phase(state, device_splits, jnp.int32(0))
+
+    def in_weight_phase(step: int) -> bool:
+        return step % timetable.steps_per_epoch < timetable.weight_steps
+
+    def advance(state: OneShotState, num_steps: int) -> OneShotState:
+        position = int(state.step) % timetable.steps_per_epoch
+        if in_weight_phase(position):
+            num_steps = min(num_steps, timetable.weight_steps - position)
+            return phases[0](state, device_splits, jnp.int32(num_steps))
+        return phases[1](state, device_splits, jnp.int32(num_steps))
+
+    def images_per_step(step: int) -> int:
+        if in_weight_phase(step):
+            return images_per_weight_step
+        return images_per_searcher_step
 
     evaluation_step = steps.evaluation_step(net, provider, task, batch_axis=batch_axis)
 
@@ -312,11 +433,11 @@ def search(
         return metrics
 
     state = loop.run(
-        lambda state, num_steps: advance(state, device_splits, jnp.int32(num_steps)),
+        advance,
         state,
         num_epochs=num_epochs,
-        steps_per_epoch=steps_per_epoch,
-        images_per_step=batch_size * (num_weight_archs + num_search_archs),
+        steps_per_epoch=timetable.steps_per_epoch,
+        images_per_step=images_per_step,
         end_epoch=end_epoch,
         description=description,
         workdir=workdir,
@@ -329,15 +450,33 @@ def search(
     )
 
 
-def count_steps(splits: SearchSplits, batch_size: int) -> int:
-    """Steps in one epoch, full batches only; `ValueError` if there are none."""
+def make_timetable(
+    splits: SearchSplits, batch_size: int, searcher_steps: int | None = None
+) -> Timetable:
+    """The timetable of `search`: full batches only.
+
+    Args:
+      splits: images for weights and for the searcher.
+      batch_size: images in a batch, over all devices.
+      searcher_steps: as for `search`.
+
+    Returns:
+      The timetable.
+
+    Raises:
+      ValueError: if a split is smaller than a batch, or `searcher_steps` below 1.
+    """
     smallest = min(split.labels.shape[0] for split in splits)
     if smallest < batch_size:
         raise ValueError(
             f"batch_size is {batch_size}, but one of the splits has only {smallest} "
             "images"
         )
-    return smallest // batch_size
+    if searcher_steps is None:
+        return Timetable(smallest // batch_size)
+    if searcher_steps < 1:
+        raise ValueError(f"searcher_steps is {searcher_steps}; expected at least 1")
+    return Timetable(splits.train.labels.shape[0] // batch_size, searcher_steps)
 
 
 class Ranked(NamedTuple):
@@ -359,32 +498,34 @@ def rank(
     archs: Sequence[Arch],
     split: Split,
     *,
+    objective: Objective = mean_loss,
     num_screening_images: int = 1000,
     num_best: int = 10,
 ) -> list[Ranked]:
-    """Find the best architectures by their loss: screen all, evaluate a few.
+    """Find the best architectures: screen all, evaluate a few.
 
     Args:
       evaluate: `(arch, split) -> metrics` with a `loss`, as in `SearchResult`.
       archs: the candidates; equal ones are ranked once.
       split: the images to judge by.
+      objective: what to rank by, lowest first; the loss decides between equal values.
       num_screening_images: how many of them all candidates are screened with.
       num_best: how many candidates are then evaluated with all images.
 
     Returns:
-      The best ones, best first; losses that are not finite come last.
+      The best ones, best first; what is not finite comes last.
     """
     distinct: dict[bytes, tuple[int, np.ndarray]] = {}
     for index, arch in enumerate(map(np.asarray, archs)):
         distinct.setdefault(arch.tobytes(), (index, arch))
     candidates = list(distinct.values())
 
-    def by_loss(entries: list[Ranked]) -> list[Ranked]:
-        losses = [entry.metrics["loss"] for entry in entries]
-        return [entries[i] for i in np.argsort(losses, stable=True)]
+    def best_first(entries: list[Ranked]) -> list[Ranked]:
+        keys = [(e.metrics["loss"], objective(e.metrics)) for e in entries]
+        return [entries[i] for i in np.lexsort(np.array(keys, float).T)]
 
     def judge(candidates, images: Split) -> list[Ranked]:
-        return by_loss(
+        return best_first(
             [
                 Ranked(arch, index, evaluate(jnp.asarray(arch), images))
                 for index, arch in candidates

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -26,7 +26,7 @@ class TrainState(NamedTuple):
       params: parameters.
       batch_stats: running statistics.
       opt_state: optimiser state.
-      epoch_metrics: sums over the steps of the current epoch.
+      epoch_metrics: means over the steps of the current epoch.
     """
 
     step: jax.Array
@@ -47,7 +47,8 @@ def train_step(
     """Make one optimiser step on a network with running statistics.
 
     Args:
-      network: module called as `network(images, train=, drop_path_prob=)`.
+      network: module called as `network(images, train=)` and, for drop path, with
+        `drop_path_prob=`; its PRNG streams are `drop_path` and `dropout`.
       task: the loss.
       optimizer: an optax transformation.
       batch_axis: mapped axis over which the batch is sharded, if any.
@@ -59,19 +60,21 @@ def train_step(
     """
 
     def loss(params, batch_stats, batch, key, drop_path_prob):
+        drop_path_key, dropout_key = jax.random.split(key)
+        options = {} if drop_path_prob is None else {"drop_path_prob": drop_path_prob}
         outputs, updated = network.apply(
             {"params": params, "batch_stats": batch_stats},
             batch["image"],
             train=True,
-            drop_path_prob=drop_path_prob,
-            rngs={"drop_path": key},
+            rngs={"drop_path": drop_path_key, "dropout": dropout_key},
             mutable=["batch_stats"],
+            **options,
         )
         value, metrics = task.loss(outputs, batch)
         return value, (metrics, updated["batch_stats"])
 
     def step(state, batch, key, drop_path_prob):
-        if batch_axis is not None:  # every device drops paths of its own
+        if batch_axis is not None:  # devices drop independently
             key = jax.random.fold_in(key, lax.axis_index(batch_axis))
         grads, (metrics, batch_stats) = jax.grad(loss, has_aux=True)(
             state.params, state.batch_stats, batch, key, drop_path_prob
@@ -126,6 +129,7 @@ def retrain(
     normalize: Preprocess,
     test: Split | None = None,
     max_drop_path_prob: float = 0.0,
+    drop_path_growth: Literal["epoch", "step"] = "epoch",
     devices: Sequence[Device] | None = None,
     workdir: str | os.PathLike[str] | None = None,
     save_seconds: float = 30.0,
@@ -133,9 +137,7 @@ def retrain(
 ) -> TrainResult:
     """Train a network from scratch, evaluating it after each epoch.
 
-    The probability of drop path grows by epoch, `max_drop_path_prob * epoch /
-    num_epochs` with epochs counted from 0. The last network is the result; no epoch
-    is selected by its test accuracy.
+    The last network is the result; no epoch is selected by its test accuracy.
 
     Args:
       network: see `train_step`; on several devices, made with
@@ -149,7 +151,11 @@ def retrain(
       augment: `(key, uint8 images) -> float images`, for training.
       normalize: the same for evaluation; its key is constant.
       test: images for the evaluation after each epoch.
-      max_drop_path_prob: probability of dropping an edge that the last epoch nears.
+      max_drop_path_prob: probability of dropping an edge at the end of training; 0
+        for a network without drop path.
+      drop_path_growth: how the probability gets there from 0: `"epoch"`, as
+        `max_drop_path_prob * epoch / num_epochs` with epochs from 0 (DARTS,
+        ASNG-NAS); `"step"`, as `max_drop_path_prob * (step + 1) / num_steps` (ENAS).
       devices: where to run; the first device if `None`.
       workdir: folder of the run; see `jaxnas.train.search`.
       save_seconds: least time between two checkpoints.
@@ -160,13 +166,17 @@ def retrain(
 
     Raises:
       ValueError: if there are fewer images than a batch, a batch cannot be shared
-        out, or the probability is not in [0, 1).
+        out, the probability is not in [0, 1), or its growth is unknown.
       Diverged: if the loss stops being finite.
       Interrupted: after a signal; the state has been saved.
     """
     if not 0 <= max_drop_path_prob < 1:
         raise ValueError(
             f"max_drop_path_prob is {max_drop_path_prob}; expected 0 or more, below 1"
+        )
+    if drop_path_growth not in ("epoch", "step"):
+        raise ValueError(
+            f"drop_path_growth is {drop_path_growth!r}; expected 'epoch' or 'step'"
         )
     num_images = train.labels.shape[0]
     if num_images < batch_size:
@@ -204,17 +214,20 @@ def retrain(
 
     def one_step(state: TrainState, split: Split) -> TrainState:
         epoch, position = state.step // steps_per_epoch, state.step % steps_per_epoch
-        batch_key, drop_path_key = jax.random.split(state.key)
+        batch_key, network_key = jax.random.split(state.key)
         batch = batches.shuffled(batch_key, split, epoch, position, batch_size, augment)
         batch = batches.share(batch, batch_axis, num_devices)
         prob = None
         if max_drop_path_prob > 0:
-            prob = max_drop_path_prob * epoch.astype(jnp.float32) / num_epochs
-        key = jax.random.fold_in(drop_path_key, state.step)
+            done, total = epoch, num_epochs
+            if drop_path_growth == "step":
+                done, total = state.step + 1, num_epochs * steps_per_epoch
+            prob = max_drop_path_prob * done.astype(jnp.float32) / total
+        key = jax.random.fold_in(network_key, state.step)
         new, metrics = step_on_batch(state, batch, key, prob)
         metrics = {f"train/{name}": value for name, value in metrics.items()}
-        sums = loop.add_to_epoch(state.epoch_metrics, metrics, position == 0)
-        return new._replace(step=state.step + 1, epoch_metrics=sums)
+        means = loop.mean_over_epoch(state.epoch_metrics, metrics, position)
+        return new._replace(step=state.step + 1, epoch_metrics=means)
 
     def advance(state: TrainState, split: Split, num_steps: jax.Array) -> TrainState:
         return lax.fori_loop(0, num_steps, lambda _, s: one_step(s, split), state)
@@ -238,8 +251,12 @@ def retrain(
         )
         return {name: float(value) for name, value in means.items()}
 
+    newest: dict[str, float] | None = None
+
     def end_epoch(state: TrainState) -> dict[str, float]:
-        return {f"test/{name}": value for name, value in evaluate(state).items()}
+        nonlocal newest
+        newest = evaluate(state)
+        return {f"test/{name}": value for name, value in newest.items()}
 
     advance = parallel.replicated(advance, devices, donate_argnums=0)
     device_split = parallel.place(train, devices)
@@ -248,10 +265,11 @@ def retrain(
         parallel.place(jax.jit(init)(key, train), devices),
         num_epochs=num_epochs,
         steps_per_epoch=steps_per_epoch,
-        images_per_step=batch_size,
+        images_per_step=lambda step: batch_size,
         end_epoch=end_epoch,
         description=description,
         workdir=workdir,
         save_seconds=save_seconds,
     )
-    return TrainResult(state, evaluate(state))
+    # A finished run that is started again has not ended an epoch.
+    return TrainResult(state, evaluate(state) if newest is None else newest)

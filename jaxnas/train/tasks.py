@@ -1,11 +1,27 @@
 """Tasks: the loss of a batch, given what a network returned."""
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
 from jaxnas.types import Batch, Metrics, Outputs, Task
+
+Objective = Callable[[Mapping[str, Any]], Any]
+"""What a search minimises: `metrics -> loss` of one architecture or of many."""
+
+
+def mean_loss(metrics: Mapping[str, Any]) -> Any:
+    """The task's loss itself, an `Objective`."""
+    return metrics["loss"]
+
+
+def error_rate(metrics: Mapping[str, Any]) -> Any:
+    """The fraction of wrong answers, an `Objective`."""
+    return 1 - metrics["accuracy"]
 
 
 def classification(auxiliary_weight: float = 0.4) -> Task:

@@ -1,4 +1,4 @@
-"""Drawings of cells as self-contained SVG.
+"""Drawings of cells.
 
 A cell is laid out in columns, left to right by the longest path from its inputs. The
 label of an edge stands right in front of the node it feeds, and an edge that skips
@@ -7,42 +7,20 @@ construction. Within columns the method is that of Sugiyama et al. (1981): an or
 with few crossings first, then heights that keep edges short and straight.
 """
 
-import html
 import itertools
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from jaxnas import genotypes
+from jaxnas.report.drawing import _svg
 
 # Sizes in px.
-_FONT_SIZE = 12
-_GLYPH = 6.2  # mean width of a character
-_MARGIN = 24
-_TITLE_HEIGHT = 36
-_HEADING = 20
-_LABEL_HEIGHT = 20
 _LABEL_STEP = 26  # between the two labels in front of a node
 _LINK = 34  # from a label to its node
-_RADIUS = 15
-_BOX_WIDTH = 50
 _LANE_HEIGHT = 18
-_ARROW = 8
 
 _SWEEPS = 500
-
-_INK = "#24292f"
-_FAINT = "#8a939c"  # edges to the output
-_DEAD = "#c2c7cc"
-_COLOURS = {
-    "sep": "#0b63a5",
-    "dil": "#7a3fb0",
-    "conv": "#00758a",
-    "max": "#c2410c",
-    "avg": "#a16207",
-    "skip": "#1a7f37",
-    "none": "#7d858d",
-}
 
 _Item = tuple[int, ...]
 """What takes up height in a column: a node `(node,)` or a lane `(edge, column)`."""
@@ -67,85 +45,8 @@ class _Grid(NamedTuple):
     labels: list[float]  # width of the labels on its left
 
 
-class _Drawing(NamedTuple):
-    width: float
-    height: float
-    elements: list[str]
-
-
-def cell_svg(
-    pairs: Sequence[genotypes.Edge], concat: Sequence[int], *, title: str
-) -> str:
-    """Draw one cell.
-
-    Args:
-      pairs: `(op, source)` pairs, two for every node.
-      concat: nodes that form the output.
-      title: text above the drawing.
-
-    Returns:
-      An SVG document that needs no other file and defines no ids, so that several
-      can stand in one page. What has no path to the output is grey.
-
-    Raises:
-      ValueError: if the cell is invalid, naming the node and edge at fault.
-    """
-    return _document(title, [_draw_cell(pairs, concat)])
-
-
-def genotype_svg(genotype: genotypes.Genotype, *, title: str) -> str:
-    """Draw the normal cell of a genotype and, below it, the reduction cell.
-
-    Args:
-      genotype: the genotype.
-      title: text above the drawing.
-
-    Returns:
-      An SVG document like that of `cell_svg`.
-
-    Raises:
-      ValueError: if the genotype is invalid, naming the cell, node and edge at fault.
-    """
-    genotype = genotypes.check(genotype)
-    normal = _draw_cell(genotype.normal, genotype.normal_concat)
-    reduce = _draw_cell(genotype.reduce, genotype.reduce_concat)
-    return _document(
-        title, [_headed("Normal cell", normal), _headed("Reduction cell", reduce)]
-    )
-
-
-def _document(title: str, drawings: list[_Drawing]) -> str:
-    # The title is set a third larger than the labels, and bold.
-    widths = [1.5 * _GLYPH * len(title), *(drawing.width for drawing in drawings)]
-    width = max(widths) + 2 * _MARGIN
-    top = _MARGIN + _TITLE_HEIGHT
-    elements = [_text(_MARGIN, _MARGIN + 4, title, 'font-size="16" font-weight="600"')]
-    for drawing in drawings:
-        elements += _moved(drawing.elements, _MARGIN, top)
-        top += drawing.height + _MARGIN
-    name = html.escape(title)
-    head = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {top:.0f}" '
-        f'width="{width:.0f}" height="{top:.0f}" role="img" aria-label="{name}" '
-        f'font-family="Helvetica, Arial, sans-serif" font-size="{_FONT_SIZE}" '
-        f'fill="{_INK}">'
-    )
-    # Its own paper, so that it reads the same on a dark page.
-    paper = '<rect width="100%" height="100%" fill="#ffffff"/>'
-    return "\n".join([head, f"<title>{name}</title>", paper, *elements, "</svg>\n"])
-
-
-def _headed(heading: str, drawing: _Drawing) -> _Drawing:
-    elements = [_text(0, 4, heading, 'font-size="13" font-weight="600"')]
-    elements += _moved(drawing.elements, 0, _HEADING)
-    return _Drawing(drawing.width, drawing.height + _HEADING, elements)
-
-
-def _moved(elements: list[str], x: float, y: float) -> list[str]:
-    return [f'<g transform="translate({x:g} {y:g})">', *elements, "</g>"]
-
-
-def _draw_cell(pairs: Sequence[genotypes.Edge], concat: Sequence[int]) -> _Drawing:
+def draw_cell(pairs: Sequence[genotypes.Edge], concat: Sequence[int]) -> _svg.Drawing:
+    """Draw one cell; what has no path to the output is grey."""
     pairs, concat = genotypes.check_cell(pairs, concat)
     output = 2 + len(pairs) // 2
     edges = [_Edge(source, 2 + i // 2, op) for i, (op, source) in enumerate(pairs)]
@@ -172,8 +73,8 @@ def _layout(edges: list[_Edge], output: int) -> _Layout:
     segments = [segment for chain in chains for segment in itertools.pairwise(chain)]
     arriving = sum(edge.target == output for edge in edges)
     extents = {item: _LANE_HEIGHT / 2 for column in columns for item in column}
-    extents |= {(node,): _LABEL_STEP / 2 + _LABEL_HEIGHT for node in range(output)}
-    extents[(output,)] = max(_RADIUS, arriving * _LANE_HEIGHT / 2)
+    extents |= {(node,): _LABEL_STEP / 2 + _svg.LABEL_HEIGHT for node in range(output)}
+    extents[(output,)] = max(_svg.RADIUS, arriving * _LANE_HEIGHT / 2)
     columns = _order(columns, chains, segments)
     heights = _heights(columns, segments, extents)
     return _Layout(columns, chains, heights, extents)
@@ -288,7 +189,7 @@ def _stack(
     return [mean + offset for mean, offset in zip(means, offsets, strict=True)]
 
 
-def _render(edges: list[_Edge], output: int, layout: _Layout) -> _Drawing:
+def _render(edges: list[_Edge], output: int, layout: _Layout) -> _svg.Drawing:
     columns, heights, extents = layout.columns, layout.heights, layout.extents
     level = {item: i for i, column in enumerate(columns) for item in column}
     tracks = _tracks(edges, output, layout)
@@ -300,26 +201,28 @@ def _render(edges: list[_Edge], output: int, layout: _Layout) -> _Drawing:
         zip(edges, tracks, strict=True),
         key=lambda pair: (pair[0].op != "", pair[0].target in live),
     ):
-        colour = _colour(edge.op) if edge.target in live else _DEAD
+        colour = _svg.op_colour(edge.op) if edge.target in live else _svg.DEAD
         place = level[(edge.source,)], heights[(edge.target,)]
         elements.append(_draw_edge(edge, track, *place, grid, colour))
     for node in range(output + 1):
         column, y = level[(node,)], heights[(node,)]
-        colour = _INK if node in live else _DEAD
+        colour = _svg.INK if node in live else _svg.DEAD
         if node in (0, 1, output):
             index = "k" if node == output else ("k-2", "k-1")[node]
-            half = extents[(node,)] if node == output else _RADIUS
-            elements.append(_draw_box(grid.lefts[column], y, half, index, colour))
+            half = extents[(node,)] if node == output else _svg.RADIUS
+            elements.append(_svg.box(grid.lefts[column], y, half, "c", index, colour))
         else:
-            x = grid.rights[column] - _RADIUS
-            elements.append(_draw_disc(x, y, node, colour))
+            x = grid.rights[column] - _svg.RADIUS
+            elements.append(_svg.disc(x, y, node, colour))
     top = min(height - extents[item] for item, height in heights.items())
     bottom = max(height + extents[item] for item, height in heights.items())
     if len(live) <= output:
-        bottom += _LABEL_HEIGHT
+        bottom += _svg.LABEL_HEIGHT
         note = "grey: no path to the output"
-        elements.append(_text(0, bottom, note, f'font-size="11" fill="{_FAINT}"'))
-    return _Drawing(grid.rights[-1], bottom - top, _moved(elements, 0, -top))
+        elements.append(
+            _svg.text(0, bottom, note, f'font-size="11" fill="{_svg.FAINT}"')
+        )
+    return _svg.Drawing(grid.rights[-1], bottom - top, _svg.moved(elements, 0, -top))
 
 
 def _live(edges: list[_Edge], output: int) -> set[int]:
@@ -371,12 +274,16 @@ def _grid(
         for i, (y, next_y) in enumerate(itertools.pairwise(track)):
             rises[first + i] = max(rises[first + i], abs(next_y - y))
         if edge.op:
-            width = _GLYPH * len(_short(edge.op)) + 16
+            width = _svg.GLYPH * len(_svg.short(edge.op)) + 16
             labels[column] = max(labels[column], width)
-    lefts, rights = [0.0], [float(_BOX_WIDTH)]
+    lefts, rights = [0.0], [float(_svg.BOX_WIDTH)]
     for column in range(1, last + 1):
         lefts.append(rights[-1] + min(max(44, 0.45 * rises[column - 1]), 110))
-        width = _BOX_WIDTH if column == last else labels[column] + _LINK + 2 * _RADIUS
+        width = (
+            _svg.BOX_WIDTH
+            if column == last
+            else labels[column] + _LINK + 2 * _svg.RADIUS
+        )
         rights.append(lefts[-1] + width)
     return _Grid(lefts, rights, labels)
 
@@ -391,80 +298,27 @@ def _draw_edge(
 ) -> str:
     # Starts under its source, whose border is round.
     x, y = grid.rights[first], track[0]
-    path = f"M{x - _RADIUS:.1f} {y:.1f}H{x:.1f}"
+    path = f"M{x - _svg.RADIUS:.1f} {y:.1f}H{x:.1f}"
     last = first + len(track) - 1
     for column in range(first + 1, last):
-        path += _curve(x, y, grid.lefts[column], track[column - first])
+        path += _svg.curve(x, y, grid.lefts[column], track[column - first])
         x, y = grid.rights[column], track[column - first]
         path += f"H{x:.1f}"
     label = ""
     tip_x, tip_y = grid.lefts[last], track[-1]
     if edge.op:
-        label = _draw_label(tip_x, tip_y, grid.labels[last], edge.op, colour)
-        path += _curve(x, y, tip_x, tip_y)
-        x, y = tip_x + grid.labels[last], tip_y
+        width = grid.labels[last]
+        label = _svg.label(tip_x, tip_y, width, _svg.short(edge.op), colour)
+        path += _svg.curve(x, y, tip_x, tip_y)
+        x, y = tip_x + width, tip_y
         path += f"H{x:.1f}"
         rise = math.copysign(5, tip_y - target_y)
-        tip_x = grid.rights[last] - _RADIUS - math.sqrt(_RADIUS**2 - rise**2)
+        tip_x = grid.rights[last] - _svg.RADIUS - math.sqrt(_svg.RADIUS**2 - rise**2)
         tip_y = target_y + rise
-    path += _curve(x, y, tip_x - _ARROW, tip_y)
-    head = f"M{tip_x:.1f} {tip_y:.1f}l{-_ARROW} -3.5v7z"
-    dash = ' stroke-dasharray="4 3"' if edge.op == "none" else ""
-    return (
-        f"<g><title>{edge.op or 'output'}: {edge.source} to {edge.target}</title>"
-        # A white border lets one edge pass visibly over another.
-        f'<path d="{path}" fill="none" stroke="#ffffff" stroke-width="4"/>'
-        f'<path d="{path}" fill="none" stroke="{colour}" stroke-width="1.6"{dash}/>'
-        f'<path d="{head}" fill="{colour}"/>{label}</g>'
-    )
-
-
-def _curve(x: float, y: float, to_x: float, to_y: float) -> str:
-    middle = (x + to_x) / 2
-    return f"C{middle:.1f} {y:.1f} {middle:.1f} {to_y:.1f} {to_x:.1f} {to_y:.1f}"
-
-
-def _draw_label(x: float, y: float, width: float, op: str, colour: str) -> str:
-    half = _LABEL_HEIGHT / 2
-    text = _text(
-        x + width / 2,
-        y + 4,
-        _short(op),
-        f'fill="{colour if colour != _DEAD else _FAINT}" text-anchor="middle"',
-    )
-    return (
-        f'<rect x="{x:.1f}" y="{y - half:.1f}" width="{width:.1f}" '
-        f'height="{_LABEL_HEIGHT}" rx="{half:g}" fill="#ffffff" stroke="{colour}"/>'
-        f"{text}"
-    )
-
-
-def _draw_disc(x: float, y: float, node: int, colour: str) -> str:
-    text = _text(x, y + 4, str(node), 'fill="#ffffff" text-anchor="middle"')
-    return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{_RADIUS}" fill="{colour}"/>{text}'
-
-
-def _draw_box(x: float, y: float, half: float, index: str, colour: str) -> str:
-    # The letter and its index meet at one point, which every renderer can place.
-    joint = x + _BOX_WIDTH / 2 + (6 - _GLYPH * len(index)) / 2
-    return (
-        f'<rect x="{x:.1f}" y="{y - half:.1f}" width="{_BOX_WIDTH}" '
-        f'height="{2 * half:.1f}" rx="6" fill="#f2f4f7" stroke="{colour}"/>'
-        + _text(joint, y + 4, "c", f'fill="{colour}" text-anchor="end"')
-        + _text(joint + 1, y + 8, index, f'fill="{colour}" font-size="10"')
-    )
-
-
-def _text(x: float, y: float, text: str, attributes: str) -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" {attributes}>{html.escape(text)}</text>'
-
-
-def _short(op: str) -> str:
-    """Shorten `sep_conv_3x3` to `sep 3x3` and `skip_connect` to `skip`."""
-    words = op.split("_")
-    kept = [word for word in words[1:] if word not in ("conv", "pool", "connect")]
-    return " ".join([words[0], *kept])
-
-
-def _colour(op: str) -> str:
-    return _COLOURS[op.split("_")[0]] if op else _FAINT
+    path += _svg.curve(x, y, tip_x - _svg.ARROW, tip_y)
+    head = f"M{tip_x:.1f} {tip_y:.1f}l{-_svg.ARROW} -3.5v7z"
+    title = f"{edge.op or 'output'}: {edge.source} to {edge.target}"
+    # A white border lets one edge pass visibly over another.
+    border = f'<path d="{path}" fill="none" stroke="#ffffff" stroke-width="4"/>'
+    line = _svg.arrow(path, head, colour, dashed=edge.op == "none")
+    return _svg.titled(title, border, line, label)

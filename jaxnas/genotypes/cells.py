@@ -1,0 +1,244 @@
+"""Genotypes of two cells, in the convention of DARTS (Liu et al. 2019).
+
+A cell is a tuple of `(op, source)` pairs. Nodes 0 and 1 are the outputs of the cells
+k-2 and k-1; the pairs 2i and 2i+1 are the two edges into node 2+i, which adds them up.
+The cell's output joins the nodes listed as `concat`.
+"""
+
+import ast
+import textwrap
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from jaxnas.genotypes._values import is_integer, is_list
+from jaxnas.genotypes.macro import MacroGenotype
+from jaxnas.genotypes.recurrent import RecurrentGenotype
+
+Edge = tuple[str, int]
+"""An operation and the node it reads."""
+
+OPS = (
+    "none",
+    "avg_pool_3x3",
+    "max_pool_3x3",
+    "skip_connect",
+    "sep_conv_3x3",
+    "sep_conv_5x5",
+    "sep_conv_7x7",
+    "dil_conv_3x3",
+    "dil_conv_5x5",
+    "conv_7x1_1x7",
+)
+"""Every operation an edge of a cell may name."""
+
+
+class Genotype(NamedTuple):
+    """A normal and a reduction cell.
+
+    Attributes:
+      normal: `(op, source)` pairs of the normal cell, two for every node.
+      normal_concat: nodes that form the output of the normal cell.
+      reduce: pairs of the reduction cell, whose edges from nodes 0 and 1 have
+        stride 2.
+      reduce_concat: nodes that form the output of the reduction cell.
+    """
+
+    normal: tuple[Edge, ...]
+    normal_concat: tuple[int, ...]
+    reduce: tuple[Edge, ...]
+    reduce_concat: tuple[int, ...]
+
+
+def check(genotype: Genotype) -> Genotype:
+    """Check a genotype and normalise its lists to tuples.
+
+    Args:
+      genotype: any 4-tuple in the order of `Genotype`; cells and concats may be
+        lists, tuples or ranges.
+
+    Returns:
+      The same genotype, made of tuples, strings and Python integers only.
+
+    Raises:
+      ValueError: naming the cell, node and edge at fault.
+    """
+    if isinstance(genotype, MacroGenotype | RecurrentGenotype):
+        raise ValueError(
+            f"found a {type(genotype).__name__}; expected a Genotype of two cells"
+        )
+    if not isinstance(genotype, tuple) or len(genotype) != len(Genotype._fields):
+        raise ValueError(f"{genotype!r} is not a genotype; expected a Genotype")
+    normal, normal_concat, reduce, reduce_concat = genotype
+    return Genotype(
+        *check_cell(normal, normal_concat, place="normal cell"),
+        *check_cell(reduce, reduce_concat, place="reduction cell"),
+    )
+
+
+def check_cell(
+    pairs: Sequence[Edge], concat: Sequence[int], *, place: str = "cell"
+) -> tuple[tuple[Edge, ...], tuple[int, ...]]:
+    """Check one cell and normalise its lists to tuples.
+
+    Args:
+      pairs: `(op, source)` pairs, two for every node.
+      concat: nodes that form the output.
+      place: what errors call this cell.
+
+    Returns:
+      The pairs and the concat as tuples.
+
+    Raises:
+      ValueError: naming the node and edge at fault.
+    """
+    if not is_list(pairs):
+        raise ValueError(f"{place}: {pairs!r} is not a list of (op, source) pairs")
+    if not pairs or len(pairs) % 2:
+        raise ValueError(
+            f"{place}: found {len(pairs)} (op, source) pairs; expected two for "
+            "every node"
+        )
+    edges = tuple(
+        _check_edge(pair, 2 + i // 2, f"{place}, {edge_name(i)}")
+        for i, pair in enumerate(pairs)
+    )
+    return edges, _check_concat(concat, 2 + len(edges) // 2, f"{place}, concat")
+
+
+def edge_name(index: int) -> str:
+    """Name the pair at a position of a cell for a reader.
+
+    Args:
+      index: position in the list of pairs, from 0.
+
+    Returns:
+      Text such as `node 3, second edge`.
+    """
+    return f"node {2 + index // 2}, {('first', 'second')[index % 2]} edge"
+
+
+def _check_edge(pair: Any, node: int, place: str) -> Edge:
+    if not is_list(pair) or len(pair) != 2:
+        raise ValueError(f"{place}: {pair!r} is not an (op, source) pair")
+    op, source = pair
+    if op not in OPS:
+        raise ValueError(
+            f"{place}: {op!r} is not an operation; expected one of {', '.join(OPS)}"
+        )
+    if not is_integer(source):
+        raise ValueError(f"{place}: source {source!r} is not an integer")
+    if not 0 <= source < node:
+        raise ValueError(
+            f"{place}: source {source} is not an earlier node; expected 0 to {node - 1}"
+        )
+    return str(op), int(source)
+
+
+def _check_concat(concat: Any, end: int, place: str) -> tuple[int, ...]:
+    if not is_list(concat):
+        raise ValueError(f"{place}: {concat!r} is not a list of nodes")
+    if not concat:
+        raise ValueError(f"{place}: no node; expected some of 2 to {end - 1}")
+    nodes: list[int] = []
+    # Stops at the first fault, so that even a huge range is refused at once.
+    for node in concat:
+        if not is_integer(node):
+            raise ValueError(f"{place}: node {node!r} is not an integer")
+        if not 2 <= node < end:
+            raise ValueError(
+                f"{place}: {node} is not an intermediate node; expected 2 to {end - 1}"
+            )
+        if node in nodes:
+            raise ValueError(f"{place}: node {node} is listed twice")
+        nodes.append(int(node))
+    return tuple(nodes)
+
+
+def loose_ends(pairs: Sequence[Edge]) -> tuple[int, ...]:
+    """Find the intermediate nodes that no other node reads.
+
+    Args:
+      pairs: `(op, source)` pairs of one cell.
+
+    Returns:
+      Their numbers in ascending order; the last node is always one of them.
+    """
+    read = {source for _, source in pairs}
+    return tuple(node for node in range(2, 2 + len(pairs) // 2) if node not in read)
+
+
+def to_darts(genotype: Genotype) -> str:
+    """Write a genotype as the Python text that DARTS code bases exchange.
+
+    Args:
+      genotype: the genotype.
+
+    Returns:
+      `Genotype(normal=[('sep_conv_3x3', 0), ...], normal_concat=[2, ...], ...)`.
+
+    Raises:
+      ValueError: if the genotype is invalid.
+    """
+    fields = check(genotype)._asdict().items()
+    return f"Genotype({', '.join(f'{name}={list(value)}' for name, value in fields)})"
+
+
+def from_darts(text: str) -> Genotype:
+    """Read a genotype from the Python text that DARTS code bases exchange.
+
+    The text is parsed, never executed.
+
+    Args:
+      text: `Genotype(normal=..., normal_concat=..., reduce=..., reduce_concat=...)`,
+        optionally assigned to a name; the fields are lists, tuples or `range(...)`.
+
+    Returns:
+      The checked genotype.
+
+    Raises:
+      ValueError: naming the line, field or edge at fault.
+    """
+    try:
+        body = ast.parse(textwrap.dedent(text)).body
+    except SyntaxError as error:
+        raise ValueError(
+            f"line {error.lineno}: this is not Python text: {error.msg}"
+        ) from error
+    except (ValueError, RecursionError, MemoryError) as error:
+        # Null bytes and absurd nesting, which Python versions report differently.
+        raise ValueError(f"this is not Python text: {error}") from error
+    statement = body[0] if len(body) == 1 else None
+    call = statement.value if isinstance(statement, ast.Expr | ast.Assign) else None
+    if (
+        not isinstance(call, ast.Call)
+        or not isinstance(call.func, ast.Name)
+        or call.func.id != "Genotype"
+    ):
+        line = body[-1].lineno if body else 1
+        raise ValueError(f"line {line}: expected one Genotype(...) and nothing else")
+    names = [keyword.arg for keyword in call.keywords]
+    if call.args or sorted(map(str, names)) != sorted(Genotype._fields):
+        raise ValueError(
+            f"line {call.lineno}: expected each of {', '.join(Genotype._fields)} once, "
+            "by name"
+        )
+    fields = {str(keyword.arg): _literal(keyword) for keyword in call.keywords}
+    return check(Genotype(**fields))
+
+
+def _literal(keyword: ast.keyword) -> Any:
+    value = keyword.value
+    try:
+        if (
+            isinstance(value, ast.Call)
+            and isinstance(value.func, ast.Name)
+            and value.func.id == "range"
+            and not value.keywords
+        ):
+            return range(*(ast.literal_eval(bound) for bound in value.args))
+        return ast.literal_eval(value)
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"line {value.lineno}: {keyword.arg} is {ast.unparse(value)}; expected a "
+            "list, a tuple or range(...)"
+        ) from error

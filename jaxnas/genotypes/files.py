@@ -1,0 +1,141 @@
+"""Genotypes as JSON, as one line of text, and in files."""
+
+import json
+import os
+import pathlib
+from typing import Any
+
+from jaxnas.genotypes.cells import Genotype, from_darts, to_darts
+from jaxnas.genotypes.kinds import AnyGenotype, check_any
+from jaxnas.genotypes.macro import MacroGenotype
+from jaxnas.genotypes.recurrent import RecurrentGenotype
+
+_KINDS = (Genotype, MacroGenotype, RecurrentGenotype)
+
+
+def to_text(genotype: AnyGenotype) -> str:
+    """Write a genotype as one line of text, which `load` reads from a file.
+
+    Args:
+      genotype: the genotype.
+
+    Returns:
+      The text of `to_darts` for two cells, else a JSON object in one line.
+
+    Raises:
+      ValueError: if the genotype is invalid.
+    """
+    genotype = check_any(genotype)
+    if isinstance(genotype, Genotype):
+        return to_darts(genotype)
+    return json.dumps(genotype._asdict())
+
+
+def to_json(genotype: AnyGenotype) -> str:
+    """Write a genotype as a JSON object, one line per field.
+
+    Args:
+      genotype: the genotype.
+
+    Returns:
+      `{"normal": [["sep_conv_3x3", 0], ...], "normal_concat": [2, ...], ...}` for two
+      cells, `{"ops": ["conv_3x3", ...], "skips": [[], [0], ...]}` for a chain of
+      layers and `{"activations": ["tanh", ...], "sources": [0, ...]}` for a recurrent
+      cell.
+
+    Raises:
+      ValueError: if the genotype is invalid.
+    """
+    fields = check_any(genotype)._asdict().items()
+    lines = [f"  {json.dumps(name)}: {json.dumps(value)}" for name, value in fields]
+    return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
+def from_json(text: str) -> Any:
+    """Read a genotype from a JSON object; keys other than its fields are ignored.
+
+    Args:
+      text: the layout that `to_json` writes.
+
+    Returns:
+      The checked genotype, of the kind that has these keys.
+
+    Raises:
+      ValueError: naming the line, key, edge, layer or node at fault.
+    """
+    try:
+        found = json.loads(text)
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno}, column {error.colno}"
+        raise ValueError(f"{place}: this is not JSON: {error.msg}") from error
+    except RecursionError as error:
+        raise ValueError("this JSON is nested too deeply for a genotype") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"found a JSON {type(found).__name__}; expected an object")
+    kind = next((kind for kind in _KINDS if found.keys() & set(kind._fields)), None)
+    if kind is None:
+        layouts = " or ".join(", ".join(kind._fields) for kind in _KINDS)
+        raise ValueError(
+            f"found the keys {list(found)} in the JSON object; expected {layouts}"
+        )
+    for name in kind._fields:
+        if name not in found:
+            raise ValueError(f"the key {name!r} is missing from the JSON object")
+    return check_any(kind(*(found[name] for name in kind._fields)))
+
+
+def load(path: str | os.PathLike[str]) -> Any:
+    """Read a genotype file, JSON or DARTS text, told apart by its content.
+
+    Args:
+      path: a file as `save` writes it, or one with DARTS text.
+
+    Returns:
+      The checked genotype, of the kind that the file holds.
+
+    Raises:
+      ValueError: if the file is missing, unreadable or malformed, naming the path
+        and the place in it.
+    """
+    try:
+        # Editors on Windows put a byte-order mark in front.
+        text = pathlib.Path(path).read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise ValueError(
+            f"the genotype file {path} cannot be read: {error.strerror}"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"the genotype file {path} is not UTF-8 text: byte {error.start}"
+        ) from error
+    try:
+        if text.lstrip().startswith("{"):
+            return from_json(text)
+        return from_darts(text)
+    except ValueError as error:
+        raise ValueError(f"the genotype file {path} is malformed: {error}") from error
+
+
+def save(path: str | os.PathLike[str], genotype: AnyGenotype) -> None:
+    """Write a genotype file as JSON, whole or not at all.
+
+    Args:
+      path: file to create or replace; its folder must exist.
+      genotype: the genotype.
+
+    Raises:
+      ValueError: if the genotype is invalid or the folder is missing.
+    """
+    path = pathlib.Path(path)
+    text = to_json(genotype)
+    if not path.parent.is_dir():
+        raise ValueError(
+            f"the genotype file {path} cannot be written: its folder is missing"
+        )
+    # A rename within one folder is atomic: a reader sees the old file or the new.
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,199 @@
+"""Published architectures by name."""
+
+from typing import Any
+
+from jaxnas.genotypes.cells import Genotype
+from jaxnas.genotypes.enas_scripts import (
+    from_enas_macro,
+    from_enas_micro,
+    from_enas_recurrent,
+)
+
+
+def named(name: str) -> Any:
+    """Look up a published architecture.
+
+    Args:
+      name: one of `NAMES`, `MACRO_NAMES` or `RECURRENT_NAMES`.
+
+    Returns:
+      Its genotype, of the kind of its list. Sources of the cells: NASNet-A (Zoph et
+      al. 2018), AmoebaNet-A (Real et al. 2019), DARTS of first and second order (Liu
+      et al. 2019), SNAS with mild constraint (Xie et al. 2019), and the ENAS cells
+      drawn by Pham et al. (2018); all as transcribed by Liu et al. (2019) and Shu et
+      al. (2020). ENAS_MICRO, ENAS_MACRO and ENAS_RECURRENT are what the official ENAS
+      scripts train from scratch. The cells of ENAS_MICRO are not those of ENAS: only
+      node 6 of the normal cell is the same, and the reduction cell joins the nodes 2,
+      4, 5 and 6 instead of 2, 3 and 6.
+
+    Raises:
+      ValueError: if the name is unknown, listing those that exist.
+    """
+    published = _CELLS | _MACRO | _RECURRENT
+    if name not in published:
+        raise ValueError(
+            f"{name!r} is not a named genotype; expected one of {', '.join(published)}"
+        )
+    return published[name]
+
+
+# One node, that is two edges, per line.
+# fmt: off
+_NASNET = Genotype(
+    normal=(
+        ("sep_conv_5x5", 1), ("sep_conv_3x3", 0),
+        ("sep_conv_5x5", 0), ("sep_conv_3x3", 0),
+        ("avg_pool_3x3", 1), ("skip_connect", 0),
+        ("avg_pool_3x3", 0), ("avg_pool_3x3", 0),
+        ("sep_conv_3x3", 1), ("skip_connect", 1),
+    ),
+    normal_concat=(2, 3, 4, 5, 6),
+    reduce=(
+        ("sep_conv_5x5", 1), ("sep_conv_7x7", 0),
+        ("max_pool_3x3", 1), ("sep_conv_7x7", 0),
+        ("avg_pool_3x3", 1), ("sep_conv_5x5", 0),
+        ("skip_connect", 3), ("avg_pool_3x3", 2),
+        ("sep_conv_3x3", 2), ("max_pool_3x3", 1),
+    ),
+    reduce_concat=(4, 5, 6),
+)
+_AMOEBANET = Genotype(
+    normal=(
+        ("avg_pool_3x3", 0), ("max_pool_3x3", 1),
+        ("sep_conv_3x3", 0), ("sep_conv_5x5", 2),
+        ("sep_conv_3x3", 0), ("avg_pool_3x3", 3),
+        ("sep_conv_3x3", 1), ("skip_connect", 1),
+        ("skip_connect", 0), ("avg_pool_3x3", 1),
+    ),
+    normal_concat=(4, 5, 6),
+    reduce=(
+        ("avg_pool_3x3", 0), ("sep_conv_3x3", 1),
+        ("max_pool_3x3", 0), ("sep_conv_7x7", 2),
+        ("sep_conv_7x7", 0), ("avg_pool_3x3", 1),
+        ("max_pool_3x3", 0), ("max_pool_3x3", 1),
+        ("conv_7x1_1x7", 0), ("sep_conv_3x3", 5),
+    ),
+    reduce_concat=(3, 4, 6),
+)
+_DARTS_V1 = Genotype(
+    normal=(
+        ("sep_conv_3x3", 1), ("sep_conv_3x3", 0),
+        ("skip_connect", 0), ("sep_conv_3x3", 1),
+        ("skip_connect", 0), ("sep_conv_3x3", 1),
+        ("sep_conv_3x3", 0), ("skip_connect", 2),
+    ),
+    normal_concat=(2, 3, 4, 5),
+    reduce=(
+        ("max_pool_3x3", 0), ("max_pool_3x3", 1),
+        ("skip_connect", 2), ("max_pool_3x3", 0),
+        ("max_pool_3x3", 0), ("skip_connect", 2),
+        ("skip_connect", 2), ("avg_pool_3x3", 0),
+    ),
+    reduce_concat=(2, 3, 4, 5),
+)
+_DARTS_V2 = Genotype(
+    normal=(
+        ("sep_conv_3x3", 0), ("sep_conv_3x3", 1),
+        ("sep_conv_3x3", 0), ("sep_conv_3x3", 1),
+        ("sep_conv_3x3", 1), ("skip_connect", 0),
+        ("skip_connect", 0), ("dil_conv_3x3", 2),
+    ),
+    normal_concat=(2, 3, 4, 5),
+    reduce=(
+        ("max_pool_3x3", 0), ("max_pool_3x3", 1),
+        ("skip_connect", 2), ("max_pool_3x3", 1),
+        ("max_pool_3x3", 0), ("skip_connect", 2),
+        ("skip_connect", 2), ("max_pool_3x3", 1),
+    ),
+    reduce_concat=(2, 3, 4, 5),
+)
+_SNAS_MILD = Genotype(
+    normal=(
+        ("sep_conv_3x3", 0), ("sep_conv_3x3", 1),
+        ("skip_connect", 0), ("dil_conv_3x3", 1),
+        ("skip_connect", 0), ("skip_connect", 1),
+        ("skip_connect", 0), ("sep_conv_3x3", 1),
+    ),
+    normal_concat=(2, 3, 4, 5),
+    reduce=(
+        ("max_pool_3x3", 0), ("max_pool_3x3", 1),
+        ("skip_connect", 2), ("max_pool_3x3", 1),
+        ("max_pool_3x3", 1), ("skip_connect", 2),
+        ("dil_conv_5x5", 2), ("max_pool_3x3", 0),
+    ),
+    reduce_concat=(2, 3, 4, 5),
+)
+_ENAS = Genotype(
+    normal=(
+        ("sep_conv_3x3", 1), ("skip_connect", 1),
+        ("sep_conv_5x5", 1), ("skip_connect", 0),
+        ("avg_pool_3x3", 0), ("sep_conv_3x3", 1),
+        ("sep_conv_3x3", 0), ("avg_pool_3x3", 1),
+        ("sep_conv_5x5", 1), ("avg_pool_3x3", 0),
+    ),
+    normal_concat=(2, 3, 4, 5, 6),
+    reduce=(
+        ("sep_conv_5x5", 0), ("avg_pool_3x3", 1),
+        ("sep_conv_3x3", 1), ("avg_pool_3x3", 1),
+        ("sep_conv_3x3", 1), ("avg_pool_3x3", 1),
+        ("sep_conv_5x5", 4), ("avg_pool_3x3", 1),
+        ("sep_conv_3x3", 5), ("sep_conv_5x5", 0),
+    ),
+    reduce_concat=(2, 3, 6),
+)
+# fmt: on
+
+# As the official scripts write them: one cell, layer or node per line.
+_ENAS_MICRO = """
+0 2 0 0  0 4 0 1  0 4 1 1  1 0 0 1  0 2 1 1
+1 0 1 0  0 3 0 2  1 1 3 1  1 0 0 4  0 3 1 1
+"""
+_ENAS_MACRO = """
+0
+3 0
+0 1 0
+2 0 0 1
+2 0 0 0 0
+3 1 1 0 1 0
+2 0 0 0 0 0 1
+2 0 1 1 0 1 1 1
+1 0 1 1 1 0 1 0 1
+0 0 0 0 0 0 0 0 0 0
+2 0 0 0 0 0 1 0 0 0 0
+0 1 0 0 1 1 0 0 0 0 1 1
+2 0 1 0 0 0 0 0 1 0 1 1 0
+1 0 0 1 0 0 0 1 1 1 0 1 0 1
+0 1 1 0 1 0 1 0 0 0 0 0 1 0 0
+2 0 0 1 0 0 0 0 0 0 0 1 0 1 0 1
+2 0 1 0 0 0 1 0 0 1 1 1 1 0 0 1 0
+2 0 0 0 0 1 0 1 0 1 0 0 1 0 1 0 0 1
+3 0 1 1 0 1 0 0 0 0 0 1 0 1 0 1 0 0 0
+3 0 1 1 0 0 0 0 0 0 0 0 0 1 1 0 0 0 0 1
+0 1 0 0 1 0 1 1 0 0 0 1 0 0 0 0 0 1 1 0 0
+3 0 1 0 1 1 0 0 1 0 1 1 0 1 1 0 1 0 0 1 0 0
+0 1 0 1 0 1 0 0 0 0 0 0 0 0 1 0 1 0 0 1 0 0 0
+0 1 1 0 0 0 1 1 1 0 1 0 0 0 1 0 1 0 0 1 1 0 0 0
+"""
+_ENAS_RECURRENT = "0  0 0  1 1  2 1  2 0  2 0  5 1  1 0  6 1  8 1  8 1  8 1"
+
+_CELLS = {
+    "NASNet": _NASNET,
+    "AmoebaNet": _AMOEBANET,
+    "DARTS_V1": _DARTS_V1,
+    "DARTS_V2": _DARTS_V2,
+    "DARTS": _DARTS_V2,
+    "SNAS_MILD": _SNAS_MILD,
+    "ENAS": _ENAS,
+    "ENAS_MICRO": from_enas_micro(_ENAS_MICRO),
+}
+_MACRO = {"ENAS_MACRO": from_enas_macro(_ENAS_MACRO)}
+_RECURRENT = {"ENAS_RECURRENT": from_enas_recurrent(_ENAS_RECURRENT)}
+
+NAMES = tuple(_CELLS)
+"""The published cells that `named` knows; DARTS is DARTS_V2."""
+
+MACRO_NAMES = tuple(_MACRO)
+"""The published chains of layers that `named` knows."""
+
+RECURRENT_NAMES = tuple(_RECURRENT)
+"""The published recurrent cells that `named` knows."""

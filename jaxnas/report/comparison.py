@@ -1,0 +1,166 @@
+"""Reports that compare search algorithms over seeds."""
+
+import os
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxnas.report import curves, html
+
+_COLORS = (curves.BLUE, curves.ORANGE, curves.GREEN, curves.PURPLE, curves.PINK)
+
+
+class Contender(NamedTuple):
+    """A search algorithm, and what it had found after so many evaluations.
+
+    Attributes:
+      name: how the report calls it.
+      incumbent: `[num_seeds, num_points]`, value of the best architecture so far;
+        higher is better.
+      mode: `[num_seeds, num_points]`, value of its most likely architecture.
+    """
+
+    name: str
+    incumbent: np.ndarray
+    mode: np.ndarray
+
+
+def spread(values: Sequence[float] | np.ndarray) -> tuple[float, float | None]:
+    """Mean and sample standard deviation; of a single value, the latter is None."""
+    numbers = [float(value) for value in values]
+    deviation = statistics.stdev(numbers) if len(numbers) > 1 else None
+    return statistics.fmean(numbers), deviation
+
+
+def comparison_report(
+    path: str | os.PathLike[str],
+    *,
+    title: str,
+    summary: Mapping[str, str],
+    config: Mapping[str, object],
+    evaluations: Sequence[int],
+    contenders: Sequence[Contender],
+    best: float,
+    measure: str = "accuracy",
+    percent: bool = False,
+) -> None:
+    """Write a comparison of search algorithms on one problem with a known optimum.
+
+    Args:
+      path: the HTML file.
+      title: heading of the report.
+      summary: the circumstances by name: table, device, seed, versions, command.
+      config: the resolved configuration; may be nested.
+      evaluations: architectures evaluated at each point, ascending from 1 or more.
+      contenders: the algorithms, at most 5.
+      best: the highest value there is.
+      measure: name of the values.
+      percent: whether the values are between 0 and 100, instead of 0 and 1.
+
+    Raises:
+      ValueError: if there is no contender or one too many, or values have another
+        shape than expected.
+    """
+    if not 1 <= len(contenders) <= len(_COLORS):
+        raise ValueError(
+            f"there are {len(contenders)} contenders; expected 1 to {len(_COLORS)}"
+        )
+    num_seeds = len(contenders[0].incumbent)
+    for contender in contenders:
+        for name in ("incumbent", "mode"):
+            shape = getattr(contender, name).shape
+            if shape != (num_seeds, len(evaluations)):
+                raise ValueError(
+                    f"{name} of {contender.name} has shape {shape}; expected "
+                    f"{(num_seeds, len(evaluations))}, seeds and evaluations"
+                )
+    unit = f"{measure} (%)" if percent else measure
+    spec = ".2f" if percent else ".4f"
+    figures = [
+        _curves(
+            name,
+            [getattr(contender, name) for contender in contenders],
+            labels=[contender.name for contender in contenders],
+            evaluations=evaluations,
+            best=best,
+            y_label=unit,
+        )
+        for name in ("incumbent", "mode")
+    ]
+    parts = [
+        html.paragraph(
+            f"After {evaluations[-1]:,} evaluations, {num_seeds} seeds each. Best of "
+            f"the table: {measure} {best:{spec}}{' %' if percent else ''}.",
+            css_class="lead",
+        ),
+        html.pairs(summary),
+        html.section(
+            "Results",
+            _results(contenders, best, unit, spec),
+            html.paragraph(
+                "Mean ± standard deviation over the seeds. The incumbent is the "
+                "architecture with the best search signal so far, the mode is the one "
+                "that the searcher holds most likely. Regret is what is missing to "
+                "the best of the table."
+            ),
+        ),
+        html.section("Course of the search", html.grid(figures)),
+        html.section("Configuration", html.pairs(config)),
+    ]
+    html.write(path, html.page(title, *parts))
+
+
+def _results(
+    contenders: Sequence[Contender], best: float, unit: str, spec: str
+) -> html.Html:
+    def cells(values: np.ndarray) -> tuple[object, ...]:
+        mean, deviation = spread(values[:, -1])
+        text = format(mean, spec)
+        if deviation is not None:
+            text += f" ± {format(deviation, spec)}"
+        return text, best - mean
+
+    columns = {
+        "searcher": "",
+        f"incumbent: {unit}": spec,
+        "mean regret": spec,
+        f"mode: {unit}": spec,
+        "its mean regret": spec,
+    }
+    rows = [
+        (contender.name, *cells(contender.incumbent), *cells(contender.mode))
+        for contender in contenders
+    ]
+    means = [spread(contender.incumbent[:, -1])[0] for contender in contenders]
+    return html.table(columns, rows, marked_row=means.index(max(means)))
+
+
+def _curves(
+    name: str,
+    values: Sequence[np.ndarray],
+    *,
+    labels: Sequence[str],
+    evaluations: Sequence[int],
+    best: float,
+    y_label: str,
+) -> html.Html:
+    """Draw means over the seeds, and the range that holds eight of ten seeds."""
+    bands = []
+    for label, color, curve in zip(labels, _COLORS[: len(labels)], values, strict=True):
+        low, high = np.quantile(curve, [0.1, 0.9], axis=0)
+        mean = curve.mean(0, dtype=np.float64)
+        edges = mean.tolist(), low.tolist(), high.tolist()
+        bands.append(curves.Band(label, color, evaluations, *edges))
+    chart = curves.band_chart(
+        bands,
+        title=name.capitalize(),
+        x_label="evaluations",
+        y_label=y_label,
+        levels={"best of the table": best},
+        log_x=True,
+    )
+    description = f"{name} by evaluations: {', '.join(labels)}"
+    caption = "Line: mean over seeds. Band: 10th to 90th percentile."
+    return html.figure(curves.svg(chart, description), caption=caption)

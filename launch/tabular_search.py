@@ -1,0 +1,242 @@
+"""Compare searchers on a table that holds the accuracy of every architecture.
+
+No network is trained: a search of 150 evaluations takes milliseconds, so each searcher
+is run with many seeds. The folder of the run gets results.json and report.html.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import pathlib
+from typing import Any, NamedTuple
+
+import command_line
+from presets.tabular_search import PRESETS, Config
+
+# The table is known by its digest, wherever it is.
+MAY_DIFFER = ("workdir", "table")
+SEARCHERS = ("asng", "reinforce", "random")
+
+
+class Experiment(NamedTuple):
+    """Everything a comparison needs."""
+
+    config: Config
+    table: Any
+    source: str
+    searchers: dict[str, Any]
+    folder: pathlib.Path
+    environment: dict[str, str]
+
+
+def main() -> None:
+    """Search with every searcher and seed, report."""
+    preset, config = command_line.parse(PRESETS, __doc__)
+    with command_line.wrong_input():
+        experiment = prepare(preset, config)
+    print(
+        f"{experiment.source}; {experiment.environment['device']}; folder "
+        f"{experiment.folder}",
+        flush=True,
+    )
+    conclude(experiment, run_searches(experiment))
+
+
+def prepare(preset: str, config: Config) -> Experiment:
+    """Load and make everything; what is wrong with the settings shows here."""
+    from jaxnas import parallel, workdir
+    from jaxnas.search import tabular
+
+    names = _listed(config.searcher)
+    for name in names:
+        if name not in SEARCHERS or names.count(name) > 1:
+            raise ValueError(
+                f"--searcher is {config.searcher!r}; expected some of "
+                f"{', '.join(SEARCHERS)}, each at most once"
+            )
+    if not names:
+        raise ValueError("--searcher is empty; expected " + " or ".join(SEARCHERS))
+    if config.table is None:
+        raise ValueError("--table is missing: expected a .npz or .csv file")
+    if config.evaluations % config.archs_per_step:
+        raise ValueError(
+            f"--evaluations is {config.evaluations}; expected a multiple of "
+            f"--archs-per-step, {config.archs_per_step}"
+        )
+    table = tabular.load_table(
+        config.table,
+        signal=config.signal,
+        report=config.report,
+        archs=config.archs,
+        column=config.column,
+        ignored=_listed(config.ignore),
+        percent=config.percent,
+    )
+    searchers = {
+        name: make_searcher(name, config, table.cardinalities) for name in names
+    }
+    source = describe(pathlib.Path(config.table), len(table.signal))
+    environment = workdir.environment(parallel.local_devices(1))
+    folder = workdir.prepare(
+        config.workdir or pathlib.Path("runs") / f"tabular_search-{preset}",
+        dataclasses.asdict(config) | {"source": source},
+        environment,
+        may_differ=MAY_DIFFER,
+    )
+    return Experiment(config, table, source, searchers, folder, environment)
+
+
+def _listed(text: str) -> list[str]:
+    """The words between commas."""
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def describe(path: pathlib.Path, num_architectures: int) -> str:
+    """What the table is, wherever it lies."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return f"{path.name} ({num_architectures:,} architectures, SHA-256 {digest[:12]})"
+
+
+def make_searcher(name: str, config: Config, cardinalities: tuple[int, ...]):
+    """A search algorithm with the settings of a configuration."""
+    from jaxnas import search
+
+    if name == "random":
+        return search.random_search(cardinalities)
+    if name == "asng":
+        if config.archs_per_step < 2:
+            raise ValueError(
+                "--archs-per-step is 1; ASNG compares 2 or more architectures"
+            )
+        return search.asng(cardinalities, config.alpha, config.init_delta)
+    settings = search.Settings(
+        learning_rate=config.learning_rate,
+        entropy_weight=config.entropy_weight,
+        baseline_decay=config.baseline_decay,
+        hidden_size=config.hidden_size,
+    )
+    return search.reinforce(cardinalities, settings)
+
+
+def run_searches(experiment: Experiment) -> list:
+    """All searches: the seeds of a searcher at once, the same keys for each."""
+    import jax
+    import numpy as np
+
+    from jaxnas import report
+    from jaxnas.search import tabular
+
+    config, table = experiment.config, experiment.table
+    keys = jax.random.split(jax.random.key(config.seed), config.seeds)
+    contenders = []
+    for name, searcher in experiment.searchers.items():
+        print(f"{config.seeds} searches with {name}", flush=True)
+        search_once = functools.partial(
+            tabular.run, searcher, table, config.evaluations, config.archs_per_step
+        )
+        history = jax.jit(jax.vmap(search_once))(keys)
+        contenders.append(
+            report.Contender(
+                name, np.asarray(history.incumbent), np.asarray(history.mode)
+            )
+        )
+    return contenders
+
+
+def conclude(experiment: Experiment, contenders: list) -> None:
+    """Write results.json and report.html, and print the results."""
+    from jaxnas import report
+
+    config, table, folder = experiment.config, experiment.table, experiment.folder
+    results = summarize(experiment, contenders)
+    temporary = folder / "results.json.tmp"
+    temporary.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    temporary.replace(folder / "results.json")
+    step = config.archs_per_step
+    report.comparison_report(
+        folder / "report.html",
+        title=f"Searchers on {pathlib.Path(str(config.table)).name}",
+        summary={"table": experiment.source, "seed": str(config.seed)}
+        | experiment.environment,
+        config=dataclasses.asdict(config),
+        evaluations=range(step, config.evaluations + 1, step),
+        contenders=contenders,
+        best=results["best"],
+        measure=config.report,
+        percent=table.percent,
+    )
+    print(f"\n{as_text(results, config)}\nreport: {folder / 'report.html'}")
+
+
+def summarize(experiment: Experiment, contenders: list) -> dict[str, Any]:
+    """The results as JSON can hold them; accuracies as the table has them."""
+    import numpy as np
+
+    from jaxnas import report
+    from jaxnas.search import tabular
+
+    config, table = experiment.config, experiment.table
+
+    def at_the_end(values) -> dict[str, Any]:
+        final = values[:, -1]
+        mean, deviation = report.spread(final)
+        return {
+            "mean": mean,
+            "std": deviation,
+            "mean_regret": report.spread(tabular.regret(table, final))[0],
+            "values": final.tolist(),
+        }
+
+    best = int(table.report.argmax())
+    arch = [int(number) for number in np.unravel_index(best, table.cardinalities)]
+    if table.names is not None:
+        arch = [names[i] for names, i in zip(table.names, arch, strict=True)]
+    return {
+        "unit": "percent" if table.percent else "fraction",
+        "evaluations": config.evaluations,
+        "seeds": config.seeds,
+        "num_architectures": len(table.report),
+        "best": float(table.report[best]),
+        "best_architecture": arch,
+        "best_by_signal": float(table.report[table.signal.argmax()]),
+        "searchers": {
+            contender.name: {
+                "incumbent": at_the_end(contender.incumbent),
+                "mode": at_the_end(contender.mode),
+            }
+            for contender in contenders
+        },
+    }
+
+
+def as_text(results: dict[str, Any], config: Config) -> str:
+    """The results as a table for the terminal."""
+    digits = 2 if results["unit"] == "percent" else 4
+    measure = f"{config.report} (%)" if results["unit"] == "percent" else config.report
+
+    def cells(final: dict[str, Any]) -> str:
+        text = f"{final['mean']:.{digits}f}"
+        if final["std"] is not None:
+            text += f" ± {final['std']:.{digits}f}"
+        return f"{text:>18} {final['mean_regret']:>8.{digits}f}"
+
+    return "\n".join(
+        [
+            f"{measure} after {results['evaluations']:,} evaluations, mean ± standard "
+            f"deviation over {results['seeds']} seeds",
+            f"{'searcher':<12}{'incumbent':>18} {'regret':>8}{'mode':>18} "
+            f"{'regret':>8}",
+            *(
+                f"{name:<12}{cells(final['incumbent'])}{cells(final['mode'])}"
+                for name, final in results["searchers"].items()
+            ),
+            f"best of the table: {results['best']:.{digits}f}; the architecture with "
+            f"the best {config.signal}: {results['best_by_signal']:.{digits}f}",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    command_line.run(main)

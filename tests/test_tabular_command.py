@@ -1,0 +1,233 @@
+"""The comparison of searchers on a table: command, results and report."""
+
+import itertools
+import json
+import sys
+
+import command_line
+import numpy as np
+import presets.tabular_search
+import pytest
+import tabular_search
+
+from jaxnas import report
+from jaxnas.report import curves
+
+ARCHS = np.array(list(itertools.product(range(3), repeat=3)), np.uint8)
+ACCURACY = np.linspace(10, 90, 27, dtype=np.float32)
+SMALL = ("--evaluations", 8, "--seeds", 3)
+BOTH = ("--searcher", "asng, random")
+
+
+@pytest.fixture
+def npz(tmp_path):
+    """A table like that of NAS-Bench-201, with 3 decisions of 3 categories."""
+    path = tmp_path / "small.npz"
+    names = np.array(["cifar10", "cifar100"])
+    values = np.stack([ACCURACY, ACCURACY[::-1]], 1)
+    np.savez(path, archs=ARCHS, val12=values, test200=values + 1, datasets=names)
+    return path
+
+
+@pytest.fixture
+def csv(tmp_path):
+    """A table of fractions, whose best architecture is not the best by signal."""
+    path = tmp_path / "small.csv"
+    rows = [
+        f"{'abc'[x]},{y},{z},{i / 27},{(i + 1) % 27 / 26}"
+        for i, (x, y, z) in enumerate(ARCHS)
+    ]
+    path.write_text("\n".join(["x,y,z,valid,test", *rows, ""]), encoding="utf-8")
+    return path
+
+
+def run(monkeypatch, capsys, *flags):
+    """Exit status, output and errors of the command."""
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "")
+    monkeypatch.setattr(sys, "argv", ["tabular_search.py", *map(str, flags)])
+    with pytest.raises(SystemExit) as exit_:
+        command_line.run(tabular_search.main)
+    return exit_.value.code, *capsys.readouterr()
+
+
+def test_a_run_leaves_results_and_a_report(monkeypatch, capsys, tmp_path, npz):
+    workdir = tmp_path / "run"
+    (tmp_path / "elsewhere").mkdir()
+    flags = ("--table", npz, *SMALL, "--hidden-size", 4, "--workdir", workdir)
+    status, output, errors = run(monkeypatch, capsys, *flags)
+    assert (status, errors) == (0, "")
+    names = {"config.json", "results.json", "report.html"}
+    assert {entry.name for entry in workdir.iterdir()} == names
+    text = (workdir / "results.json").read_text()
+    results = json.loads(text)
+    assert (results["unit"], results["evaluations"], results["seeds"]) == (
+        *("percent", 8, 3),
+    )
+    assert (results["best"], results["best_architecture"]) == (91.0, [2, 2, 2])
+    assert list(results["searchers"]) == ["asng", "reinforce", "random"]
+    for final in results["searchers"].values():
+        incumbent = final["incumbent"]
+        values = np.array(incumbent["values"])
+        assert np.isin(values.astype(np.float32), ACCURACY + 1).all()
+        assert incumbent["mean"] == pytest.approx(values.mean())
+        assert incumbent["std"] == pytest.approx(values.std(ddof=1))
+        assert incumbent["mean_regret"] == pytest.approx(91 - values.mean(), abs=1e-4)
+        assert f"{incumbent['mean']:.2f} ± {incumbent['std']:.2f}" in output
+    random = results["searchers"]["random"]
+    assert random["mode"] == random["incumbent"]
+    assert f"report: {workdir / 'report.html'}" in output
+    page = (workdir / "report.html").read_text(encoding="utf-8")
+    assert "<h1>Searchers on small.npz</h1>" in page and page.count("<svg") == 2
+
+    # The same again, also where the table has moved; but not with other contents.
+    moved = npz.rename(tmp_path / "elsewhere" / npz.name)
+    assert run(monkeypatch, capsys, *flags, "--table", moved)[0] == 0
+    assert (workdir / "results.json").read_text() == text
+    np.savez(moved, archs=ARCHS, val12=ACCURACY, test200=ACCURACY, notes=ACCURACY)
+    status, _, errors = run(monkeypatch, capsys, *flags, "--table", moved)
+    assert status == 2 and "source (there 'small.npz (27 architectures" in errors
+
+
+def test_a_csv_file_of_fractions_and_a_single_seed(monkeypatch, capsys, tmp_path, csv):
+    status, output, errors = run(
+        monkeypatch,
+        capsys,
+        *("--table", csv, "--signal", "valid", "--report", "test", "--no-percent"),
+        *("--searcher", "random", "--evaluations", 600, "--archs-per-step", 300),
+        *("--seeds", 1, "--workdir", tmp_path / "run"),
+    )
+    assert (status, errors) == (0, "")
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert results["best_architecture"] == ["c", "2", "1"]
+    assert (results["best"], results["best_by_signal"]) == (1.0, 0.0)
+    # All 27 have been seen, so the incumbent is the best by signal.
+    incumbent = results["searchers"]["random"]["incumbent"]
+    assert (incumbent["mean"], incumbent["mean_regret"]) == (0.0, 1.0)
+    assert incumbent["std"] is None and "0.0000   1.0000" in output
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--table", "no/such.npz"], "no/such.npz is no file"),
+        ([], "--table is missing: expected a .npz or .csv file"),
+        (["--searcher", "asng,grid"], "--searcher is 'asng,grid'; expected some of"),
+        (["--searcher", "asng,asng"], "each at most once"),
+        (["--searcher", " , "], "--searcher is empty; expected asng or reinforce"),
+        (["--evaluations", 9], "--evaluations is 9; expected a multiple of --archs-"),
+        (["--evaluations", 0], "--evaluations is 0; expected at least 1"),
+        (["--seeds", 0], "--seeds is 0; expected at least 1"),
+        (["--archs-per-step", 1], "--archs-per-step is 1; ASNG compares 2 or more"),
+        (["--alpha", 0], "alpha is 0.0; expected a positive number"),
+        (
+            ["--searcher", "reinforce", "--learning-rate", 0],
+            "learning_rate is 0.0; expected a positive number",
+        ),
+        (["--signal", "val"], "has no array 'val'; it has archs, datasets, test200"),
+        (["--column", "svhn"], "'svhn' does not name one; expected a number from 0"),
+        (["--no-percent"], "expected a fraction, 0 to 1"),
+    ],
+)
+def test_wrong_input_is_one_line(monkeypatch, capsys, tmp_path, npz, flags, words):
+    workdir = tmp_path / "run"
+    given = () if not flags else ("--table", npz, *BOTH)
+    status, output, errors = run(
+        monkeypatch, capsys, *given, *flags, "--workdir", workdir
+    )
+    assert (status, output) == (2, "")
+    assert errors.startswith("error: ") and errors.count("\n") == 1
+    assert words in errors
+    assert not workdir.exists()
+
+
+def test_presets():
+    presets_of = presets.tabular_search.PRESETS
+    name, config = command_line.parse(presets_of, None, [])
+    assert (name, config.evaluations, config.searcher) == (
+        *("nasbench201", 150, "asng,reinforce,random"),
+    )
+    _, longer = command_line.parse(presets_of, None, ["--preset", "nasbench201-1000"])
+    assert longer.evaluations == 1000
+
+
+# The report -----------------------------------------------------------------------
+
+
+def contender(name, final):
+    values = np.linspace(0.1, final, 4)[None] + np.array([[0.0], [0.02]])
+    return report.Contender(name, values, values / 2)
+
+
+def compare(path, contenders, **options):
+    arguments = {
+        "title": "A & B",
+        "summary": {"seed": "0"},
+        "config": {"evaluations": 8},
+        "evaluations": [2, 4, 6, 8],
+        "best": 0.9,
+    } | options
+    report.comparison_report(path, contenders=contenders, **arguments)
+    return path.read_text(encoding="utf-8")
+
+
+def test_the_report_holds_results_and_curves(tmp_path):
+    path = tmp_path / "report.html"
+    page = compare(path, [contender("first", 0.5), contender("second", 0.7)])
+    assert "<h1>A &amp; B</h1>" in page
+    assert "After 8 evaluations, 2 seeds each. Best of the table: accuracy 0.9" in page
+    row = '<td>second</td><td class="number">0.7100 ± 0.0141</td>'
+    assert f'<tr class="marked">{row}<td class="number">0.1900</td>' in page
+    assert page.count("10th to 90th percentile") == 2
+    assert "best of the table</text>" in page and "<script" not in page
+
+
+@pytest.mark.parametrize(
+    ("contenders", "message"),
+    [
+        ([], "there are 0 contenders; expected 1 to 5"),
+        ([contender(str(i), 0.5) for i in range(6)], "there are 6 contenders"),
+        (
+            [report.Contender("short", np.zeros((2, 4)), np.zeros((2, 3)))],
+            r"mode of short has shape \(2, 3\); expected \(2, 4\), seeds and",
+        ),
+        (
+            [contender("a", 0.5), report.Contender("b", *np.zeros((2, 1, 4)))],
+            r"incumbent of b has shape \(1, 4\); expected \(2, 4\)",
+        ),
+    ],
+)
+def test_a_report_refuses_what_does_not_fit(tmp_path, contenders, message):
+    with pytest.raises(ValueError, match=message):
+        compare(tmp_path / "report.html", contenders)
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_spread():
+    assert report.spread([1.0, 3.0]) == (2.0, pytest.approx(2**0.5))
+    assert report.spread(np.array([0.5], np.float32)) == (0.5, None)
+
+
+@pytest.mark.parametrize("log_x", [False, True])
+def test_a_band_chart_draws_curves_bands_and_levels(log_x):
+    x, low, high = [1.0, 10.0], [0.1, 0.4], [0.3, 0.8]
+    chart = curves.band_chart(
+        [curves.Band("asng", curves.BLUE, x, [0.2, 0.6], low, high)],
+        title="Incumbent",
+        x_label="evaluations",
+        y_label="accuracy",
+        levels={"best": 0.9},
+        log_x=log_x,
+    )
+    (axes,) = chart.axes
+    assert axes.get_xscale() == ("log" if log_x else "linear")
+    curve, level = axes.lines
+    assert np.asarray(curve.get_ydata()).tolist() == [0.2, 0.6]
+    assert np.asarray(level.get_ydata()).tolist() == [0.9, 0.9]
+    (band,) = axes.collections
+    (path,) = band.get_paths()
+    corners = {(float(x), float(y)) for x, y in np.asarray(path.vertices)}
+    assert {(1.0, 0.1), (10.0, 0.4), (1.0, 0.3), (10.0, 0.8)} <= corners
+    legend = axes.get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.get_texts()] == ["asng", "best"]
+    assert "evaluations" in curves.svg(chart, "evaluations")
