@@ -12,7 +12,7 @@ import pytest
 
 from jaxnas import genotypes, networks, spaces
 from jaxnas.genotypes import Genotype
-from jaxnas.networks import micro_network
+from jaxnas.networks import layers, micro_network
 
 # Counts of the official PyTorch codes' networks with 20 cells: published genotypes
 # with 36 channels (DARTS's network), and vectors of ASNG-NAS's space.
@@ -35,6 +35,12 @@ TWICE = Genotype(
     reduce=(("sep_conv_3x3", 0), ("sep_conv_3x3", 1)),
     reduce_concat=(2,),
 )
+IDENTITIES = Genotype(
+    normal=(("skip_connect", 0), ("skip_connect", 1)),
+    normal_concat=(2,),
+    reduce=(("skip_connect", 0), ("skip_connect", 1)),
+    reduce_concat=(2,),
+)
 
 
 NETWORK = networks.micro(SMALL, 4, 3, 10)
@@ -45,8 +51,8 @@ def init(network, side=8):
     return network.init(jax.random.key(0), jnp.zeros((2, side, side, 1)), train=True)
 
 
-def shapes(network, side=8):
-    image = jax.ShapeDtypeStruct((2, side, side, 1), jnp.float32)
+def shapes(network, side=8, image_channels=1):
+    image = jax.ShapeDtypeStruct((2, side, side, image_channels), jnp.float32)
     init = functools.partial(network.init, train=True)
     return jax.eval_shape(init, jax.random.key(0), image)
 
@@ -59,7 +65,7 @@ def train(network, variables, images, prob=None, key=None):
         images,
         train=True,
         drop_path_prob=prob,
-        rngs=None if key is None else {"drop_path": key},
+        rngs=None if key is None else {"drop_path": key, "dropout": key},
         mutable=["batch_stats"],
     )
 
@@ -113,14 +119,18 @@ def test_count_of_asng_with_auxiliary_head():
     assert count == expected["num_params_with_auxiliary"]
 
 
-@pytest.mark.parametrize("cell_output", ["concat", "projection"])
-def test_largest_channels_is_the_boundary(cell_output):
+@pytest.mark.parametrize(
+    ("cell_output", "skeleton"),
+    [("concat", "nasnet"), ("projection", "nasnet"), ("concat", "enas")],
+)
+def test_largest_channels_is_the_boundary(cell_output, skeleton):
     settings = (3, 7, cell_output)
+    options = {"image_channels": 1, "skeleton": skeleton}
     for channels in (1, 2, 5):
         count = networks.count_params(
-            SMALL, channels, 3, 7, cell_output=cell_output, image_channels=1
+            SMALL, channels, 3, 7, cell_output=cell_output, **options
         )
-        largest = functools.partial(networks.largest_channels, SMALL, image_channels=1)
+        largest = functools.partial(networks.largest_channels, SMALL, **options)
         assert largest(count, *settings) == channels
         if channels > 1:
             assert largest(count - 1, *settings) == channels - 1
@@ -156,17 +166,28 @@ def test_flops_grow_by_equal_cells():
     assert flops[2] - flops[1] == pytest.approx(flops[1] - flops[0], rel=1e-3)
 
 
-def test_scan_equals_its_unrolled_form():
-    network = networks.micro(TWICE, 4, 12, 10, cell_output="projection")
+@pytest.mark.parametrize(
+    ("cell_output", "skeleton"), [("projection", "nasnet"), ("concat", "enas")]
+)
+def test_scan_equals_its_unrolled_form(cell_output, skeleton):
+    pool = (("max_pool_3x3", 0), ("skip_connect", 1))
+    network = networks.micro(
+        IDENTITIES._replace(normal=pool),
+        *(4, 10),
+        cell_output=cell_output,
+        skeleton=skeleton,
+    )
     unrolled = network.clone(unroll=True)
-    assert any("cells_" in name for name in shapes(network)["params"])
+    assert "cells_8_to_9" in shapes(network)["params"]
     chex.assert_trees_all_equal(shapes(network), shapes(unrolled))
     variables = init(network)
+    # The cells of a scan drop with probabilities and keys of their own.
+    drop_path = jnp.float32(0.9), jax.random.key(2)
     chex.assert_trees_all_close(
-        train(network, variables, images()),
-        train(unrolled, variables, images()),
-        rtol=1e-5,
-        atol=1e-5,
+        train(network, variables, images(), *drop_path),
+        train(unrolled, variables, images(), *drop_path),
+        rtol=1e-4,
+        atol=1e-4,
     )
 
 
@@ -244,8 +265,7 @@ def test_running_statistics_are_a_moving_average():
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
     (before,), (after,) = (
-        [stats for name, stats in tree["batch_stats"].items() if "BatchNorm" in name]
-        for tree in (variables, updated)
+        tree["batch_stats"]["stem"].values() for tree in (variables, updated)
     )
     for name, batch in (
         ("mean", stem.mean((0, 1, 2))),
@@ -282,12 +302,173 @@ def test_evaluation_drops_nothing():
 
 def test_drop_path_preserves_the_mean():
     x = jnp.broadcast_to(jnp.arange(1.0, 4.0), (4000, 2, 1, 3))
-    dropped = micro_network._drop_path(jax.random.key(0), x, jnp.float32(0.3))
+    dropped = layers.drop_path(jax.random.key(0), x, jnp.float32(0.3))
     # Whole examples are dropped, all others scaled alike.
     kept = np.asarray(dropped[:, :1, :1, :1] != 0)
     np.testing.assert_allclose(dropped, np.where(kept, x / 0.7, 0), rtol=1e-6)
     # Five standard deviations of a binomial share.
     assert abs(kept.mean() - 0.7) < 5 * (0.3 * 0.7 / 4000) ** 0.5
+
+
+# ENAS's skeleton ---------------------------------------------------------------------
+
+
+def enas(genotype=SMALL, channels=4, num_cells=3, **options):
+    return networks.micro(genotype, channels, num_cells, skeleton="enas", **options)
+
+
+# Counts of the official code's network, 17 cells of 36 channels.
+@pytest.mark.parametrize(
+    ("name", "expected"), [("ENAS_MICRO", 3_894_372), ("ENAS", 3_435_660)]
+)
+def test_count_of_enas(name, expected):
+    genotype = genotypes.named(name)
+    count = networks.count_params(genotype, num_cells=17, skeleton="enas")
+    assert count == expected
+
+
+def test_count_of_enas_by_cell():
+    network = enas(genotypes.named("ENAS_MICRO"), 36, 17, auxiliary=True)
+    params = shapes(network, 32, image_channels=3)["params"]
+    assert size(params) == 4_389_220
+    assert {name: size(module) for name, module in params.items()} == {
+        "stem": 3_132,
+        "cell_0": 34_200,
+        "cell_1": 36_792,
+        "cells_2_to_4": 3 * 39_384,
+        "cell_5": 115_488,
+        "cell_6": 120_240,
+        "cell_7": 133_200,
+        "cells_8_to_10": 3 * 138_384,
+        "cell_11": 427_968,
+        "cell_12": 442_656,
+        "cell_13": 494_496,
+        "cells_14_to_16": 3 * 515_232,
+        "classifier": 7_200,
+        "auxiliary": 494_848,
+    }
+
+
+def test_enas_preprocesses_only_what_differs():
+    # The output of a single node has the channels of its stage.
+    params = shapes(enas(IDENTITIES, 2, 9))["params"]
+    preprocessed = {
+        name: [int(n[-1]) for n in sorted(cell) if n.startswith("preprocess")]
+        for name, cell in params.items()
+        if name.startswith("cell")
+    }
+    assert preprocessed == {
+        **{"cell_0": [0, 1], "cell_1": [0], "cells_2_to_2": []},
+        **{"cell_3": [0, 1], "cell_4": [0], "cells_5_to_5": []},
+        **{"cell_6": [0, 1], "cell_7": [0], "cells_8_to_8": []},
+    }
+    assert params["cell_3"]["preprocess_0"]["kernel"].shape == (2, 4)
+    # Half of the size: a factorised reduction.
+    assert params["cell_4"]["preprocess_0"]["kernel"].shape == (2, 2, 2)
+    assert all("base" in params[name] for name in preprocessed)
+
+
+def test_enas_halves_the_unused_inputs_of_a_reduction():
+    genotype = TWICE._replace(reduce=TWICE.normal)
+    params = shapes(enas(genotype))["params"]
+    assert params["cell_1"]["unused_0"]["kernel"].shape == (2, 8, 4)
+    # The output joins the input and one node, each with the third cell's 16 channels.
+    assert params["classifier"]["kernel"].shape == (2 * 16, 10)
+
+
+@jax.jit
+def definition(params, x):
+    """ENAS's network of three cells of identities, with the initial statistics."""
+
+    def norm(x):
+        return x / (1 + 1e-5) ** 0.5
+
+    def relu_conv_norm(x, module):
+        return norm(jax.nn.relu(x) @ module["kernel"])
+
+    def halve(x, module):
+        first, second = module["kernel"]
+        halves = [x[:, ::2, ::2] @ first, x[:, 1::2, 1::2] @ second]
+        return norm(jnp.concatenate(halves, axis=-1))
+
+    def second_input(x, cell):
+        return relu_conv_norm(relu_conv_norm(x, cell["preprocess_1"]), cell["base"])
+
+    def reduction(x, y, cell):
+        x = halve(x, cell["node_2_edge_0_skip_connect"])
+        return x + halve(second_input(y, cell), cell["node_2_edge_1_skip_connect"])
+
+    stem = jax.lax.conv_general_dilated(
+        x,
+        params["stem"]["kernel"],
+        (1, 1),
+        "SAME",
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+    stem = norm(stem)
+    cells = [params[f"cell_{i}"] for i in range(3)]
+    first = relu_conv_norm(stem, cells[0]["preprocess_0"])
+    first = first + second_input(stem, cells[0])
+    second = relu_conv_norm(stem, cells[1]["preprocess_0"])
+    second = reduction(second, first, cells[1])
+    third = halve(jax.nn.relu(first), cells[2]["preprocess_0"])
+    third = reduction(third, second, cells[2])
+    return jax.nn.relu(third).mean((1, 2)) @ params["classifier"]["kernel"]
+
+
+def test_enas_equals_its_definition():
+    network = enas(IDENTITIES)
+    variables = init(network)
+    logits = evaluate(network, variables, images())
+    expected = definition(variables["params"], images())
+    assert float(jnp.abs(logits).max()) > 0.1
+    np.testing.assert_allclose(logits, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_enas_drops_no_identity():
+    network = enas(IDENTITIES)
+    variables = init(network)
+    dropped = train(network, variables, images(), jnp.float32(0.9), jax.random.key(0))
+    expected, _ = train(network, variables, images())
+    np.testing.assert_allclose(dropped[0], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_enas_drops_more_in_later_cells():
+    probs = functools.partial(micro_network._drop_path_probs, jnp.float32(0.4), 4)
+    np.testing.assert_allclose(probs(growing=True), [0.1, 0.2, 0.3, 0.4])
+    np.testing.assert_allclose(probs(growing=False), [0.4, 0.4, 0.4, 0.4])
+
+
+def test_enas_auxiliary_head_follows_the_next_cell():
+    params = shapes(enas(TWICE, 2, 4, auxiliary=True), 32)["params"]
+    # Cell 2 reduces; the head reads the first input of cell 3, and its node.
+    assert params["auxiliary"]["conv_1"]["kernel"].shape == (1, 1, 16, 128)
+    assert "bias" not in params["auxiliary"]["classifier"]
+    assert "bias" not in params["classifier"]
+
+
+def test_kernels_of_enas_are_normal():
+    kernel = init(enas(IDENTITIES))["params"]["cell_0"]["preprocess_0"]["kernel"]
+    # He et al.; the uniform default has a sixth of it.
+    assert np.var(kernel) == pytest.approx(2 / 12, rel=0.5)
+
+
+def test_dropout_depends_on_its_key_and_preserves_the_mean():
+    x = jnp.ones((2000, 1, 1, 3))
+    classifier = layers.Classifier(2, False, 0.25, layers.draw_he_normal)
+    variables = {"params": {"kernel": jnp.eye(3)[:, :2]}}
+
+    def features(seed):
+        rngs = {"dropout": jax.random.key(seed)}
+        return np.asarray(classifier.apply(variables, x, train=True, rngs=rngs))
+
+    assert set(np.unique(features(0))) == {0, np.float32(1 / 0.75)}
+    # Five standard deviations of a binomial share.
+    assert abs((features(0) > 0).mean() - 0.75) < 5 * (0.25 * 0.75 / 4000) ** 0.5
+    assert (features(0) != features(1)).any()
+    np.testing.assert_array_equal(
+        classifier.apply(variables, x, train=False), x[:, 0, 0, :2]
+    )
 
 
 @pytest.mark.parametrize(
@@ -297,6 +478,13 @@ def test_drop_path_preserves_the_mean():
         ({"channels": 0}, "channels is 0; expected at least 1"),
         ({"num_classes": 0}, "num_classes is 0; expected at least 1"),
         ({"cell_output": "sum"}, "cell_output is 'sum'; expected 'concat' or"),
+        ({"skeleton": "darts"}, "skeleton is 'darts'; expected 'nasnet' or 'enas'"),
+        (
+            {"skeleton": "enas", "cell_output": "projection"},
+            "cell_output is 'projection'; expected 'concat' with skeleton 'enas'",
+        ),
+        ({"dropout": 1.0}, "dropout is 1.0; expected 0 or more, below 1"),
+        ({"dropout": -0.1}, "dropout is -0.1; expected 0 or more, below 1"),
         (
             {"genotype": SMALL._replace(reduce=(("conv", 0), ("none", 1)))},
             "reduction cell, node 2, first edge: 'conv' is not an operation",

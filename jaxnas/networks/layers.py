@@ -1,0 +1,147 @@
+"""What the networks of this package are made of.
+
+All modules take two functions: `new_norm` makes a normalisation layer, and `draw`
+draws initial weights from their specs.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxnas import ops
+from jaxnas.types import Key
+
+NewNorm = Callable[[], Callable[[jax.Array], jax.Array]]
+Draw = Callable[[Key, Any], jax.Array]
+
+draw_he_normal: Draw = functools.partial(ops.draw, distribution="he_normal")
+"""ENAS's initial weights, He et al. 2015."""
+
+
+def batch_norm(*, train: bool, batch_axis: str | None) -> NewNorm:
+    """Make layers of batch normalisation with running statistics.
+
+    Args:
+      train: whether they use the statistics of the batch, and update the running ones.
+      batch_axis: mapped axis over which a training batch is sharded, if any.
+
+    Returns:
+      A function that makes one more layer each time it is called.
+    """
+    return functools.partial(
+        nn.BatchNorm,
+        use_running_average=not train,
+        momentum=0.9,
+        axis_name=batch_axis if train else None,
+    )
+
+
+class Parametrized(nn.Module):
+    """An operation of `jaxnas.ops` with weights of its own."""
+
+    op: ops.Op
+    stride: int
+    new_norm: NewNorm
+    draw: Draw
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """`[B, H, W, C]` to `[B, H / stride, W / stride, C]`."""
+        specs = self.op.specs(x.shape[-1], self.stride)
+        weights = {
+            name: self.param(name, self.draw, spec) for name, spec in specs.items()
+        }
+        return self.op.apply(x, weights, self.stride, lambda y: self.new_norm()(y))
+
+
+class ConvNorm(nn.Module):
+    """Dense convolution of odd size and stride 1, normalisation."""
+
+    channels: int
+    size: int
+    new_norm: NewNorm
+    draw: Draw
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """`[B, H, W, C]` to `[B, H, W, channels]`."""
+        shape = (self.size, self.size, x.shape[-1], self.channels)
+        spec = ops.WeightSpec(shape, self.size**2 * x.shape[-1])
+        kernel = self.param("kernel", self.draw, spec)
+        return self.new_norm()(ops.conv(x, kernel, (1, 1)))
+
+
+class PointwiseNorm(nn.Module):
+    """1x1 convolution, normalisation."""
+
+    channels: int
+    new_norm: NewNorm
+    draw: Draw
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """`[B, H, W, C]` to `[B, H, W, channels]`."""
+        spec = ops.WeightSpec((x.shape[-1], self.channels), x.shape[-1])
+        kernel = self.param("kernel", self.draw, spec)
+        return self.new_norm()(ops.pointwise_conv(x, kernel))
+
+
+class FactorizedReduceNorm(nn.Module):
+    """Factorised reduction, normalisation."""
+
+    channels: int
+    new_norm: NewNorm
+    draw: Draw
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """`[B, H, W, C]` to `[B, H / 2, W / 2, channels]`."""
+        spec = ops.factorized_reduce_spec(x.shape[-1], self.channels)
+        kernel = self.param("kernel", self.draw, spec)
+        return self.new_norm()(ops.factorized_reduce(x, kernel))
+
+
+class Classifier(nn.Module):
+    """Global average pooling, dropout and a linear layer."""
+
+    num_classes: int
+    bias: bool
+    dropout: float
+    draw: Draw
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """`[B, H, W, C]` to logits `[B, num_classes]`."""
+        x = x.mean((1, 2))
+        x = nn.Dropout(self.dropout)(x, deterministic=not train)
+        fan_in = x.shape[-1]
+        bias_spec = ops.WeightSpec((self.num_classes,), fan_in)
+        kernel = self.param("kernel", self.draw, bias_spec.stack(fan_in))
+        logits = x @ kernel
+        if self.bias:
+            logits = logits + self.param("bias", self.draw, bias_spec)[None]
+        return logits
+
+
+def drop_path(key: Key, x: jax.Array, prob: jax.Array) -> jax.Array:
+    """Zero whole examples with probability `prob` and scale up the others."""
+    keep = 1 - prob
+    mask = jax.random.bernoulli(key, keep, (x.shape[0], 1, 1, 1))
+    return jnp.where(mask, x / keep.astype(x.dtype), jnp.zeros((), x.dtype))
+
+
+def check_sizes(**sizes: int) -> None:
+    """Raise `ValueError` for a size below 1."""
+    for name, size in sizes.items():
+        if size < 1:
+            raise ValueError(f"{name} is {size}; expected at least 1")
+
+
+def check_dropout(dropout: float) -> None:
+    """Raise `ValueError` for a probability outside of [0, 1)."""
+    if not 0 <= dropout < 1:
+        raise ValueError(f"dropout is {dropout}; expected 0 or more, below 1")

@@ -1,0 +1,171 @@
+"""The cells of `networks.micro`: equal nodes, with different things around them.
+
+A cell takes the outputs of the two cells before it. In a reduction cell, edges from
+these two have stride 2.
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxnas import genotypes, ops
+from jaxnas.networks import layers
+from jaxnas.networks.layers import Draw, FactorizedReduceNorm, NewNorm, PointwiseNorm
+
+CellOutput = Literal["concat", "projection"]
+
+_NUM_INPUTS = 2
+
+
+class NasnetCell(nn.Module):
+    """A cell of NASNet, DARTS and ASNG-NAS; see `micro` for the kinds of output."""
+
+    pairs: tuple[genotypes.Edge, ...]
+    concat: tuple[int, ...]
+    channels: int
+    reduction: bool
+    shrink_first_input: bool
+    cell_output: CellOutput
+    count_include_pad: bool
+    new_norm: NewNorm
+    draw: Draw
+
+    @nn.compact
+    def __call__(
+        self, inputs: tuple[jax.Array, jax.Array], drop_path_prob: jax.Array | None
+    ) -> jax.Array:
+        """Compute the output from those of the cells k-2 and k-1."""
+        states = []
+        for i, x in enumerate(inputs):
+            shrink = self.shrink_first_input and i == 0
+            preprocess = (FactorizedReduceNorm if shrink else PointwiseNorm)(
+                self.channels, self.new_norm, self.draw, name=f"preprocess_{i}"
+            )
+            states.append(preprocess(jax.nn.relu(x)))
+        states = _add_nodes(
+            self,
+            states,
+            ops.vocabulary(count_include_pad=self.count_include_pad),
+            drop_path_prob,
+            is_dropped=lambda name, stride: name != "skip_connect" or stride > 1,
+            # As in the supernet that ends its cells with a projection.
+            share_equal_edges=self.cell_output == "projection",
+        )
+        nodes = jnp.concatenate([states[n] for n in self.concat], axis=-1)
+        if self.cell_output == "concat":
+            return nodes
+        projection = PointwiseNorm(
+            self.channels, self.new_norm, self.draw, name="projection"
+        )
+        return projection(jax.nn.relu(nodes))
+
+
+class EnasCell(nn.Module):
+    """A cell of ENAS's stand-alone network (official `micro_child.py`, `_fixed_layer`).
+
+    An input is preprocessed where its size or channels are not the cell's, and the
+    second one once more in any case. Unused inputs are part of the output.
+    """
+
+    pairs: tuple[genotypes.Edge, ...]
+    concat: tuple[int, ...]
+    channels: int
+    reduction: bool
+    count_include_pad: bool
+    new_norm: NewNorm
+    draw: Draw
+
+    @nn.compact
+    def __call__(
+        self, inputs: tuple[jax.Array, jax.Array], drop_path_prob: jax.Array | None
+    ) -> jax.Array:
+        """Compute the output from those of the cells k-2 and k-1."""
+
+        def pointwise(x: jax.Array, name: str) -> jax.Array:
+            return PointwiseNorm(self.channels, self.new_norm, self.draw, name=name)(x)
+
+        def halve(x: jax.Array, name: str) -> jax.Array:
+            return FactorizedReduceNorm(
+                self.channels, self.new_norm, self.draw, name=name
+            )(x)
+
+        states = []
+        for i, x in enumerate(inputs):
+            if x.shape[1:3] != inputs[1].shape[1:3]:
+                x = halve(jax.nn.relu(x), f"preprocess_{i}")
+            elif x.shape[-1] != self.channels:
+                x = pointwise(jax.nn.relu(x), f"preprocess_{i}")
+            states.append(x)
+        states[1] = pointwise(jax.nn.relu(states[1]), "base")
+        states = _add_nodes(
+            self,
+            states,
+            _enas_vocabulary(self.count_include_pad),
+            drop_path_prob,
+            is_dropped=lambda name, stride: name != "skip_connect",
+        )
+        read = {source for _, source in self.pairs}
+        unused = [i for i in range(_NUM_INPUTS) if i not in read]
+        if self.reduction:
+            for i in unused:
+                states[i] = halve(states[i], f"unused_{i}")
+        return jnp.concatenate([states[i] for i in (*unused, *self.concat)], axis=-1)
+
+
+def _enas_vocabulary(count_include_pad: bool) -> dict[str, ops.Op]:
+    """The vocabulary, with an identity that has no ReLU where its stride is 2."""
+
+    def identity(x, weights, stride, norm):
+        return x if stride == 1 else norm(ops.factorized_reduce(x, weights["kernel"]))
+
+    vocabulary = ops.vocabulary(count_include_pad=count_include_pad)
+    skip = vocabulary["skip_connect"]._replace(apply=identity)
+    return {**vocabulary, "skip_connect": skip}
+
+
+def _add_nodes(
+    cell: NasnetCell | EnasCell,
+    inputs: list[jax.Array],
+    vocabulary: dict[str, ops.Op],
+    drop_path_prob: jax.Array | None,
+    *,
+    is_dropped: Callable[[str, int], bool],
+    share_equal_edges: bool = False,
+) -> list[jax.Array]:
+    """Compute the nodes of a cell, each the sum of its two edges.
+
+    Args:
+      cell: the module, in whose scope the edges get their weights.
+      inputs: the two preprocessed inputs.
+      vocabulary: the operations by name.
+      drop_path_prob: probability of dropping an edge, if any are dropped.
+      is_dropped: `(name, stride)` -> whether drop path applies to such an edge.
+      share_equal_edges: whether equal edges of a node have the same weights.
+
+    Returns:
+      The inputs, then the nodes.
+    """
+    states = list(inputs)
+    for first in range(0, len(cell.pairs), 2):
+        node, terms = first // 2 + _NUM_INPUTS, []
+        modules: dict[Any, nn.Module] = {}
+        for side, (name, source) in enumerate(cell.pairs[first : first + 2]):
+            stride = 2 if cell.reduction and source < _NUM_INPUTS else 1
+            slot = (name, source) if share_equal_edges else side
+            if slot not in modules:
+                modules[slot] = layers.Parametrized(
+                    vocabulary[name],
+                    stride,
+                    cell.new_norm,
+                    cell.draw,
+                    name=f"node_{node}_edge_{side}_{name}",
+                )
+            y = modules[slot](states[source])
+            if drop_path_prob is not None and is_dropped(name, stride):
+                y = layers.drop_path(cell.make_rng("drop_path"), y, drop_path_prob)
+            terms.append(y)
+        states.append(terms[0] + terms[1])
+    return states

@@ -1,0 +1,169 @@
+"""Settings of the ENAS controller: the paper's and those of the official scripts."""
+
+import math
+import operator
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
+
+from jaxnas import spaces
+from jaxnas.types import SearchSpace
+
+
+class Settings(NamedTuple):
+    """Settings of the controller and of its training; the defaults are the paper's.
+
+    Attributes:
+      hidden_size: units of the LSTM, also the size of its embeddings.
+      tanh_constant: logits are `tanh_constant * tanh(logits / temperature)`.
+      temperature: divides logits before the tanh.
+      op_tanh_reduction: divides `tanh_constant` where an operation is chosen, which
+        in a plain sequence is every decision.
+      learning_rate: of Adam.
+      b1: of Adam, decay of the first moment.
+      eps: of Adam.
+      entropy_weight: weight of the entropy of an architecture's decisions.
+      entropy: "reward" adds the entropy to the reward, as a constant; "bonus"
+        differentiates it.
+      baseline_decay: decay of the moving average of rewards.
+      baseline_start: its first value; `None` is the mean of the first rewards told.
+      skip_weight: weight of the penalty on skip probabilities (macro space).
+      skip_target: probability of a skip that has no penalty (macro space).
+      separable_bias: first value of the trainable bias of separable convolutions
+        (micro space).
+      separable_offset: added to the logits of separable convolutions and subtracted
+        from the others, in the normal cell only (micro space).
+      recency: subtracted from the logit of a previous node, times the square of its
+        distance (recurrent space).
+    """
+
+    hidden_size: int = 64
+    tanh_constant: float = 2.5
+    temperature: float = 5.0
+    op_tanh_reduction: float = 1.0
+    learning_rate: float = 3.5e-4
+    b1: float = 0.9
+    eps: float = 1e-8
+    entropy_weight: float = 1e-4
+    entropy: Literal["reward", "bonus"] = "reward"
+    baseline_decay: float = 0.99
+    baseline_start: float | None = None
+    skip_weight: float = 0.8
+    skip_target: float = 0.4
+    separable_bias: float = 0.0
+    separable_offset: float = 0.0
+    recency: float = 0.0
+
+
+def script(space: SearchSpace | Sequence[int]) -> Settings:
+    """Settings of the official scripts, where they differ from the paper.
+
+    Args:
+      space: a macro, micro or recurrent space.
+
+    Returns:
+      Its settings: Adam without first moment and with a large epsilon, a baseline
+      that starts at 0, and preferences set by hand (separable convolutions in the
+      micro space, recent nodes in the recurrent one).
+
+    Raises:
+      ValueError: if the scripts have no such space.
+
+    Source: `cifar10_macro_search.sh`, `cifar10_micro_search.sh`, `ptb_search.sh` and
+    the controllers they run.
+    """
+    common = Settings(
+        temperature=1.0, learning_rate=1e-3, b1=0.0, eps=1e-3, baseline_start=0.0
+    )
+    match space:
+        case spaces.MacroSpace():
+            return common._replace(tanh_constant=1.5)
+        case spaces.MicroSpace():
+            return common._replace(
+                tanh_constant=1.10,
+                op_tanh_reduction=2.5,
+                learning_rate=3.5e-3,
+                separable_bias=10.0,
+                separable_offset=0.25,
+            )
+        case spaces.RecurrentSpace():
+            return common._replace(
+                hidden_size=100, temperature=5.0, entropy_weight=1e-3, recency=1 / 6
+            )
+    raise ValueError(
+        f"the official scripts do not search {type(space).__name__}; expected a "
+        "MacroSpace, MicroSpace or RecurrentSpace, or Settings instead of 'script'"
+    )
+
+
+# Written as what is allowed, so that NaN is refused too.
+_RANGES = {
+    "tanh_constant": (lambda v: 0 < v < math.inf, "a positive number"),
+    "temperature": (lambda v: 0 < v < math.inf, "a positive number"),
+    "op_tanh_reduction": (lambda v: 0 < v < math.inf, "a positive number"),
+    "learning_rate": (lambda v: 0 < v < math.inf, "a positive number"),
+    "b1": (lambda v: 0 <= v < 1, "a number of at least 0 and below 1"),
+    "eps": (lambda v: 0 < v < math.inf, "a positive number"),
+    "entropy_weight": (lambda v: 0 <= v < math.inf, "a number of at least 0"),
+    "baseline_decay": (lambda v: 0 <= v < 1, "a number of at least 0 and below 1"),
+    "skip_weight": (lambda v: 0 <= v < math.inf, "a number of at least 0"),
+    "skip_target": (lambda v: 0 < v < 1, "a number between 0 and 1"),
+    "separable_bias": (math.isfinite, "a finite number"),
+    "separable_offset": (math.isfinite, "a finite number"),
+    "recency": (lambda v: 0 <= v < math.inf, "a number of at least 0"),
+}
+_PRIORS = {
+    "separable_bias": spaces.MicroSpace,
+    "separable_offset": spaces.MicroSpace,
+    "recency": spaces.RecurrentSpace,
+}
+
+
+def check(settings: Settings, space: SearchSpace | Sequence[int]) -> Settings:
+    """Check settings, alone and for a space.
+
+    Args:
+      settings: the settings.
+      space: the space to be searched.
+
+    Returns:
+      The same settings.
+
+    Raises:
+      ValueError: if a value is out of range, or a prior is set that the space has no
+        decisions for.
+    """
+    if not isinstance(settings, Settings):
+        raise ValueError(
+            f"settings is {settings!r}; expected 'paper', 'script' or Settings"
+        )
+    if not _is_integer(settings.hidden_size) or settings.hidden_size < 1:
+        raise ValueError(
+            f"hidden_size is {settings.hidden_size!r}; expected an integer of at "
+            "least 1"
+        )
+    for name, (allowed, expected) in _RANGES.items():
+        value = getattr(settings, name)
+        if not allowed(value):
+            raise ValueError(f"{name} is {value}; expected {expected}")
+    start = settings.baseline_start
+    if start is not None and not math.isfinite(start):
+        raise ValueError(f"baseline_start is {start}; expected a finite number or None")
+    if settings.entropy not in ("reward", "bonus"):
+        raise ValueError(
+            f"entropy is {settings.entropy!r}; expected 'reward' or 'bonus'"
+        )
+    for name, kind in _PRIORS.items():
+        value = getattr(settings, name)
+        if value and not isinstance(space, kind):
+            raise ValueError(
+                f"{name} is {value}; expected 0, because only a {kind.__name__} has it"
+            )
+    return settings
+
+
+def _is_integer(value: Any) -> bool:
+    try:
+        operator.index(value)
+    except TypeError:
+        return False
+    return not isinstance(value, bool)
