@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import command_line
 import images
+import optimizers
 from presets.cifar_search import PRESETS, Config
 
 # A run may go on in another place or on another number of devices.
@@ -155,31 +156,6 @@ def make_objective(config: Config):
     return train.mean_loss if config.objective == "loss" else train.error_rate
 
 
-def make_optimizer(config: Config, steps_per_epoch: int):
-    """The optax chain of a configuration."""
-    from jaxnas import optim
-
-    if config.schedule == "restarts":
-        schedule = optim.warm_restarts(
-            config.learning_rate,
-            config.learning_rate / 50,
-            10 * steps_per_epoch,
-            2,
-            config.epochs * steps_per_epoch,
-        )
-    else:
-        schedule = optim.cosine_by_epoch(
-            config.learning_rate, config.epochs, steps_per_epoch
-        )
-    return optim.sgd(
-        schedule,
-        momentum=config.momentum,
-        nesterov=config.nesterov,
-        weight_decay=config.weight_decay,
-        clip_norm=config.clip_norm,
-    )
-
-
 def run_search(experiment: Experiment, key):
     """The search itself; goes on from the folder's newest checkpoint."""
     from jaxnas import train, weights
@@ -191,7 +167,7 @@ def run_search(experiment: Experiment, key):
         weights.shared(experiment.net),
         experiment.searcher,
         train.classification(),
-        make_optimizer(config, timetable.weight_steps),
+        optimizers.make_optimizer(config, timetable.weight_steps),
         splits,
         key=key,
         num_epochs=config.epochs,

@@ -10,6 +10,7 @@ import pathlib
 
 import command_line
 import images
+import optimizers
 from presets.cifar_train import PRESETS, Config, enas_macro_cifar10
 
 # A run may go on in another place or on another number of devices.
@@ -81,7 +82,7 @@ def main() -> None:
     result = train.retrain(
         network,
         train.classification(config.auxiliary_weight),
-        make_optimizer(config, steps_per_epoch),
+        optimizers.make_optimizer(config, steps_per_epoch),
         dataset.train,
         key=jax.random.key(config.seed),
         num_epochs=config.epochs,
@@ -206,33 +207,6 @@ def make_network(
         cell_output=config.cell_output,
         count_include_pad=config.count_include_pad,
         batch_axis=batch_axis,
-    )
-
-
-def make_optimizer(config: Config, steps_per_epoch: int):
-    """The optax chain of a configuration."""
-    from jaxnas import optim
-
-    if config.schedule == "restarts":
-        schedule = optim.warm_restarts(
-            config.learning_rate,
-            config.min_learning_rate,
-            10 * steps_per_epoch,
-            2,
-            config.epochs * steps_per_epoch,
-        )
-    else:
-        schedule = optim.cosine_by_epoch(
-            config.learning_rate, config.epochs, steps_per_epoch
-        )
-    if config.optimizer == "adam":
-        return optim.adam(schedule, clip_norm=config.clip_norm)
-    return optim.sgd(
-        schedule,
-        momentum=config.momentum,
-        nesterov=config.optimizer == "nesterov",
-        weight_decay=config.weight_decay,
-        clip_norm=config.clip_norm,
     )
 
 

@@ -5,10 +5,11 @@ from typing import Literal
 
 from command_line import option
 from images import ImageConfig
+from optimizers import OptimizerConfig
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(ImageConfig):
+class Config(OptimizerConfig, ImageConfig):
     """Settings of a search for convolutional cells or networks."""
 
     space: Literal["micro", "macro"] = option(
@@ -72,22 +73,6 @@ class Config(ImageConfig):
     )
     dropout: float = option(0.0, "of the features before the classifier", minimum=0)
 
-    epochs: int = option(
-        100, "passes through the images that the weights learn from", minimum=1
-    )
-    batch_size: int = option(64, "images in a batch", minimum=1)
-    learning_rate: float = option(
-        0.025, "first learning rate of the schedule", minimum=0
-    )
-    schedule: Literal["cosine", "restarts"] = option(
-        "cosine",
-        "of the learning rate: one cosine, or ENAS's cosine with warm restarts",
-    )
-    nesterov: bool = option(False, "SGD with Nesterov momentum")
-    momentum: float = option(0.9, "of SGD", minimum=0)
-    weight_decay: float = option(3e-4, "L2 penalty on all weights", minimum=0)
-    clip_norm: float = option(5.0, "limit of the gradient's global norm", minimum=0)
-
 
 def quick() -> Config:
     """ASNG-NAS on scikit-learn's digits (8x8), a demonstration for a laptop CPU.
@@ -115,7 +100,7 @@ def asng_cifar10() -> Config:
     Cost: 39,000 steps (the paper: about 40,000), each of 2 training and 2 evaluation
     passes over 64 images. The accuracies of a search only rank architectures.
     """
-    return Config()
+    return Config(epochs=100, batch_size=64)
 
 
 def random_cifar10() -> Config:
@@ -124,7 +109,9 @@ def random_cifar10() -> Config:
     The baseline of asng-cifar10, at the same cost but for the final ranking: 1000
     cells with 1000 validation images each, then the best 10 with all of them.
     """
-    return Config(searcher="random", select="best", num_candidates=1000)
+    return dataclasses.replace(
+        asng_cifar10(), searcher="random", select="best", num_candidates=1000
+    )
 
 
 def enas_micro_cifar10() -> Config:
@@ -156,7 +143,7 @@ def enas_micro_cifar10() -> Config:
         batch_size=160,
         learning_rate=0.05,
         schedule="restarts",
-        nesterov=True,
+        optimizer="nesterov",
         weight_decay=1e-4,
     )
 

@@ -5,10 +5,11 @@ from typing import Literal
 
 from command_line import option
 from images import ImageConfig
+from optimizers import OptimizerConfig
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(ImageConfig):
+class Config(OptimizerConfig, ImageConfig):
     """Settings of training one genotype from scratch."""
 
     genotype: str = option(
@@ -47,25 +48,6 @@ class Config(ImageConfig):
     drop_path_growth: Literal["epoch", "step"] = option(
         "epoch", "when that probability grows"
     )
-
-    epochs: int = option(600, "epochs over all training images", minimum=1)
-    batch_size: int = option(80, "images in a batch", minimum=1)
-    learning_rate: float = option(
-        0.025, "first learning rate of the schedule", minimum=0
-    )
-    schedule: Literal["cosine", "restarts"] = option(
-        "cosine",
-        "of the learning rate: one cosine, or ENAS's cosine with warm restarts",
-    )
-    min_learning_rate: float = option(
-        0.001, "learning rate before each warm restart", minimum=0
-    )
-    optimizer: Literal["sgd", "nesterov", "adam"] = option(
-        "sgd", "plain SGD with momentum, Nesterov, or Adam"
-    )
-    momentum: float = option(0.9, "of SGD", minimum=0)
-    weight_decay: float = option(3e-4, "L2 penalty on all weights, SGD only", minimum=0)
-    clip_norm: float = option(5.0, "limit of the gradient's global norm", minimum=0)
 
 
 def quick() -> Config:
