@@ -34,15 +34,16 @@ class Config:
 
     alpha: float = option(1.5, "ASNG: signal-to-noise threshold")
     init_delta: float = option(1.0, "ASNG: first radius of the trust region")
-    # The official micro search's; the paper's 3.5e-4 takes thousands of steps.
+    # Chosen on the table's other two data sets; the paper's 3.5e-4 and 0.99 are for
+    # searches of thousands of updates.
     learning_rate: float = option(
-        3.5e-3, "REINFORCE: of the controller's Adam", minimum=0
+        0.01, "REINFORCE: of the controller's Adam", minimum=0
     )
     entropy_weight: float = option(
         1e-4, "REINFORCE: weight of the controller's entropy", minimum=0
     )
     baseline_decay: float = option(
-        0.99, "REINFORCE: decay of the mean of the rewards", minimum=0
+        0.9, "REINFORCE: decay of the mean of the rewards", minimum=0
     )
     hidden_size: int = option(64, "REINFORCE: units of the controller", minimum=1)
 
@@ -68,7 +69,7 @@ def nasbench201_1000() -> Config:
     Expected incumbents: asng 94.3 %, reinforce 94.3 %, random 94.1 %, each ± 0.2.
     Cost: half a minute on 2 CPU cores.
     """
-    return Config(evaluations=1000)
+    return Config(evaluations=1000, learning_rate=0.0035)
 
 
 PRESETS = {"nasbench201": nasbench201, "nasbench201-1000": nasbench201_1000}
