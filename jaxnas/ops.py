@@ -496,14 +496,18 @@ def _max_pool_bwd(stride, residuals, g):
     height, width = empty.shape[1:3]
     padded = _upsample(g, height, width, 1, stride)
     winners = _upsample(winner, height, width, 1, stride, -1)
-    gradient = jnp.zeros((), g.dtype)
-    for number, (i, j) in enumerate(_taps(3)):
+    shape = (g.shape[0], height, width, g.shape[-1])
+
+    def add_tap(number, total):
         # Output (y - i + 1, x - j + 1) looks at input (y, x) through tap (i, j).
-        tap = (2 - i, 2 - j)
-        chosen = _shift(winners, tap, height, width, 1) == number
-        value = _shift(padded, tap, height, width, 1)
-        gradient = gradient + jnp.where(chosen, value, jnp.zeros((), g.dtype))
-    return (gradient,)
+        start = (0, 2 - number // 3, 2 - number % 3, 0)
+        chosen = lax.dynamic_slice(winners, start, shape) == number.astype(jnp.int8)
+        value = lax.dynamic_slice(padded, start, shape)
+        return total + jnp.where(chosen, value, jnp.zeros((), g.dtype))
+
+    # A loop, so that all taps read the same winners: unrolled, XLA recomputes them
+    # for every tap, and rounding lets nearly equal pixels win several times or never.
+    return (lax.fori_loop(0, 9, add_tap, jnp.zeros(shape, g.dtype)),)
 
 
 _max_pool.defvjp(_max_pool_fwd, _max_pool_bwd)

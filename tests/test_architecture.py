@@ -118,6 +118,14 @@ def test_a_room_imports_none_above_it(room, others):
 
 
 @every_file
+def test_private_modules_stay_in_their_room(module):
+    for name in imports_of(module):
+        room, _, private = name.rpartition(".")
+        if name in FILES and private.startswith("_"):
+            assert is_within(module, room), f"{module} imports {name}"
+
+
+@every_file
 def test_the_library_imports_no_command(module):
     commands = {path.stem for path in LAUNCH.iterdir()} | {"launch"}
     roots = {name.partition(".")[0] for name in imports_of(module)}

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from jaxnas.supernets import Edges, evaluate
+from jaxnas.supernets.edges import select
 
 NUM_STATES, NUM_SOURCES, NUM_ROWS, CHANNELS = 5, 3, 4, 3
 
@@ -117,6 +118,62 @@ def test_rows_that_no_edge_reads_have_no_gradient():
     gradient = jax.grad(scalar(evaluate, OPS, edges, projection), 1)(states, weights)
     assert not gradient["scale"].any()
     assert gradient["kernel"].any((1, 2)).tolist() == [False, False, True, False]
+
+
+def test_leaves_may_have_unequal_numbers_of_rows(x64):
+    states, weights, _, projection = random_arrays(0)
+    weights["scale"] = weights["scale"][:2]
+    # In rows 2 and 3 only by the operation that reads nothing but `kernel`.
+    edges = Edges(
+        source=jnp.int32([0, 0, 1, 1, 2, 3]),
+        target=jnp.int32([1, 2, 2, 3, 3, 4]),
+        op=jnp.int32([2, 1, 3, 2, 2, 3]),
+        row=jnp.int32([3, 1, 0, 2, 3, 1]),
+        num_edges=jnp.int32(6),
+    )
+
+    def padded(ops, states, weights, edges, sources):
+        scale = jnp.pad(weights["scale"], ((0, 2), (0, 0)), constant_values=jnp.nan)
+        return loop(ops, states, weights | {"scale": scale}, edges, sources)
+
+    actual, expected = (
+        jax.value_and_grad(scalar(f, OPS, edges, projection), (0, 1))(states, weights)
+        for f in (evaluate, padded)
+    )
+    chex.assert_trees_all_close(actual, expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "order"),
+    [
+        ([1, 1, 1, 1], [0, 1, 2, 3]),
+        ([0, 1, 0, 1], [1, 3]),
+        ([0, 0, 1, 1], [2, 3]),
+        ([0, 0, 0, 0], []),
+    ],
+)
+def test_select_keeps_chosen_edges_in_order(chosen, order):
+    column = jnp.arange(4, dtype=jnp.int32)
+    # The number of edges is ignored.
+    edges = Edges(column, column + 10, column + 20, column + 30, jnp.int32(0))
+    selected = jax.jit(select)(edges, jnp.array(chosen, bool))
+    assert selected.num_edges == len(order)
+    chex.assert_type(list(selected), jnp.int32)
+    for i, column in enumerate(selected[:-1]):
+        assert column.shape == (4,)
+        assert (column - 10 * i)[: len(order)].tolist() == order
+
+
+def test_evaluating_selected_edges_skips_the_others(x64):
+    states, weights, _, projection = random_arrays(0)
+    edges, chosen = random_edges(0), np.arange(9) % 3 != 1
+    source, target, op, row = (column[chosen] for column in edges[:-1])
+    few = Edges(source, target, op, row, jnp.int32(chosen.sum()))
+    actual, expected = (
+        jax.value_and_grad(scalar(f, OPS, e, projection), (0, 1))(states, weights)
+        for f, e in ((evaluate, select(edges, jnp.array(chosen))), (loop, few))
+    )
+    chex.assert_trees_all_close(actual, expected, rtol=1e-10, atol=1e-12)
 
 
 def test_one_compilation_serves_all_edges():

@@ -5,13 +5,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import linen as nn
 from jax import lax
 
 from jaxnas import genotypes, ops
 
 WEIGHTLESS = ("none", "avg_pool_3x3", "max_pool_3x3")
 SIZE = (7, 8)  # an odd height and an even width
+# Compiling takes most of the time of these tests: less of it like this.
+QUICK = {"xla_backend_optimization_level": 0}
 
 
 def convolve(x, kernel, strides=(1, 1), dilation=1, groups=1):
@@ -69,14 +70,18 @@ def image(*shape, seed=0):
 
 def assert_equal_with_gradients(actual, expected, *args):
     """Compare two functions, their vector-Jacobian products and their shapes."""
-    actual, pull_actual = jax.vjp(actual, *args)
-    expected, pull_expected = jax.vjp(expected, *args)
+    cotangent = image(*jax.eval_shape(expected, *args).shape, seed=9)
+
+    def run(function):
+        def value_and_gradients(*args):
+            value, pull_back = jax.vjp(function, *args)
+            return value, pull_back(cotangent)
+
+        return jax.jit(value_and_gradients, compiler_options=QUICK)(*args)
+
+    actual, expected = run(actual), run(expected)
     chex.assert_trees_all_equal_shapes_and_dtypes(actual, expected)
-    np.testing.assert_allclose(actual, expected, rtol=1e-10, atol=1e-11)
-    cotangent = image(*expected.shape, seed=9)
-    chex.assert_trees_all_close(
-        pull_actual(cotangent), pull_expected(cotangent), rtol=1e-10, atol=1e-11
-    )
+    chex.assert_trees_all_close(actual, expected, rtol=1e-10, atol=1e-11)
 
 
 # Primitives ---------------------------------------------------------------------------
@@ -140,14 +145,59 @@ def test_the_first_of_equal_pixels_has_the_gradient_of_a_max_pool():
     np.testing.assert_array_equal(gradient[0, ..., 0], [[4, 2, 0], [2, 1, 0], [0] * 3])
 
 
+@pytest.mark.parametrize("shape", [(3, 4, 4, 6), (2, 6, 8, 3)])
+def test_a_max_pool_of_equal_pixels_passes_on_the_whole_gradient(x64, shape):
+    channels = shape[-1]
+    constant = jnp.zeros(shape) + image(shape[0], 1, 1, channels)
+    scale, offset = image(2, channels, seed=1)
+    cotangent = image(*shape, seed=2)
+
+    @jax.jit
+    def pull_back(x):
+        # Compiled together with the pool, and rounded as the compiler likes.
+        x = ops.scale_and_offset(ops.batch_norm(x), scale, offset)
+        return jax.vjp(ops.max_pool_3x3, x)[1](cotangent)[0]
+
+    np.testing.assert_allclose(
+        pull_back(constant).sum((1, 2)), cotangent.sum((1, 2)), rtol=1e-10
+    )
+
+
 @pytest.mark.parametrize("stride", [(1, 1), (1, 2), (2, 1), (2, 2)])
-@pytest.mark.parametrize("kernel_size", [(3, 3), (1, 7), (7, 1)])
+@pytest.mark.parametrize("kernel_size", [(3, 3), (5, 5), (1, 7), (7, 1)])
 def test_conv(x64, kernel_size, stride):
-    x, kernel = image(2, 8, 7, 3), image(*kernel_size, 3, 4, seed=1)
-    padding = [(size // 2, size // 2) for size in kernel_size]
-    layer = nn.Conv(4, kernel_size, stride, padding, use_bias=False)
+    assert_equal_with_gradients(
+        lambda x, kernel: ops.conv(x, kernel, stride),
+        lambda x, kernel: convolve(x, kernel, stride),
+        *(image(2, 8, 7, 3), image(*kernel_size, 3, 4, seed=1)),
+    )
+
+
+@pytest.mark.parametrize(
+    ("batch", "wanted", "chunks"),
+    # Chunks have equal sizes: as many as wanted or the next number that divides. What
+    # was compiled for one batch size is not compiled again.
+    [(1, 3, 1), (7, 1, 1), (5, 2, 5), (9, 3, 3), (6, 4, 6)],
+)
+@pytest.mark.parametrize("kernel_size", [(3, 3), (5, 5), (1, 7)])
+def test_conv_of_chunks(x64, monkeypatch, kernel_size, batch, wanted, chunks):
+    x, kernel = image(batch, 6, 4, 3), image(*kernel_size, 3, 2, seed=1)
+    taps = kernel_size[0] * kernel_size[1]
+    monkeypatch.setattr(ops, "_BYTES_OF_PATCHES", -(-x.nbytes * taps // wanted))
+
+    def conv(x, kernel):
+        return ops.conv(x, kernel, (1, 1))
+
+    assert f"length={chunks}\n" in str(jax.make_jaxpr(conv)(x, kernel))
+    assert_equal_with_gradients(conv, convolve, x, kernel)
+
+
+@pytest.mark.parametrize("stride", [(1, 1), (2, 1)])
+def test_conv_on_other_backends(x64, monkeypatch, stride):
+    x, kernel = image(2, 8, 7, 3), image(5, 3, 3, 4, seed=1)
+    expected = ops.conv(x, kernel, stride)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     actual = ops.conv(x, kernel, stride)
-    expected = jnp.asarray(layer.apply({"params": {"kernel": kernel}}, x))
     np.testing.assert_allclose(actual, expected, rtol=1e-10, atol=1e-11)
 
 
@@ -312,6 +362,59 @@ def test_a_strided_skip_refuses_odd_channels():
         specs(3, 2)
 
 
+# How many normalisations an operation has; those not listed have none.
+NUM_NORMS = {
+    ("skip_connect", 2): 1,
+    **{
+        (name, stride): num
+        for stride in (1, 2)
+        for name, num in {
+            "sep_conv_3x3": 2,
+            "sep_conv_5x5": 2,
+            "sep_conv_7x7": 2,
+            "dil_conv_3x3": 1,
+            "dil_conv_5x5": 1,
+            "conv_7x1_1x7": 1,
+        }.items()
+    },
+}
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("name", REFERENCES)
+def test_affine_norms(x64, name, stride):
+    plain = ops.vocabulary()[name]
+    op = ops.with_affine_norms(plain)
+    num_norms = NUM_NORMS.get((name, stride), 0)
+    affine = ops.affine_specs(num_norms, 4) if num_norms else {}
+    specs = op.specs(4, stride)
+    assert specs == plain.specs(4, stride) | affine
+
+    weights = ops.draw(jax.random.key(0), specs)
+    affine = {"scale": image(num_norms, 4, seed=1), "offset": image(num_norms, 4)}
+    weights |= affine if num_norms else {}
+
+    def layer_by_layer(x, weights):
+        """One normalisation at a time: it comes last in each layer."""
+        if not num_norms:
+            return REFERENCES[name](x, weights, stride)
+        for n in range(num_norms):
+            layer = dict(weights)
+            if "depthwise" in weights:
+                layer["depthwise"] = weights["depthwise"][n : n + 1]
+                layer["pointwise"] = weights["pointwise"][n : n + 1]
+            y = REFERENCES[name](x, layer, stride if n == 0 else 1)
+            scale, offset = weights["scale"][n], weights["offset"][n]
+            x = y * scale[None, None, None] + offset[None, None, None]
+        return x
+
+    assert_equal_with_gradients(
+        lambda x, weights: op.apply(x, weights, stride, ops.batch_norm),
+        layer_by_layer,
+        *(image(3, 6, 8, 4, seed=2), weights),
+    )
+
+
 # Initial weights ----------------------------------------------------------------------
 
 SPECS = {
@@ -340,6 +443,36 @@ def test_draw_is_determined_by_the_key():
     # Stacked copies are independent.
     copies = first["b"][1].reshape(-1)
     assert np.unique(copies).size == copies.size
+
+
+def test_draw_of_normal_values_has_the_scale_of_he():
+    weights = ops.draw(jax.random.key(0), SPECS, "he_normal")
+    chex.assert_shape([weights["a"], *weights["b"]], [(20, 30), (7,), (40, 3, 5)])
+    for leaf, fan_in in ((weights["a"], 4), (weights["b"][1], 25)):
+        deviation = np.sqrt(2 / fan_in)
+        # Of 600 values: within five standard errors, and the tails of a Gaussian.
+        assert abs(leaf.mean()) < 5 * deviation / np.sqrt(600)
+        assert abs(leaf.std() - deviation) < 5 * deviation / np.sqrt(2 * 600)
+        beyond = (np.abs(leaf) > 2 * deviation).mean()
+        assert abs(beyond - 0.0455) < 5 * np.sqrt(0.0455 * 0.9545 / 600)
+    again = ops.draw(jax.random.key(0), SPECS, "he_normal")
+    other = ops.draw(jax.random.key(1), SPECS, "he_normal")
+    chex.assert_trees_all_equal(weights, again)
+    assert not (weights["a"] == other["a"]).any()
+
+
+@pytest.mark.parametrize("distribution", ["uniform", "he_normal"])
+def test_draw_keeps_constants(distribution):
+    half = ops.WeightSpec((2,), 9, 0.5).stack(3)
+    specs = {"affine": ops.affine_specs(3, 4), "half": half, **SPECS}
+    weights = ops.draw(jax.random.key(0), specs, distribution)
+    expected = {"scale": jnp.ones((3, 4)), "offset": jnp.zeros((3, 4))}
+    chex.assert_trees_all_equal(weights["affine"], expected)
+    np.testing.assert_array_equal(weights["half"], np.full((3, 2), 0.5))
+    # They take no random numbers from the others.
+    others = ops.draw(jax.random.key(0), SPECS, distribution)
+    chex.assert_trees_all_equal({name: weights[name] for name in SPECS}, others)
+    assert {leaf.dtype for leaf in jax.tree.leaves(weights)} == {jnp.float32.dtype}
 
 
 def test_draw_of_no_weights():

@@ -40,7 +40,15 @@ ARCHS = jnp.array([[a, b] for a in range(3) for b in range(2)], jnp.int32)
     "net",
     [
         pytest.param(linear(), id="linear"),
-        pytest.param(supernets.micro(spaces.enas_micro(1), 2, 3, 4), id="micro"),
+        pytest.param(supernets.micro(spaces.enas_micro(1), 2, 3, 4), id="micro-asng"),
+        pytest.param(
+            supernets.micro(spaces.enas_micro(1), 2, 3, 4, layout="enas"),
+            id="micro-enas",
+        ),
+        pytest.param(supernets.macro(spaces.enas_macro(3), 2, 4), id="macro-concat"),
+        pytest.param(
+            supernets.macro(spaces.enas_macro(3), 2, 4, skips="add"), id="macro-add"
+        ),
     ],
 )
 def test_weights_have_the_structure_of_the_supernet(make, net):
