@@ -6,6 +6,7 @@ the same command again goes on where it stopped.
 """
 
 import dataclasses
+import json
 import pathlib
 import statistics
 from typing import Any, NamedTuple
@@ -241,6 +242,10 @@ def conclude(experiment: Experiment, result, key) -> None:
     ]
     genotype = found_on_test.genotype
     genotypes.save(folder / "genotype.json", genotype)
+    rows = [
+        entry._replace(genotype=entry.genotype._asdict())._asdict() for entry in top
+    ]
+    (folder / "candidates.json").write_text(json.dumps(rows, indent=1), "utf-8")
     report.search_report(
         folder / "report.html",
         title=f"Search on {dataset.name}",

@@ -46,6 +46,16 @@ def test_a_search_with_a_controller(finished):
     assert ("skip_penalty" in log[-1]) == (preset == "quick-enas-macro")
 
 
+def test_the_ranking_can_be_read_back(finished):
+    _, workdir, _ = finished
+    candidates = json.loads((workdir / "candidates.json").read_text())
+    accuracies = [entry["accuracy"] for entry in candidates]
+    assert accuracies == sorted(accuracies, reverse=True)
+    best = genotypes.from_json(json.dumps(candidates[0]["genotype"]))
+    assert candidates[0]["name"] == "found"
+    assert best == genotypes.load(workdir / "genotype.json")
+
+
 def test_the_report_of_a_search_with_a_controller(finished):
     _, workdir, _ = finished
     check_report(workdir / "report.html")
