@@ -30,8 +30,8 @@ Distribution = Literal["uniform", "he_normal"]
 
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 _IMAGES_PER_CHUNK = 16
-# What stays in the cache of a processor, and of one of its cores.
-_BYTES_OF_PATCHES = 2**23
+# What stays in the cache of a processor while it is worked on.
+_BYTES_OF_COLUMNS = 2**21
 _BYTES_OF_PIXELS = 2**20
 
 
@@ -177,7 +177,7 @@ def conv(x: jax.Array, kernel: jax.Array, stride: tuple[int, int]) -> jax.Array:
     if jax.default_backend() == "cpu":
         # XLA's kernel gradient takes ten times longer than a matrix product.
         if stride == (1, 1):
-            return _conv_by_patches(x, kernel)
+            return _conv_by_rows(x, kernel)
         return _multiply_patches(x, kernel, stride)
     padding = [(size // 2, size // 2) for size in kernel.shape[:2]]
     return lax.conv_general_dilated(
@@ -185,13 +185,12 @@ def conv(x: jax.Array, kernel: jax.Array, stride: tuple[int, int]) -> jax.Array:
     )
 
 
-def _patches(x: jax.Array, size: tuple[int, int], stride: tuple[int, int]) -> jax.Array:
-    """What a kernel of this size sees at each output pixel, `[B, h, w, taps * C]`."""
-    height, width = size
+def _multiply_patches(x, kernel, stride):
+    height, width, _, channels = kernel.shape
     padding = [(height // 2, height // 2), (width // 2, width // 2)]
     padded = jnp.pad(x, ((0, 0), *padding, (0, 0)))
     rows, columns = map(_output_size, x.shape[1:3], stride)
-    taps = [
+    patches = [
         padded[
             :,
             i : i + (rows - 1) * stride[0] + 1 : stride[0],
@@ -200,12 +199,8 @@ def _patches(x: jax.Array, size: tuple[int, int], stride: tuple[int, int]) -> ja
         for i in range(height)
         for j in range(width)
     ]
-    return jnp.concatenate(taps, axis=-1)
-
-
-def _multiply_patches(x, kernel, stride):
-    patches = _patches(x, kernel.shape[:2], stride)
-    return pointwise_conv(patches, kernel.reshape(-1, kernel.shape[-1]))
+    matrix = kernel.reshape(-1, channels)
+    return pointwise_conv(jnp.concatenate(patches, axis=-1), matrix)
 
 
 def _chunks(images: jax.Array, num: int) -> jax.Array:
@@ -217,59 +212,79 @@ def _pixels(images: jax.Array, num: int) -> jax.Array:
     return images.reshape(num, -1, images.shape[-1])
 
 
-def _num_chunks(x: jax.Array, taps: int, limit: int) -> int:
-    """Chunks of a batch whose patches have at most `limit` bytes, if they can.
+def _num_chunks(x: jax.Array, copies: int, limit: int) -> int:
+    """Chunks of a batch of which so many copies have at most `limit` bytes.
 
     The number divides the batch; a chunk has at least one image.
     """
-    wanted = -(-x.size * x.dtype.itemsize * taps // limit)
+    wanted = -(-x.size * x.dtype.itemsize * copies // limit)
     batch = x.shape[0]
     return next(n for n in range(min(wanted, batch), batch + 1) if batch % n == 0)
 
 
+def _kernel_rows(x: jax.Array, size: tuple[int, int]) -> list[jax.Array]:
+    """What each row of a kernel of this size sees, `[B, H * W, width * C]` each."""
+    (height, width), rows, columns = size, *x.shape[1:3]
+    padding = [(height // 2, height // 2), (width // 2, width // 2)]
+    padded = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+    taps = [padded[:, :, j : j + columns] for j in range(width)]
+    seen = jnp.concatenate(taps, axis=-1)
+    return [_pixels(seen[:, i : i + rows], x.shape[0]) for i in range(height)]
+
+
+def _multiply_rows(rows: list[jax.Array], kernel: jax.Array) -> jax.Array:
+    products = [
+        jnp.einsum("npc,cd->npd", row, weights.reshape(-1, kernel.shape[-1]))
+        for row, weights in zip(rows, kernel, strict=True)
+    ]
+    return functools.reduce(jnp.add, products)
+
+
 @jax.jit
 def _correlate_chunks(x, kernel):
-    height, width, _, channels = kernel.shape
-    num = _num_chunks(x, height * width, _BYTES_OF_PATCHES)
-    y = lax.map(lambda chunk: _multiply_patches(chunk, kernel, (1, 1)), _chunks(x, num))
+    size, channels = kernel.shape[:2], kernel.shape[-1]
+    num = _num_chunks(x, size[1], _BYTES_OF_COLUMNS)
+    y = lax.map(
+        lambda chunk: _multiply_rows(_kernel_rows(chunk, size), kernel),
+        _chunks(x, num),
+    )
     return y.reshape(*x.shape[:3], channels)
 
 
 @jax.custom_vjp
-def _conv_by_patches(x, kernel):
-    """Stride 1, as matrix products over patches of a few images at a time."""
+def _conv_by_rows(x, kernel):
+    """Stride 1: a matrix product for each row of the kernel, a few images at a time."""
     return _correlate_chunks(x, kernel)
 
 
-def _conv_by_patches_fwd(x, kernel):
+def _conv_by_rows_fwd(x, kernel):
     return _correlate_chunks(x, kernel), (x, kernel)
 
 
 @jax.jit
-def _conv_by_patches_bwd(residuals, g):
-    """Both gradients from the same patches of `g`, whose taps run backwards."""
+def _conv_by_rows_bwd(residuals, g):
+    """Both gradients from the same rows of `g`, whose taps run backwards."""
     x, kernel = residuals
     height, width, channels_in, channels_out = kernel.shape
-    num = _num_chunks(g, height * width, _BYTES_OF_PATCHES)
-    backwards = kernel[::-1, ::-1].swapaxes(2, 3).reshape(-1, channels_in)
+    num = _num_chunks(g, width, _BYTES_OF_COLUMNS)
+    backwards = kernel[::-1, ::-1].swapaxes(2, 3)
 
     def add_chunk(total, chunk):
         x, g = chunk
-        patches = _patches(g, (height, width), (1, 1))
-        # In this order, and image by image, the product is fastest.
-        products = jnp.einsum(
-            "npc,npd->ncd", _pixels(x, len(x)), _pixels(patches, len(x))
-        )
-        return total + products.sum(0), pointwise_conv(patches, backwards)
+        rows = _kernel_rows(g, (height, width))
+        # In this order, and image by image, the products are fastest.
+        pixels = _pixels(x, x.shape[0])
+        products = [jnp.einsum("npc,npd->ncd", pixels, row).sum(0) for row in rows]
+        return total + jnp.stack(products), _multiply_rows(rows, backwards)
 
-    zeros = jnp.zeros((channels_in, height * width * channels_out), g.dtype)
+    zeros = jnp.zeros((height, channels_in, width * channels_out), g.dtype)
     total, x_gradient = lax.scan(add_chunk, zeros, (_chunks(x, num), _chunks(g, num)))
-    total = total.reshape(channels_in, height, width, channels_out)
-    kernel_gradient = total[:, ::-1, ::-1].transpose(1, 2, 0, 3)
+    total = total.reshape(height, channels_in, width, channels_out)
+    kernel_gradient = total[::-1, :, ::-1].swapaxes(1, 2)
     return x_gradient.reshape(x.shape), kernel_gradient
 
 
-_conv_by_patches.defvjp(_conv_by_patches_fwd, _conv_by_patches_bwd)
+_conv_by_rows.defvjp(_conv_by_rows_fwd, _conv_by_rows_bwd)
 
 
 def pointwise_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:

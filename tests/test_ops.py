@@ -182,8 +182,9 @@ def test_conv(x64, kernel_size, stride):
 @pytest.mark.parametrize("kernel_size", [(3, 3), (5, 5), (1, 7)])
 def test_conv_of_chunks(x64, monkeypatch, kernel_size, batch, wanted, chunks):
     x, kernel = image(batch, 6, 4, 3), image(*kernel_size, 3, 2, seed=1)
-    taps = kernel_size[0] * kernel_size[1]
-    monkeypatch.setattr(ops, "_BYTES_OF_PATCHES", -(-x.nbytes * taps // wanted))
+    monkeypatch.setattr(
+        ops, "_BYTES_OF_COLUMNS", -(-x.nbytes * kernel_size[1] // wanted)
+    )
 
     def conv(x, kernel):
         return ops.conv(x, kernel, (1, 1))
