@@ -8,6 +8,7 @@ the same command again goes on where it stopped.
 import dataclasses
 import json
 import pathlib
+import shlex
 import statistics
 from typing import Any, NamedTuple
 
@@ -262,11 +263,6 @@ def conclude(experiment: Experiment, result, key) -> None:
         uniform_level=statistics.fmean(1 / c for c in space.cardinalities),
     )
     better = sum(found_on_test.loss < other.loss for other in random)
-    train_preset = {
-        ("micro", "enas"): " --preset quick-enas",
-        ("macro", "asng"): " --preset quick-enas-macro",
-        ("macro", "enas"): " --preset quick-enas-macro",
-    }.get((config.space, config.layout), "")
     print(
         f"\nfound: {genotypes.to_text(genotype)}\n"
         f"test loss {found_on_test.loss:.3f}, accuracy {found_on_test.accuracy:.1%} "
@@ -276,10 +272,25 @@ def conclude(experiment: Experiment, result, key) -> None:
         f"{better} of {len(random)}; architectures that the searcher samples: "
         f"{statistics.fmean(sampled):.1%}\n"
         f"These accuracies rank architectures. For a network to use, train it:\n"
-        f"  python launch/cifar_train.py{train_preset} --genotype "
-        f"{folder / 'genotype.json'}\n"
+        f"  {training_command(config, folder / 'genotype.json')}\n"
         f"report: {folder / 'report.html'}"
     )
+
+
+def training_command(config: Config, genotype: pathlib.Path) -> str:
+    """What trains a found architecture on the data set it was searched on."""
+    kind = "enas-macro" if config.space == "macro" else "asng"
+    if config.space == "micro" and config.layout == "enas":
+        kind = "enas-micro"
+    flags = ["--preset", f"{kind}-cifar10", "--genotype", str(genotype)]
+    if config.dataset == "digits":
+        quick = {"asng": "quick", "enas-micro": "quick-enas"}
+        flags[1] = quick.get(kind, "quick-enas-macro")
+    elif config.dataset != "cifar10":
+        flags += ["--dataset", config.dataset]
+    if config.data_dir is not None:
+        flags += ["--data-dir", config.data_dir]
+    return " ".join(["python launch/cifar_train.py", *map(shlex.quote, flags)])
 
 
 if __name__ == "__main__":

@@ -1,8 +1,13 @@
 """The search command on ENAS's presets, cut down to seconds."""
 
+import dataclasses
 import json
+import pathlib
 
+import cifar_search
+import presets.cifar_train
 import pytest
+from presets.cifar_search import PRESETS
 from test_commands import assert_refused, check_report, run
 from test_commands import variables as variables  # a fixture
 
@@ -97,3 +102,33 @@ def test_settings_of_the_scripts(tmp_path, variables):
 def test_wrong_settings(tmp_path, variables, flags, words):
     result = run(variables, "cifar_search", *flags, "--workdir", tmp_path / "run")
     assert_refused(result, *words)
+
+
+@pytest.mark.parametrize(
+    ("preset", "changes", "expected"),
+    [
+        ("quick", {}, "--preset quick --genotype g.json"),
+        ("quick-enas-macro", {}, "--preset quick-enas-macro --genotype g.json"),
+        (
+            "asng-cifar10",
+            {"data_dir": "my data"},
+            "--preset asng-cifar10 --genotype g.json --data-dir 'my data'",
+        ),
+        (
+            "enas-micro-cifar10",
+            {"dataset": "cifar100"},
+            "--preset enas-micro-cifar10 --genotype g.json --dataset cifar100",
+        ),
+        (
+            "enas-macro-cifar10",
+            {},
+            "--preset enas-macro-cifar10 --genotype g.json",
+        ),
+    ],
+)
+def test_the_command_that_trains_what_was_found(preset, changes, expected):
+    config = dataclasses.replace(PRESETS[preset](), **changes)
+    command = cifar_search.training_command(config, pathlib.Path("g.json"))
+    assert command == f"python launch/cifar_train.py {expected}"
+    train_preset = command.split()[3]
+    assert train_preset in presets.cifar_train.PRESETS
