@@ -46,11 +46,11 @@ class SearchSpace(Protocol):
 
     @property
     def num_architectures(self) -> int:
-        """Number of distinct integer vectors, the product of the cardinalities."""
+        """Number of valid integer vectors, at most the product of the cardinalities."""
         ...
 
     def sample(self, key: Key) -> Arch:
-        """Draw one architecture uniformly, int32 `[num_decisions]`."""
+        """Draw one architecture, int32 `[num_decisions]`."""
         ...
 
     def encode(self, genotype: Any) -> Arch:

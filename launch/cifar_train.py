@@ -126,7 +126,8 @@ def find_genotype(name_or_path: str):
             "--genotype is missing: expected a file, such as the genotype.json of a "
             f"search, or one of {', '.join(names)}"
         )
-    if name_or_path in (*names, *genotypes.RECURRENT_NAMES):
+    others = *genotypes.RECURRENT_NAMES, *genotypes.DAG_NAMES
+    if name_or_path in (*names, *others):
         return genotypes.named(name_or_path)
     if not pathlib.Path(name_or_path).exists():
         raise ValueError(
@@ -140,9 +141,10 @@ def check_flags(config: Config, genotype) -> None:
     from jaxnas import genotypes
 
     given = f"--genotype {config.genotype}"
-    if isinstance(genotype, genotypes.RecurrentGenotype):
+    if not isinstance(genotype, genotypes.Genotype | genotypes.MacroGenotype):
         raise ValueError(
-            f"{given} is a recurrent cell; expected two cells or a macro genotype"
+            f"{given} is a {type(genotype).__name__}; expected two cells or a macro "
+            "genotype"
         )
     if isinstance(genotype, genotypes.MacroGenotype) and config.network != "macro":
         raise ValueError(

@@ -24,17 +24,21 @@ HEAVY = ("matplotlib", "orbax", "tensorflow_datasets", "sklearn", "rich", "PIL")
 # The builders are classes of that package, and load with the first TFDS data set.
 HEAVY_BY_NATURE = {"jaxnas.data.tfds_builders": {"tensorflow_datasets"}}
 
-NETWORK_ROOMS = ("supernets", "weights", "ghn", "networks", "train")
+NETWORK_ROOMS = ("supernets", "weights", "ghn", "networks", "train", "analysis")
+# What has no part in networks or searches, though both use it.
+SERVICES = ("checkpoint", "genotypes", "metrics", "optim", "parallel", "workdir")
 FORBIDDEN = [
     ("types", ("",)),
     ("search", (*NETWORK_ROOMS, "ops")),
-    ("weights", ("search", "train")),
-    ("ghn", ("search", "train")),
+    ("weights", ("search", "train", "analysis")),
+    ("ghn", ("search", "train", "analysis")),
     ("ops", (*NETWORK_ROOMS, "search")),
     ("spaces", (*NETWORK_ROOMS, "search", "ops")),
-    ("supernets", ("search", "weights", "ghn", "networks", "train")),
-    ("networks", ("search", "weights", "ghn", "supernets", "train")),
+    ("supernets", ("search", "weights", "ghn", "networks", "train", "analysis")),
+    ("networks", ("search", "weights", "ghn", "supernets", "train", "analysis")),
     ("data", (*NETWORK_ROOMS, "search")),
+    ("train", ("analysis",)),
+    *((service, (*NETWORK_ROOMS, "search")) for service in SERVICES),
 ]
 
 

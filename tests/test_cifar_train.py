@@ -95,7 +95,7 @@ def test_schedules_of_enas():
     [
         (
             ["--genotype", "ENAS_RECURRENT"],
-            "ENAS_RECURRENT is a recurrent cell; expected two cells or a macro",
+            "ENAS_RECURRENT is a RecurrentGenotype; expected two cells or a macro",
         ),
         (
             ["--genotype", "ENAS_MACRO"],

@@ -391,6 +391,106 @@ def test_nothing_in_a_tree_overlaps(genotype):
             assert box[0] < right or not box[1] < (top + bottom) / 2 < box[3]
 
 
+def dag_genotypes() -> list[genotypes.DagGenotype]:
+    found = []
+    for num_nodes, density in ((3, 0.3), (7, 0.3), (17, 0.3), (17, 0.6)):
+        space = spaces.ghn_dag(num_nodes, density=density)
+        found.append(space.decode(space.sample(jax.random.key(1))))
+    every = tuple(tuple(range(node)) for node in range(2, 9))
+    dense = genotypes.DagGenotype(("conv_1x7_7x1",) * 7, every)
+    return [genotypes.named("GHN"), *found, dense]
+
+
+def nodes_of_a_block(
+    root: ElementTree.Element,
+) -> dict[str, tuple[float, float, float, float]]:
+    """Box `(left, top, right, bottom)` of each operation, by the number of its node."""
+    boxes = {}
+    for group in root.iter(f"{SVG}g"):
+        for rect, text in itertools.pairwise(group):
+            if rect.tag == f"{SVG}rect" and (text.text or "").isdigit():
+                x, y, width, height = (
+                    float(rect.attrib[key]) for key in ("x", "y", "width", "height")
+                )
+                boxes[text.text or ""] = (x, y, x + width, y + height)
+    return boxes
+
+
+@pytest.mark.parametrize("genotype", dag_genotypes())
+def test_a_block_shows_every_node_and_edge_once(genotype):
+    root = ElementTree.fromstring(drawing.genotype_svg(genotype, title="found"))
+    output = 2 + len(genotype.ops)
+    expected = [
+        f"{op}: {source} to {node}"
+        for node, (op, inputs) in enumerate(zip(*genotype, strict=True), start=2)
+        for source in inputs
+    ]
+    leaves = genotypes.dag_leaves(genotype)
+    expected += [f"output: {node} to {output}" for node in leaves]
+    assert Counter(map(name, edges(root))) == Counter(expected)
+    shown = texts(root)
+    assert all(shown.count(text) == 1 for text in ("k-1", "k-2", "k"))
+    for node, op in enumerate(genotype.ops, start=2):
+        words = op.replace("_conv", "").replace("_pool", "").replace("_connect", "")
+        assert shown[shown.index(str(node)) + 1] == words.replace("_", " ")
+
+
+@pytest.mark.parametrize("genotype", dag_genotypes())
+def test_blocks_flow_to_the_right_and_nothing_hides_anything_else(genotype):
+    root = ElementTree.fromstring(drawing.genotype_svg(genotype, title=""))
+    boxes = nodes_of_a_block(root)
+    assert len(boxes) == len(genotype.ops)
+    for one, other in itertools.combinations(boxes.values(), 2):
+        across = one[2] < other[0] or other[2] < one[0]
+        assert across or one[3] < other[1] or other[3] < one[1]
+    lanes: dict[str, set[tuple[float, float, float]]] = {}
+    for edge in edges(root):
+        source, target = re.findall(r"(\d+) to (\d+)", name(edge))[0]
+        if source in boxes and target in boxes:
+            assert boxes[source][2] < boxes[target][0]
+        for x, to_x, y in level_stretches(line(edge)):
+            lanes.setdefault(source, set()).add((x, to_x, y))
+            for left, top, right, bottom in boxes.values():
+                assert to_x <= left or x >= right or y < top or y > bottom
+    # Edges share a lane only where they leave the same node.
+    for one, other in itertools.combinations(lanes.values(), 2):
+        for (x, to_x, y), (u, to_u, v) in itertools.product(one, other):
+            assert to_x < u or to_u < x or abs(y - v) > 10
+
+
+@pytest.mark.parametrize("genotype", dag_genotypes())
+def test_edges_arrive_apart_at_the_side_of_their_node(genotype):
+    root = ElementTree.fromstring(drawing.genotype_svg(genotype, title=""))
+    boxes = nodes_of_a_block(root)
+    ports: dict[str, list[float]] = {}
+    for edge in edges(root):
+        target = name(edge).split()[-1]
+        *_, x, y = (float(number) for number in re.findall(r"-?[\d.]+", line(edge)))
+        ports.setdefault(target, []).append(y)
+        if target in boxes:
+            left, top, _, bottom = boxes[target]
+            assert left - 10 < x < left and top + 3 < y < bottom - 3
+    for heights in ports.values():
+        assert np.all(np.diff(sorted(heights)) > 7)
+
+
+def test_parallel_branches_of_a_block_do_not_cross():
+    # Two chains: 0, 3, 4 and 1, 2, 5.
+    genotype = genotypes.DagGenotype(("conv_1x1",) * 4, ((1,), (0,), (3,), (2,)))
+    boxes = nodes_of_a_block(
+        ElementTree.fromstring(drawing.genotype_svg(genotype, title=""))
+    )
+    assert boxes["3"][3] < boxes["2"][1] and boxes["4"][3] < boxes["5"][1]
+
+
+def test_an_input_that_no_node_reads_is_grey():
+    genotype = genotypes.DagGenotype(("conv_1x1",), ((1,),))
+    root = ElementTree.fromstring(drawing.genotype_svg(genotype, title=""))
+    colours = {text.text: text.attrib.get("fill") for text in root.iter(f"{SVG}text")}
+    assert colours["k-1"] == GREY and colours["k-2"] != GREY
+    assert GREY not in drawing.genotype_svg(genotypes.named("GHN"), title="")
+
+
 def test_invalid_genotypes_of_every_kind_are_refused():
     macro = genotypes.named("ENAS_MACRO")._replace(skips=((0,),) * 24)
     with pytest.raises(ValueError, match="layer 0, skips: found source 0"):
@@ -398,3 +498,6 @@ def test_invalid_genotypes_of_every_kind_are_refused():
     recurrent = genotypes.named("ENAS_RECURRENT")._replace(sources=(0,))
     with pytest.raises(ValueError, match="found 1 sources for 12 activations"):
         drawing.genotype_svg(recurrent, title="")
+    dag = genotypes.named("GHN")._replace(inputs=((),) * 15)
+    with pytest.raises(ValueError, match="node 2, inputs: no node; expected some of"):
+        drawing.genotype_svg(dag, title="")

@@ -17,6 +17,7 @@ GENOTYPE = genotypes.Genotype(
     reduce=(("max_pool_3x3", 0), ("max_pool_3x3", 1)),
     reduce_concat=(2,),
 )
+MACRO = genotypes.MacroGenotype(("conv_3x3",), ((),))
 VOID = {"meta", "link", "br", "hr", "img", "input"}
 
 
@@ -96,6 +97,29 @@ def test_search_report_has_every_part(tmp_path):
     assert "Accuracy</text>" not in text  # no entry has an accuracy
 
 
+def test_candidates_of_cells_have_width_and_depth(tmp_path):
+    deep = candidate("deep", 0.7)._replace(
+        genotype=genotypes.narrowest_deepest(genotypes.named("DARTS"))
+    )
+    macro = candidate("macro", 0.8)._replace(genotype=MACRO)
+    _, page = search_page(tmp_path, top=[deep, macro], random=[])
+    start = page.texts["td"].index("deep") - 1
+    headings = page.texts["th"][page.texts["th"].index("rank") :][:9]
+    row = dict(zip(headings, page.texts["td"][start:], strict=False))
+    assert row["rank"] == "1" and row["FLOPs (M)"] == "8.9"
+    assert row["width (c)"] == "1.0" and row["depth"] == "5"
+    assert row["genotype"].startswith("show")
+    start = page.texts["td"].index("macro") - 1
+    assert page.texts["td"][start + 5 : start + 8] == ["8.9", "-", "-"]
+
+
+def test_candidates_of_other_kinds_have_neither(tmp_path):
+    macro = candidate("macro", 0.5)._replace(genotype=MACRO)
+    _, page = search_page(tmp_path, found=macro, top=[macro], random=[macro])
+    assert "FLOPs (M)" in page.texts["th"]
+    assert not {"width (c)", "depth"} & set(page.texts["th"])
+
+
 def test_a_report_needs_no_other_file_and_no_script(tmp_path):
     _, page = search_page(tmp_path)
     tags = {tag for tag, _, _ in page.attributes} | set(page.texts)
@@ -111,7 +135,7 @@ def test_the_same_data_give_the_same_file(tmp_path):
 
 def test_found_is_ranked_among_random_by_loss(tmp_path):
     _, page = search_page(tmp_path)
-    paragraph = page.texts["p"][2]
+    paragraph = page.texts["p"][3]
     assert "better than that of 3 of 4 random architectures" in paragraph
     assert "loss 0.6000 ± 0.1291 nats" in paragraph  # of 0.45, 0.55, 0.65 and 0.75
     marked = [tag for tag, _, value in page.attributes if value == "marked"]
@@ -123,9 +147,9 @@ def test_found_is_ranked_among_random_by_loss(tmp_path):
 def test_diverged_architectures_are_left_out_and_counted(tmp_path):
     random = [candidate("good", 0.7), candidate("bad", math.nan)]
     _, page = search_page(tmp_path, random=random)
-    assert "better than that of 1 of 1 random architecture, " in page.texts["p"][2]
-    assert "Left out, not finite: 1." in page.texts["p"][2]
-    assert "±" not in page.texts["p"][2]
+    assert "better than that of 1 of 1 random architecture, " in page.texts["p"][3]
+    assert "Left out, not finite: 1." in page.texts["p"][3]
+    assert "±" not in page.texts["p"][3]
     assert page.texts["tr"][-3].startswith("bad")  # last, above the configuration's 2
 
 

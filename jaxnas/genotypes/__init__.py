@@ -1,7 +1,8 @@
 """The human form of an architecture: checked, named, read and written.
 
-There are three kinds: two cells in the convention of DARTS (`Genotype`), a chain of
-layers with skips (`MacroGenotype`) and a recurrent cell (`RecurrentGenotype`).
+There are four kinds: two cells in the convention of DARTS (`Genotype`), a chain of
+layers with skips (`MacroGenotype`), a recurrent cell (`RecurrentGenotype`) and a block
+that is any directed acyclic graph (`DagGenotype`).
 """
 
 from jaxnas.genotypes.cells import (
@@ -15,6 +16,7 @@ from jaxnas.genotypes.cells import (
     loose_ends,
     to_darts,
 )
+from jaxnas.genotypes.dag import DAG_OPS, DagGenotype, check_dag, dag_leaves
 from jaxnas.genotypes.enas_scripts import (
     from_enas_macro,
     from_enas_micro,
@@ -26,22 +28,38 @@ from jaxnas.genotypes.enas_scripts import (
 from jaxnas.genotypes.files import from_json, load, save, to_json, to_text
 from jaxnas.genotypes.kinds import AnyGenotype, check_any
 from jaxnas.genotypes.macro import MACRO_OPS, MacroGenotype, check_macro
-from jaxnas.genotypes.published import MACRO_NAMES, NAMES, RECURRENT_NAMES, named
+from jaxnas.genotypes.published import (
+    DAG_NAMES,
+    MACRO_NAMES,
+    NAMES,
+    RECURRENT_NAMES,
+    named,
+)
 from jaxnas.genotypes.recurrent import (
     ACTIVATIONS,
     RecurrentGenotype,
     check_recurrent,
     recurrent_loose_ends,
 )
+from jaxnas.genotypes.variants import (
+    connection_variants,
+    narrowest_deepest,
+    random_connections,
+    random_operations,
+    widest_shallowest,
+)
 
 __all__ = [
     "ACTIVATIONS",
+    "DAG_NAMES",
+    "DAG_OPS",
     "MACRO_NAMES",
     "MACRO_OPS",
     "NAMES",
     "OPS",
     "RECURRENT_NAMES",
     "AnyGenotype",
+    "DagGenotype",
     "Edge",
     "Genotype",
     "MacroGenotype",
@@ -49,8 +67,11 @@ __all__ = [
     "check",
     "check_any",
     "check_cell",
+    "check_dag",
     "check_macro",
     "check_recurrent",
+    "connection_variants",
+    "dag_leaves",
     "edge_name",
     "from_darts",
     "from_enas_macro",
@@ -60,6 +81,9 @@ __all__ = [
     "load",
     "loose_ends",
     "named",
+    "narrowest_deepest",
+    "random_connections",
+    "random_operations",
     "recurrent_loose_ends",
     "save",
     "to_darts",
@@ -68,4 +92,5 @@ __all__ = [
     "to_enas_recurrent",
     "to_json",
     "to_text",
+    "widest_shallowest",
 ]

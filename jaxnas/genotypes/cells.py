@@ -11,8 +11,6 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from jaxnas.genotypes._values import is_integer, is_list
-from jaxnas.genotypes.macro import MacroGenotype
-from jaxnas.genotypes.recurrent import RecurrentGenotype
 
 Edge = tuple[str, int]
 """An operation and the node it reads."""
@@ -62,7 +60,7 @@ def check(genotype: Genotype) -> Genotype:
     Raises:
       ValueError: naming the cell, node and edge at fault.
     """
-    if isinstance(genotype, MacroGenotype | RecurrentGenotype):
+    if hasattr(genotype, "_fields") and not isinstance(genotype, Genotype):
         raise ValueError(
             f"found a {type(genotype).__name__}; expected a Genotype of two cells"
         )

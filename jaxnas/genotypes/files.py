@@ -6,11 +6,12 @@ import pathlib
 from typing import Any
 
 from jaxnas.genotypes.cells import Genotype, from_darts, to_darts
+from jaxnas.genotypes.dag import DagGenotype
 from jaxnas.genotypes.kinds import AnyGenotype, check_any
 from jaxnas.genotypes.macro import MacroGenotype
 from jaxnas.genotypes.recurrent import RecurrentGenotype
 
-_KINDS = (Genotype, MacroGenotype, RecurrentGenotype)
+_KINDS = (Genotype, MacroGenotype, RecurrentGenotype, DagGenotype)
 
 
 def to_text(genotype: AnyGenotype) -> str:
@@ -40,8 +41,8 @@ def to_json(genotype: AnyGenotype) -> str:
     Returns:
       `{"normal": [["sep_conv_3x3", 0], ...], "normal_concat": [2, ...], ...}` for two
       cells, `{"ops": ["conv_3x3", ...], "skips": [[], [0], ...]}` for a chain of
-      layers and `{"activations": ["tanh", ...], "sources": [0, ...]}` for a recurrent
-      cell.
+      layers, `{"activations": ["tanh", ...], "sources": [0, ...]}` for a recurrent
+      cell and `{"ops": ["conv_1x1", ...], "inputs": [[0, 1], ...]}` for a block.
 
     Raises:
       ValueError: if the genotype is invalid.
@@ -58,7 +59,7 @@ def from_json(text: str) -> Any:
       text: the layout that `to_json` writes.
 
     Returns:
-      The checked genotype, of the kind that has these keys.
+      The checked genotype, of the kind that has most of these keys.
 
     Raises:
       ValueError: naming the line, key, edge, layer or node at fault.
@@ -72,8 +73,9 @@ def from_json(text: str) -> Any:
         raise ValueError("this JSON is nested too deeply for a genotype") from error
     if not isinstance(found, dict):
         raise ValueError(f"found a JSON {type(found).__name__}; expected an object")
-    kind = next((kind for kind in _KINDS if found.keys() & set(kind._fields)), None)
-    if kind is None:
+    # Chains and blocks both have operations, so the kind with the most keys it is.
+    kind = max(_KINDS, key=lambda kind: len(found.keys() & set(kind._fields)))
+    if found.keys().isdisjoint(kind._fields):
         layouts = " or ".join(", ".join(kind._fields) for kind in _KINDS)
         raise ValueError(
             f"found the keys {list(found)} in the JSON object; expected {layouts}"

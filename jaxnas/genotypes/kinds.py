@@ -1,10 +1,11 @@
 """What holds for a genotype of any kind."""
 
 from jaxnas.genotypes.cells import Genotype, check
+from jaxnas.genotypes.dag import DagGenotype, check_dag
 from jaxnas.genotypes.macro import MacroGenotype, check_macro
 from jaxnas.genotypes.recurrent import RecurrentGenotype, check_recurrent
 
-AnyGenotype = Genotype | MacroGenotype | RecurrentGenotype
+AnyGenotype = Genotype | MacroGenotype | RecurrentGenotype | DagGenotype
 """The human form of an architecture of any search space."""
 
 
@@ -24,4 +25,6 @@ def check_any(genotype: AnyGenotype) -> AnyGenotype:
         return check_macro(genotype)
     if isinstance(genotype, RecurrentGenotype):
         return check_recurrent(genotype)
+    if isinstance(genotype, DagGenotype):
+        return check_dag(genotype)
     return check(genotype)

@@ -3,6 +3,7 @@
 from typing import Any
 
 from jaxnas.genotypes.cells import Genotype
+from jaxnas.genotypes.dag import DagGenotype
 from jaxnas.genotypes.enas_scripts import (
     from_enas_macro,
     from_enas_micro,
@@ -14,7 +15,7 @@ def named(name: str) -> Any:
     """Look up a published architecture.
 
     Args:
-      name: one of `NAMES`, `MACRO_NAMES` or `RECURRENT_NAMES`.
+      name: one of `NAMES`, `MACRO_NAMES`, `RECURRENT_NAMES` or `DAG_NAMES`.
 
     Returns:
       Its genotype, of the kind of its list. Sources of the cells: NASNet-A (Zoph et
@@ -24,12 +25,13 @@ def named(name: str) -> Any:
       al. (2020). ENAS_MICRO, ENAS_MACRO and ENAS_RECURRENT are what the official ENAS
       scripts train from scratch. The cells of ENAS_MICRO are not those of ENAS: only
       node 6 of the normal cell is the same, and the reduction cell joins the nodes 2,
-      4, 5 and 6 instead of 2, 3 and 6.
+      4, 5 and 6 instead of 2, 3 and 6. GHN is the best block for CIFAR-10 of Zhang et
+      al. (2019, figure 6); which of its inputs is block i-1 the figure does not tell.
 
     Raises:
       ValueError: if the name is unknown, listing those that exist.
     """
-    published = _CELLS | _MACRO | _RECURRENT
+    published = _CELLS | _MACRO | _RECURRENT | _DAG
     if name not in published:
         raise ValueError(
             f"{name!r} is not a named genotype; expected one of {', '.join(published)}"
@@ -141,6 +143,23 @@ _ENAS = Genotype(
     ),
     reduce_concat=(2, 3, 6),
 )
+_GHN = {  # inputs of each node, and its operation
+    2: ((0,), "sep_conv_3x3"),
+    3: ((0, 1), "skip_connect"),
+    4: ((0, 1), "sep_conv_5x5"),
+    5: ((1,), "sep_conv_3x3"),
+    6: ((0, 1, 3, 4), "sep_conv_3x3"),
+    7: ((0,), "sep_conv_3x3"),
+    8: ((0, 1, 6), "sep_conv_3x3"),
+    9: ((1, 6), "avg_pool_3x3"),
+    10: ((0, 1, 7, 8), "max_pool_3x3"),
+    11: ((7, 8), "sep_conv_3x3"),
+    12: ((4, 8, 9), "avg_pool_3x3"),
+    13: ((0, 1, 9, 11), "max_pool_3x3"),
+    14: ((9,), "skip_connect"),
+    15: ((3, 4, 9, 12, 13, 14), "sep_conv_3x3"),
+    16: ((1, 4, 8, 15), "skip_connect"),
+}
 # fmt: on
 
 # As the official scripts write them: one cell, layer or node per line.
@@ -188,6 +207,12 @@ _CELLS = {
 }
 _MACRO = {"ENAS_MACRO": from_enas_macro(_ENAS_MACRO)}
 _RECURRENT = {"ENAS_RECURRENT": from_enas_recurrent(_ENAS_RECURRENT)}
+_DAG = {
+    "GHN": DagGenotype(
+        ops=tuple(op for _, op in _GHN.values()),
+        inputs=tuple(inputs for inputs, _ in _GHN.values()),
+    )
+}
 
 NAMES = tuple(_CELLS)
 """The published cells that `named` knows; DARTS is DARTS_V2."""
@@ -197,3 +222,6 @@ MACRO_NAMES = tuple(_MACRO)
 
 RECURRENT_NAMES = tuple(_RECURRENT)
 """The published recurrent cells that `named` knows."""
+
+DAG_NAMES = tuple(_DAG)
+"""The published blocks that `named` knows."""

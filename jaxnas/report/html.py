@@ -13,7 +13,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from jaxnas import genotypes
+from jaxnas import analysis, genotypes
 from jaxnas.report import curves
 
 History = Sequence[Mapping[str, float | str]]
@@ -333,13 +333,17 @@ def search_report(
         y_label="entropy (nats)",
     )
     if figures:
-        parts.append(section("Course of the search", grid(figures)))
+        note = (
+            "Train and validation: the architectures sampled in each epoch. Test: the "
+            "most likely architecture at its end, which no decision depends on."
+        )
+        parts.append(section("Course of the search", paragraph(note), grid(figures)))
     if top:
         note = (
             f"Ranked by their {ranked_by} on the validation images, with the search's "
             "weights."
         )
-        ranking = _ranking(top, loss_unit)
+        ranking = _candidate_table(top, loss_unit, ranks=True)
         parts.append(section("Best architectures", paragraph(note), ranking))
     if random:
         parts.append(_comparison(found, random, sampled_accuracies, loss_unit))
@@ -486,33 +490,47 @@ def _curve(
     return [figure(curves.svg(chart, f"{title} by epoch: {names}"), caption=caption)]
 
 
-def _candidate_columns(loss_unit: str) -> dict[str, str]:
-    return {
+def _candidate_table(
+    candidates: Sequence[Candidate],
+    loss_unit: str,
+    *,
+    ranks: bool = False,
+    marked_row: int | None = None,
+) -> Html:
+    """Show one candidate per row; cells with width and depth of the normal one."""
+    has_cells = any(isinstance(c.genotype, genotypes.Genotype) for c in candidates)
+    columns = {
+        **({"rank": "d"} if ranks else {}),
         "architecture": "",
         f"loss ({loss_unit})": ".4f",
         "accuracy": ".2%",
         "parameters (M)": ",.3f",
         "FLOPs (M)": ",.1f",
+        **({"width (c)": ".1f", "depth": "d"} if has_cells else {}),
         "genotype": "",
     }
+    rows = [
+        (
+            *((rank,) if ranks else ()),
+            candidate.name,
+            candidate.loss,
+            candidate.accuracy,
+            candidate.num_params / 1e6,
+            candidate.flops / 1e6,
+            *(_topology(candidate.genotype) if has_cells else ()),
+            details("show", code(genotypes.to_text(candidate.genotype))),
+        )
+        for rank, candidate in enumerate(candidates, start=1)
+    ]
+    return table(columns, rows, marked_row=marked_row)
 
 
-def _candidate_row(candidate: Candidate) -> tuple[object, ...]:
-    return (
-        candidate.name,
-        candidate.loss,
-        candidate.accuracy,
-        candidate.num_params / 1e6,
-        candidate.flops / 1e6,
-        details("show", code(genotypes.to_text(candidate.genotype))),
-    )
-
-
-def _ranking(top: Sequence[Candidate], loss_unit: str) -> Html:
-    return table(
-        {"rank": "d"} | _candidate_columns(loss_unit),
-        [(i, *_candidate_row(candidate)) for i, candidate in enumerate(top, start=1)],
-    )
+def _topology(genotype: genotypes.AnyGenotype) -> tuple[float | None, int | None]:
+    """Return width and depth of the normal cell."""
+    if not isinstance(genotype, genotypes.Genotype):
+        return None, None
+    width = analysis.cell_width(genotype, "normal")
+    return width, analysis.cell_depth(genotype, "normal")
 
 
 def _comparison(
@@ -567,11 +585,7 @@ def _comparison(
         "Among random architectures",
         paragraph(text),
         grid(charts),
-        table(
-            _candidate_columns(loss_unit),
-            [_candidate_row(candidate) for candidate in ordered],
-            marked_row=ordered.index(found),
-        ),
+        _candidate_table(ordered, loss_unit, marked_row=ordered.index(found)),
     )
 
 

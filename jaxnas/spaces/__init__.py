@@ -1,14 +1,17 @@
 """Search spaces: what can be chosen, as vectors of integers."""
 
+from jaxnas.spaces.dag import DagSpace, ghn_dag
 from jaxnas.spaces.macro import MacroSpace, enas_macro
 from jaxnas.spaces.micro import MicroSpace, enas_micro
 from jaxnas.spaces.recurrent import RecurrentSpace, enas_recurrent
 
 __all__ = [
+    "DagSpace",
     "MacroSpace",
     "MicroSpace",
     "RecurrentSpace",
     "enas_macro",
     "enas_micro",
     "enas_recurrent",
+    "ghn_dag",
 ]

@@ -20,18 +20,21 @@ def is_integer(value: Any) -> bool:
     return not isinstance(value, bool)
 
 
-def check_size(name: str, value: Any) -> None:
+def check_size(name: str, value: Any, *, least: int = 1) -> None:
     """Check a number of nodes or layers.
 
     Args:
       name: what errors call it.
       value: the number.
+      least: the smallest that it may be.
 
     Raises:
-      ValueError: if it is no integer of at least 1.
+      ValueError: if it is no integer or less.
     """
-    if not is_integer(value) or value < 1:
-        raise ValueError(f"{name} is {value!r}; expected an integer of at least 1")
+    if not is_integer(value) or value < least:
+        raise ValueError(
+            f"{name} is {value!r}; expected an integer of at least {least}"
+        )
 
 
 def check_choices(

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from jaxnas import genotypes
 from jaxnas.report.drawing import _svg
 from jaxnas.report.drawing.cells import draw_cell
+from jaxnas.report.drawing.dag import draw_dag
 from jaxnas.report.drawing.macro import draw_macro
 from jaxnas.report.drawing.recurrent import draw_recurrent
 
@@ -35,8 +36,8 @@ def genotype_svg(genotype: genotypes.AnyGenotype, *, title: str) -> str:
     """Draw a genotype of any kind.
 
     Two cells stand one above the other. A macro genotype is a chain of layers from
-    top to bottom with its skips as arcs, a recurrent genotype a tree from left to
-    right.
+    top to bottom with its skips as arcs, a recurrent genotype a tree and a block a
+    graph from left to right.
 
     Args:
       genotype: the genotype.
@@ -53,6 +54,8 @@ def genotype_svg(genotype: genotypes.AnyGenotype, *, title: str) -> str:
         return _svg.document(title, [draw_macro(genotype)])
     if isinstance(genotype, genotypes.RecurrentGenotype):
         return _svg.document(title, [draw_recurrent(genotype)])
+    if isinstance(genotype, genotypes.DagGenotype):
+        return _svg.document(title, [draw_dag(genotype)])
     normal = draw_cell(genotype.normal, genotype.normal_concat)
     reduce = draw_cell(genotype.reduce, genotype.reduce_concat)
     drawings = [

@@ -13,17 +13,13 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from jaxnas import genotypes
-from jaxnas.report.drawing import _svg
+from jaxnas.report.drawing import _layers, _svg
+from jaxnas.report.drawing._layers import Item
 
 # Sizes in px.
 _LABEL_STEP = 26  # between the two labels in front of a node
 _LINK = 34  # from a label to its node
 _LANE_HEIGHT = 18
-
-_SWEEPS = 500
-
-_Item = tuple[int, ...]
-"""What takes up height in a column: a node `(node,)` or a lane `(edge, column)`."""
 
 
 class _Edge(NamedTuple):
@@ -33,10 +29,10 @@ class _Edge(NamedTuple):
 
 
 class _Layout(NamedTuple):
-    columns: list[list[_Item]]  # from top to bottom
-    chains: list[list[_Item]]  # what each edge passes, from source to target
-    heights: dict[_Item, float]  # of the middle of each item, downwards
-    extents: dict[_Item, float]  # half of what each item takes up
+    columns: list[list[Item]]  # from top to bottom; lanes are (edge, column)
+    chains: list[list[Item]]  # what each edge passes, from source to target
+    heights: dict[Item, float]  # of the middle of each item, downwards
+    extents: dict[Item, float]  # half of what each item takes up
 
 
 class _Grid(NamedTuple):
@@ -60,10 +56,10 @@ def _layout(edges: list[_Edge], output: int) -> _Layout:
         levels[edge.target] = max(levels[edge.target], levels[edge.source] + 1)
     # Alone in the last column, even where the deepest node does not lead to it.
     levels[output] = max(levels[:output]) + 1
-    columns: list[list[_Item]] = [[] for _ in range(levels[output] + 1)]
+    columns: list[list[Item]] = [[] for _ in range(levels[output] + 1)]
     for node, level in enumerate(levels):
         columns[level].append((node,))
-    chains: list[list[_Item]] = []
+    chains: list[list[Item]] = []
     for i, edge in enumerate(edges):
         passed = range(levels[edge.source] + 1, levels[edge.target])
         for column in passed:
@@ -76,15 +72,15 @@ def _layout(edges: list[_Edge], output: int) -> _Layout:
     extents |= {(node,): _LABEL_STEP / 2 + _svg.LABEL_HEIGHT for node in range(output)}
     extents[(output,)] = max(_svg.RADIUS, arriving * _LANE_HEIGHT / 2)
     columns = _order(columns, chains, segments)
-    heights = _heights(columns, segments, extents)
+    heights = _layers.heights(columns, segments, extents)
     return _Layout(columns, chains, heights, extents)
 
 
 def _order(
-    columns: list[list[_Item]],
-    chains: list[list[_Item]],
-    segments: list[tuple[_Item, _Item]],
-) -> list[list[_Item]]:
+    columns: list[list[Item]],
+    chains: list[list[Item]],
+    segments: list[tuple[Item, Item]],
+) -> list[list[Item]]:
     """Move items within their columns for as long as fewer segments cross.
 
     An item moves alone, or all lanes of an edge together. The inputs keep their
@@ -106,8 +102,8 @@ def _order(
 
 
 def _moved_to(
-    place: int, end: int, group: list[_Item], column: list[_Item]
-) -> list[_Item]:
+    place: int, end: int, group: list[Item], column: list[Item]
+) -> list[Item]:
     """Move the members of a group to a place counted from the top or the bottom."""
     staying = [item for item in column if item not in group][::end]
     going = [item for item in column if item in group]
@@ -115,7 +111,7 @@ def _moved_to(
 
 
 def _tangle(
-    columns: list[list[_Item]], segments: list[tuple[_Item, _Item]]
+    columns: list[list[Item]], segments: list[tuple[Item, Item]]
 ) -> tuple[int, float]:
     """Count the crossings, then the ranks by which segments rise and fall."""
     rank = {
@@ -132,61 +128,6 @@ def _tangle(
         )
     )
     return crossings, sum(abs(left - right) for _, left, right in ends)
-
-
-def _heights(
-    columns: list[list[_Item]],
-    segments: list[tuple[_Item, _Item]],
-    extents: dict[_Item, float],
-) -> dict[_Item, float]:
-    """Choose heights that keep segments level and items apart.
-
-    Descends on the weighted sum of squared rises, one column at a time. Segments
-    between lanes weigh more, for a long edge should be straight.
-    """
-    ties: dict[_Item, list[tuple[_Item, float]]] = {}
-    for left, right in segments:
-        weight = (1.0, 4.0, 64.0)[len(left) + len(right) - 2]
-        ties.setdefault(left, []).append((right, weight))
-        ties.setdefault(right, []).append((left, weight))
-    heights = {item: 0.0 for column in columns for item in column}
-    for _ in range(_SWEEPS):
-        for column in columns:
-            wishes, weights = [], []
-            for item in column:
-                # An input that nobody reads has no ties and stays where it is.
-                pulls = ties.get(item, [(item, 1.0)])
-                weights.append(sum(weight for _, weight in pulls))
-                total = sum(weight * heights[other] for other, weight in pulls)
-                wishes.append(total / weights[-1])
-            sizes = [extents[item] for item in column]
-            heights |= zip(column, _stack(wishes, weights, sizes), strict=True)
-    return heights
-
-
-def _stack(
-    wishes: list[float], weights: list[float], extents: list[float]
-) -> list[float]:
-    """Place items one below the other as near to their wishes as extents allow.
-
-    Least squares under minimum distances is isotonic regression of the wishes, each
-    less its distance from the top of a tight stack: pool adjacent violators.
-    """
-    offsets = [0.0]
-    for upper, lower in itertools.pairwise(extents):
-        offsets.append(offsets[-1] + upper + lower)
-    pools: list[tuple[float, float, int]] = []  # mean, weight, number of items
-    for wish, weight, offset in zip(wishes, weights, offsets, strict=True):
-        mean, count = wish - offset, 1
-        while pools and pools[-1][0] > mean:
-            above_mean, above_weight, above_count = pools.pop()
-            mean = mean * weight + above_mean * above_weight
-            weight += above_weight
-            mean /= weight
-            count += above_count
-        pools.append((mean, weight, count))
-    means = [mean for mean, _, count in pools for _ in range(count)]
-    return [mean + offset for mean, offset in zip(means, offsets, strict=True)]
 
 
 def _render(edges: list[_Edge], output: int, layout: _Layout) -> _svg.Drawing:
@@ -264,7 +205,7 @@ def _fan(
 
 
 def _grid(
-    edges: list[_Edge], tracks: list[list[float]], level: dict[_Item, int]
+    edges: list[_Edge], tracks: list[list[float]], level: dict[Item, int]
 ) -> _Grid:
     """Give every column its abscissae; gaps widen where edges rise steeply."""
     last = max(level.values())
