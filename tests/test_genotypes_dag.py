@@ -89,7 +89,11 @@ def test_check_dag_names_the_node(changes, message):
             "found a tuple; expected a DagGenotype",
         ),
         (genotypes.check_macro, BLOCK, "found a DagGenotype; expected a MacroGenotype"),
-        (genotypes.check, BLOCK, "DagGenotype.* is not a genotype; expected a Genoty"),
+        (
+            genotypes.check,
+            BLOCK,
+            "found a DagGenotype; expected a Genotype of two cells",
+        ),
     ],
 )
 def test_checks_refuse_another_kind(check, genotype, message):

@@ -48,7 +48,8 @@ class Policy(NamedTuple):
       init: `key -> params`.
       sample: `(params, key, num) -> episodes`.
       score: `(params, archs) -> episodes`, for int `[num, num_decisions]` in range.
-      mode: `params -> arch`, the most likely choice at every decision in turn.
+      mode: `params -> arch`, the most likely choice at every decision in turn. It may
+        be far from typical: of skips with a probability of 0.4 each, it takes none.
     """
 
     init: Callable[[Key], Params]
