@@ -169,18 +169,8 @@ def line_chart(
 
     figure, axes = _axes(width=350, height=215)
     for curve in curves:
-        marker = "o" if len(curve.x) < 30 else ""  # a single point has no line
-        axes.plot(
-            curve.x,
-            curve.y,
-            color=curve.color,
-            label=curve.label,
-            linewidth=1.8,
-            marker=marker,
-            markersize=3.5,
-        )
-    for label, level in (levels or {}).items():
-        axes.axhline(level, color=_INK, alpha=0.6, linestyle="--", label=label)
+        _plot(axes, curve, marked=len(curve.x) < 30)
+    _mark_levels(axes, levels)
     axes.set(title=title, xlabel=x_label, ylabel=y_label)
     axes.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
     if percent:
@@ -220,18 +210,8 @@ def band_chart(
         axes.fill_between(
             band.x, band.low, band.high, color=band.color, alpha=0.2, linewidth=0
         )
-        marker = "o" if len(band.x) < 2 else ""  # a single point has no line
-        axes.plot(
-            band.x,
-            band.y,
-            color=band.color,
-            label=band.label,
-            linewidth=1.8,
-            marker=marker,
-            markersize=3.5,
-        )
-    for label, level in (levels or {}).items():
-        axes.axhline(level, color=_INK, alpha=0.6, linestyle="--", label=label)
+        _plot(axes, band, marked=len(band.x) < 2)
+    _mark_levels(axes, levels)
     axes.set(title=title, xlabel=x_label, ylabel=y_label)
     if log_x:
         axes.set_xscale("log")
@@ -311,6 +291,24 @@ def svg(figure: Figure, description: str) -> str:
     markup = re.sub(r'<g id="\w+?_\d+"', "<g", markup)
     label = html.escape(description)
     return markup.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)
+
+
+def _plot(axes: Axes, curve: Series | Band, *, marked: bool) -> None:
+    """Draw one line, its points marked where they are few: one alone has no line."""
+    axes.plot(
+        curve.x,
+        curve.y,
+        color=curve.color,
+        label=curve.label,
+        linewidth=1.8,
+        marker="o" if marked else "",
+        markersize=3.5,
+    )
+
+
+def _mark_levels(axes: Axes, levels: Mapping[str, float] | None) -> None:
+    for label, level in (levels or {}).items():
+        axes.axhline(level, color=_INK, alpha=0.6, linestyle="--", label=label)
 
 
 def _axes(*, width: float, height: float) -> tuple[Figure, Axes]:

@@ -396,9 +396,10 @@ def search(
         return step % timetable.steps_per_epoch < timetable.weight_steps
 
     def advance(state: OneShotState, num_steps: int) -> OneShotState:
-        position = int(state.step) % timetable.steps_per_epoch
-        if in_weight_phase(position):
-            num_steps = min(num_steps, timetable.weight_steps - position)
+        step = int(state.step)
+        if in_weight_phase(step):
+            left = timetable.weight_steps - step % timetable.steps_per_epoch
+            num_steps = min(num_steps, left)
             return phases[0](state, device_splits, jnp.int32(num_steps))
         return phases[1](state, device_splits, jnp.int32(num_steps))
 
