@@ -397,7 +397,7 @@ def dag_genotypes() -> list[genotypes.DagGenotype]:
         space = spaces.ghn_dag(num_nodes, density=density)
         found.append(space.decode(space.sample(jax.random.key(1))))
     every = tuple(tuple(range(node)) for node in range(2, 9))
-    dense = genotypes.DagGenotype(("conv_1x7_7x1",) * 7, every)
+    dense = genotypes.DagGenotype(("conv_7x1_1x7",) * 7, every)
     return [genotypes.named("GHN"), *found, dense]
 
 

@@ -182,9 +182,8 @@ def test_conv(x64, kernel_size, stride):
 @pytest.mark.parametrize("kernel_size", [(3, 3), (5, 5), (1, 7)])
 def test_conv_of_chunks(x64, monkeypatch, kernel_size, batch, wanted, chunks):
     x, kernel = image(batch, 6, 4, 3), image(*kernel_size, 3, 2, seed=1)
-    monkeypatch.setattr(
-        ops, "_BYTES_OF_COLUMNS", -(-x.nbytes * kernel_size[1] // wanted)
-    )
+    limit = -(-x.nbytes * kernel_size[1] // wanted)
+    monkeypatch.setattr(ops.convolutions, "_BYTES_OF_COLUMNS", limit)
 
     def conv(x, kernel):
         return ops.conv(x, kernel, (1, 1))
@@ -293,6 +292,9 @@ REFERENCES = {
     "sep_conv_7x7": lambda *args: separable(1, *args),
     "dil_conv_3x3": lambda *args: separable(2, *args),
     "dil_conv_5x5": lambda *args: separable(2, *args),
+    "conv_1x1": lambda x, weights, stride: normalise(
+        convolve(jax.nn.relu(x), weights["kernel"][None, None], (stride, stride))
+    ),
     "conv_7x1_1x7": conv_7x1_1x7,
 }
 
@@ -310,7 +312,8 @@ class Reads(dict):
 
 
 def test_the_vocabulary_has_every_operation_of_a_genotype():
-    assert tuple(ops.vocabulary()) == genotypes.OPS == tuple(REFERENCES)
+    named = {*genotypes.OPS, *genotypes.DAG_OPS}
+    assert set(ops.vocabulary()) == named == set(REFERENCES)
 
 
 @pytest.mark.parametrize("stride", [1, 2])
@@ -335,6 +338,7 @@ def test_operation(x64, name, stride):
         ("sep_conv_7x7", 1, 2 * (49 * 4 + 16)),
         ("dil_conv_3x3", 1, 9 * 4 + 16),
         ("dil_conv_5x5", 2, 25 * 4 + 16),
+        ("conv_1x1", 2, 16),
         ("conv_7x1_1x7", 1, 14 * 16),
         ("skip_connect", 1, 0),
         ("skip_connect", 2, 16),
@@ -375,6 +379,7 @@ NUM_NORMS = {
             "sep_conv_7x7": 2,
             "dil_conv_3x3": 1,
             "dil_conv_5x5": 1,
+            "conv_1x1": 1,
             "conv_7x1_1x7": 1,
         }.items()
     },

@@ -18,7 +18,7 @@ DAG_OPS = (
     "sep_conv_5x5",
     "dil_conv_3x3",
     "dil_conv_5x5",
-    "conv_1x7_7x1",
+    "conv_7x1_1x7",
     "max_pool_3x3",
     "avg_pool_3x3",
 )

@@ -1,0 +1,40 @@
+"""The primitive operations, once, for supernets and for trained networks.
+
+Images are `[B, H, W, C]`. An operation is a pair of pure functions: `specs` tells
+which weights it has, `apply` uses them. Normalisation is handed in, because the
+supernets use the statistics of the batch and nothing else, while a network that is
+trained from scratch has scale, offset and running statistics.
+"""
+
+from jaxnas.ops.convolutions import conv, factorized_reduce, pointwise_conv
+from jaxnas.ops.operations import (
+    Norm,
+    Op,
+    batch_norm,
+    factorized_reduce_spec,
+    scale_and_offset,
+    vocabulary,
+    with_affine_norms,
+)
+from jaxnas.ops.shifted import avg_pool_3x3, depthwise_conv, max_pool_3x3
+from jaxnas.ops.weights import Distribution, WeightSpec, affine_specs, draw
+
+__all__ = [
+    "Distribution",
+    "Norm",
+    "Op",
+    "WeightSpec",
+    "affine_specs",
+    "avg_pool_3x3",
+    "batch_norm",
+    "conv",
+    "depthwise_conv",
+    "draw",
+    "factorized_reduce",
+    "factorized_reduce_spec",
+    "max_pool_3x3",
+    "pointwise_conv",
+    "scale_and_offset",
+    "vocabulary",
+    "with_affine_norms",
+]
