@@ -62,6 +62,59 @@ class SearchSpace(Protocol):
         ...
 
 
+class Graph(NamedTuple):
+    """The blocks of one architecture as directed acyclic graphs.
+
+    In every block, nodes 0 and 1 are the outputs of the block before and of the one
+    before that; for the first blocks, what stands there.
+
+    Attributes:
+      attributes: int32 `[num_blocks, num_nodes, num_attributes]`, what a node is: its
+        operation, and what else a space may say of it.
+      adjacency: bool `[num_blocks, num_nodes, num_nodes]`, at `[b, u, v]` whether node
+        v reads node u; strictly upper triangular.
+      is_present: bool `[num_blocks, num_nodes]`; other nodes are padding, read nothing
+        and are not read.
+    """
+
+    attributes: jax.Array
+    adjacency: jax.Array
+    is_present: jax.Array
+
+
+class Site(NamedTuple):
+    """Where an array of stacked weights belongs in the graph of an architecture.
+
+    Attributes:
+      node: int32 `[*stack, 2]`, block and node whose weights they are, for each entry
+        of the leading axes; the axes after them are those of one entry.
+      source: int32 `[*stack, 2]`, block and node at the other end of the edge whose
+        weights they are; `None` if they belong to the node alone.
+      is_used: bool `[*stack]`, whether the architecture uses the entry.
+    """
+
+    node: jax.Array
+    source: jax.Array | None
+    is_used: jax.Array
+
+
+class Blueprint(NamedTuple):
+    """What must be known of a supernet to generate its weights.
+
+    Attributes:
+      attribute_sizes: number of values of each attribute of a node.
+      specs: `jaxnas.ops.WeightSpec` of every array of weights, in their structure.
+      graph: `arch -> Graph`; works inside `jax.jit`, as does `sites`.
+      sites: `arch -> sites`, a `Site` for every array of weights, in their structure;
+        `None` for arrays that are the same for all architectures.
+    """
+
+    attribute_sizes: tuple[int, ...]
+    specs: Any
+    graph: Callable[[Arch], Graph]
+    sites: Callable[[Arch], Any]
+
+
 class Supernet(NamedTuple):
     """A network whose architecture is data and whose weights come from outside.
 
@@ -71,11 +124,14 @@ class Supernet(NamedTuple):
       apply: `(weights, arch, inputs, *, train, key=None, batch_axis=None) ->
         outputs`. `batch_axis` names the mapped axis over which a batch is
         sharded; batch statistics are then taken over the whole batch.
+      blueprint: where its weights belong in the graph of an architecture, if it can
+        tell.
     """
 
     space: Any
     init: Callable[[Key], Weights]
     apply: Callable[..., Outputs]
+    blueprint: Blueprint | None = None
 
 
 class WeightProvider(NamedTuple):
