@@ -14,6 +14,7 @@ _MODULES = (
     "checkpoint",
     "data",
     "genotypes",
+    "ghn",
     "metrics",
     "networks",
     "ops",

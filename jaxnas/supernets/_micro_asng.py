@@ -10,15 +10,16 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from jaxnas import ops
 from jaxnas.ops import Norm, Op, WeightSpec
 from jaxnas.spaces.micro import MicroSpace
-from jaxnas.supernets import _micro_cells
+from jaxnas.supernets import _micro_cells, _micro_graph
 from jaxnas.supernets._micro_cells import NUM_CELL_INPUTS
 from jaxnas.supernets.edges import Edges, evaluate, select
-from jaxnas.types import Weights
+from jaxnas.types import Site, Weights
 
 
 def _operations(space: MicroSpace) -> dict[str, Op]:
@@ -55,6 +56,24 @@ def apply(
     for stage in stages:
         outputs = _apply_stage(stage, space, cells, outputs, norm)
     return outputs[1]
+
+
+def sites(
+    stages: list[dict[str, Any]], space: MicroSpace, cells: jax.Array
+) -> list[dict[str, Any]]:
+    """Sites of the weights of all stages.
+
+    Args:
+      stages: from `specs`.
+      space: the search space.
+      cells: int32 `[2, num_nodes, 4]`, normal and reduction cell.
+    """
+    result, first = [], 0
+    for stage in stages:
+        num_cells = stage["output"].shape[0]
+        result.append(_stage_sites(stage, space, cells, first + np.arange(num_cells)))
+        first += num_cells
+    return result
 
 
 def _stage_specs(
@@ -107,6 +126,56 @@ def _stage_specs(
     if num_cells > 2:
         stage["preprocess_0"] = pointwise(channels).stack(num_cells - 2)
     return stage
+
+
+def _stage_sites(
+    stage: dict[str, Any], space: MicroSpace, cells: jax.Array, blocks: np.ndarray
+) -> dict[str, Any]:
+    """Sites of the weights of the cells with these numbers."""
+    reduces, num_nodes = "reduction" in stage, space.num_nodes
+    kinds = cells[np.where(np.arange(blocks.size) < reduces, 1, 0)]
+    is_read = [(kinds[:, :, :2] == source).any((1, 2)) for source in (0, 1)]
+
+    def preprocessing(source: int, chosen: Any) -> Site:
+        node = _micro_graph.node_of_state(source)
+        return _micro_graph.site(blocks[chosen], node, is_read[source][chosen])
+
+    def table(name_of_specs, chosen, rows):
+        return _micro_graph.table_sites(
+            name_of_specs, space, blocks[chosen], kinds[chosen], rows
+        )
+
+    node, source = _micro_cells.rows(num_nodes)
+    normal = slice(int(reduces), None)
+    states = np.arange(NUM_CELL_INPUTS, NUM_CELL_INPUTS + num_nodes)
+    loose = ~jax.vmap(_micro_cells.is_read)(kinds)[:, NUM_CELL_INPUTS:]
+    sites: dict[str, Any] = {
+        "first": {f"preprocess_{i}": preprocessing(i, 0) for i in (0, 1)},
+        "normal": table(stage["normal"], normal, (node, source)),
+        "output": _micro_graph.site(
+            blocks[:, None], _micro_graph.node_of_state(states)[None], loose
+        ),
+    }
+    if reduces:
+        parts = {"from_inputs": source < NUM_CELL_INPUTS}
+        parts["from_nodes"] = ~parts["from_inputs"]
+        sites["reduction"] = jax.tree.map(
+            lambda leaf: leaf[0],
+            {
+                name: table(
+                    stage["reduction"][name],
+                    slice(1),
+                    (node[part], source[part]),
+                )
+                for name, part in parts.items()
+            },
+        )
+    if "second" in stage:
+        sites["second"] = {"preprocess_0": preprocessing(0, 1)}
+        sites["preprocess_1"] = preprocessing(1, slice(1, None))
+    if "preprocess_0" in stage:
+        sites["preprocess_0"] = preprocessing(0, slice(2, None))
+    return sites
 
 
 def _edges_from_inputs(cell: jax.Array) -> Edges:

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxnas import ops
 from jaxnas.ops import Norm, Op
@@ -37,6 +38,12 @@ def num_rows(num_nodes: int) -> int:
     return num_nodes * (num_nodes + 3) // 2
 
 
+def rows(num_nodes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Node and source of the rows of `num_rows`, in their order."""
+    node, source = np.tril_indices(num_nodes, 1, num_nodes + 1)
+    return node.astype(np.int32), source.astype(np.int32)
+
+
 def edges(cell: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Source, node and operation of a cell's edges, `[2 * num_nodes]` each.
 
@@ -62,6 +69,12 @@ def all_edges(cell: jax.Array, *, row_per_side: bool) -> Edges:
     return Edges(source, node + NUM_CELL_INPUTS, op, row, jnp.int32(source.size))
 
 
+def is_read(cell: jax.Array) -> jax.Array:
+    """Whether some node reads each state of a cell, bool `[2 + num_nodes]`."""
+    read = jnp.zeros(cell.shape[0] + NUM_CELL_INPUTS, bool)
+    return read.at[cell[:, :2].reshape(-1)].set(True)
+
+
 def join_loose_ends(
     states: jax.Array,
     first_state: int,
@@ -82,8 +95,7 @@ def join_loose_ends(
     Returns:
       `[B, H, W, C]`, not normalised.
     """
-    read = jnp.zeros(cell.shape[0] + NUM_CELL_INPUTS, bool)
-    loose = ~read.at[cell[:, :2].reshape(-1)].set(True)[first_state:]
+    loose = ~is_read(cell)[first_state:]
     state = jnp.arange(kernels.shape[0], dtype=jnp.int32)
     offset = states.shape[0] - kernels.shape[0]
     ends = Edges(state + offset, 0 * state, 0 * state, state, jnp.int32(0))

@@ -11,12 +11,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from jaxnas import ops
 from jaxnas.ops import Norm, Op, WeightSpec
 from jaxnas.spaces.micro import MicroSpace
-from jaxnas.supernets import _micro_cells
+from jaxnas.supernets import _micro_cells, _micro_graph
 from jaxnas.supernets._micro_cells import NUM_CELL_INPUTS
 from jaxnas.types import Weights
 
@@ -48,6 +49,50 @@ def apply(
     for stage in stages:
         output = _apply_stage(stage, space, cells, output, norm)
     return jax.nn.relu(output)
+
+
+def sites(
+    stages: list[dict[str, Any]], space: MicroSpace, cells: jax.Array
+) -> list[dict[str, Any]]:
+    """Sites of the weights of all stages.
+
+    Args:
+      stages: from `specs`.
+      space: the search space.
+      cells: int32 `[2, num_nodes, 4]`, normal and reduction cell.
+    """
+    node, source = _micro_cells.rows(space.num_nodes)
+    rows = np.tile(node, 2), np.tile(source, 2)
+    side = np.repeat(np.arange(2, dtype=np.int32), node.size)
+    states = np.arange(NUM_CELL_INPUTS + space.num_nodes)
+    states, last = _micro_graph.node_of_state(states), 3 * space.num_nodes + 1
+    result, first = [], 0
+    for index, stage in enumerate(stages):
+        num_cells = stage["output"]["kernel"].shape[0]
+        blocks = first + np.arange(num_cells)
+        kinds = cells[np.where((np.arange(num_cells) == 0) & (index > 0), 1, 0)]
+        # Of the first cell's inputs 0 and 1, and of the second cell's input 0.
+        places = [(first, 1), (first, 0), (first + 1, 1)][: len(stage["inputs"])]
+        calibrations = [_micro_graph.site(*place, True) for place in places]
+        loose = ~jax.vmap(_micro_cells.is_read)(kinds)
+        always = np.ones(num_cells, bool)
+        result.append(
+            {
+                "inputs": [
+                    dict.fromkeys(specs, site)
+                    for specs, site in zip(stage["inputs"], calibrations, strict=True)
+                ],
+                "edges": _micro_graph.table_sites(
+                    stage["edges"], space, blocks, kinds, rows, side=side
+                ),
+                "output": dict.fromkeys(
+                    ("scale", "offset"), _micro_graph.site(blocks, last, always)
+                )
+                | {"kernel": _micro_graph.site(blocks[:, None], states[None], loose)},
+            }
+        )
+        first += num_cells
+    return result
 
 
 def _stage_specs(

@@ -1,14 +1,15 @@
 """The supernet of convolutional cells (ENAS micro)."""
 
 import functools
-from typing import Literal
+from typing import Any, Literal
 
 import jax
+import numpy as np
 
 from jaxnas import ops
 from jaxnas.spaces.micro import MicroSpace
-from jaxnas.supernets import _images, _micro_asng, _micro_enas
-from jaxnas.types import Arch, Key, Supernet, Weights
+from jaxnas.supernets import _images, _micro_asng, _micro_enas, _micro_graph
+from jaxnas.types import Arch, Blueprint, Graph, Key, Supernet, Weights
 
 Layout = Literal["asng", "enas"]
 
@@ -47,7 +48,8 @@ def micro(
     Returns:
       A `Supernet`; `apply` takes float images `[B, H, W, image_channels]`, `H` and `W`
       divisible by 4, and returns logits `[B, num_classes]`. Training with dropout
-      needs its `key`.
+      needs its `key`. Its blueprint has two nodes for the operations of a cell's node
+      and one for their sum.
 
     Raises:
       ValueError: if `num_cells` is below 3 or another number is out of range.
@@ -67,14 +69,16 @@ def micro(
     is_enas = layout == "enas"
     stages = _micro_enas if is_enas else _micro_asng
 
+    cells_per_stage = _cells_per_stage(num_cells)
+    specs = {
+        "stem": _images.stem_specs(image_channels, 3 * channels),
+        "stages": stages.specs(space, channels, cells_per_stage),
+        "classifier": _images.classifier_specs(
+            4 * channels, num_classes, bias=not is_enas
+        ),
+    }
+
     def init(key: Key) -> Weights:
-        specs = {
-            "stem": _images.stem_specs(image_channels, 3 * channels),
-            "stages": stages.specs(space, channels, _cells_per_stage(num_cells)),
-            "classifier": _images.classifier_specs(
-                4 * channels, num_classes, bias=not is_enas
-            ),
-        }
         return ops.draw(key, specs, "he_normal" if is_enas else "uniform")
 
     def apply(
@@ -99,7 +103,20 @@ def micro(
             batch_axis=batch_axis,
         )
 
-    return Supernet(space, init, apply)
+    def graph(arch: Arch) -> Graph:
+        reduces = np.isin(np.arange(num_cells), np.cumsum(cells_per_stage)[:-1])
+        cells = arch.reshape(2, space.num_nodes, 4)[reduces.astype(int)]
+        return _micro_graph.graph(space, cells, joins_inputs=is_enas)
+
+    def sites(arch: Arch) -> dict[str, Any]:
+        cells = arch.reshape(2, space.num_nodes, 4)
+        common = {
+            part: dict.fromkeys(specs[part], None) for part in ("stem", "classifier")
+        }
+        return common | {"stages": stages.sites(specs["stages"], space, cells)}
+
+    sizes = _micro_graph.attribute_sizes(space)
+    return Supernet(space, init, apply, Blueprint(sizes, specs, graph, sites))
 
 
 def _cells_per_stage(num_cells: int) -> tuple[int, int, int]:

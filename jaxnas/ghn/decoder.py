@@ -1,0 +1,153 @@
+"""From the embeddings of nodes to the weights of a network.
+
+Zhang et al. 2019, section 3.3 and appendix: a hidden layer that all nodes share, and an
+output branch for each kind of weights. A small kernel is the centre of a large one, and
+more channels than a branch has repeat its tile.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxnas.ghn.propagation import linear, linear_specs
+from jaxnas.ops import WeightSpec
+from jaxnas.types import Params, Site
+
+
+def _is_spec(leaf: Any) -> bool:
+    return isinstance(leaf, WeightSpec)
+
+
+def _entry_shape(spec: WeightSpec, site: Site) -> tuple[int, ...]:
+    """The shape of what one node or edge has of an array of weights."""
+    return spec.shape[site.is_used.ndim :]
+
+
+def _branch(path: Any, spec: WeightSpec, site: Site) -> str:
+    """Name of the branch that writes an array: edges share theirs."""
+    name = "edge" if site.source is not None else path[-1].key
+    return f"{name}_{len(_entry_shape(spec, site))}d"
+
+
+def generated(specs: Any, sites: Any) -> list[tuple[Any, WeightSpec, Site | None]]:
+    """All arrays of weights in order: path, spec, and site if it is generated."""
+    paths = jax.tree_util.tree_leaves_with_path(specs, is_leaf=_is_spec)
+    is_site = lambda leaf: leaf is None or isinstance(leaf, Site)  # noqa: E731
+    places = jax.tree.leaves(sites, is_leaf=is_site)
+    return [(*leaf, site) for leaf, site in zip(paths, places, strict=True)]
+
+
+def decoder_specs(
+    arrays: list[tuple[Any, WeightSpec, Site | None]],
+    size: int,
+    hidden_size: int,
+    tile: int,
+) -> dict[str, Any]:
+    """Specs of the decoder of some arrays.
+
+    Args:
+      arrays: from `generated`.
+      size: of the embedding of a node.
+      hidden_size: units of the hidden layers.
+      tile: the most channels that a branch writes.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+    has_edges = False
+    for path, spec, site in arrays:
+        if site is None:
+            continue
+        has_edges |= site.source is not None
+        entry = _entry_shape(spec, site)
+        axes = range(-len(entry), 0)
+        limited = tuple(
+            length if axis in spec.spatial else min(length, tile)
+            for axis, length in zip(axes, entry, strict=True)
+        )
+        branch = _branch(path, spec, site)
+        largest = shapes.get(branch, limited)
+        shapes[branch] = tuple(map(max, largest, limited))
+    hidden = {"node_hidden": linear_specs(size, hidden_size)}
+    if has_edges:
+        hidden["edge_hidden"] = linear_specs(2 * size, hidden_size)
+    branches = {
+        name: linear_specs(hidden_size, *shape) for name, shape in shapes.items()
+    }
+    return {**hidden, "branches": branches}
+
+
+def _fit(array: jax.Array, shape: tuple[int, ...], spatial: tuple[int, ...]):
+    """Cut the last axes of an array to a shape: spatial ones from the centre."""
+    for axis, length in zip(range(-len(shape), 0), shape, strict=True):
+        surplus = max(array.shape[axis] - length, 0)
+        start = surplus // 2 if axis in spatial else 0
+        stop = array.shape[axis] - (surplus - start)
+        index = [slice(None)] * array.ndim
+        index[axis] = slice(start, stop)
+        array = array[tuple(index)]
+    return array
+
+
+def _tile(array: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Repeat the last axes of an array as often as a shape needs, and cut them."""
+    current = array.shape[array.ndim - len(shape) :]
+    copies = [-(-wanted // given) for wanted, given in zip(shape, current, strict=True)]
+    if max(copies, default=1) > 1:
+        array = jnp.tile(array, (1,) * (array.ndim - len(shape)) + tuple(copies))
+    return _fit(array, shape, ())
+
+
+def _fan_in_scale(spec: WeightSpec) -> float:
+    """Knyazev et al. 2021: the factor of He et al. where a ReLU follows a mixture."""
+    sides = {spec.shape[axis] for axis in spec.spatial}
+    mixes_channels = spec.spatial in ((), (-4, -3)) and len(sides) < 2
+    return ((2 if mixes_channels else 1) / spec.fan_in) ** 0.5
+
+
+def decode(
+    params: Params,
+    embeddings: jax.Array,
+    arrays: list[tuple[Any, WeightSpec, Site | None]],
+    learned: Params,
+    *,
+    fan_in_scaling: bool,
+) -> list[jax.Array]:
+    """Write all weights.
+
+    Args:
+      params: as specified by `decoder_specs`.
+      embeddings: `[num_blocks, num_nodes, size]`.
+      arrays: from `generated`.
+      learned: list of the arrays that are not generated.
+      fan_in_scaling: whether weights are scaled as random initial ones would be.
+
+    Returns:
+      The arrays, in order. What the architecture does not use is 0.
+    """
+    node_hidden = jax.nn.relu(linear(params["node_hidden"], embeddings))
+    rest = iter(learned)
+
+    def write(path, spec: WeightSpec, site: Site | None) -> jax.Array:
+        if site is None:
+            return next(rest)
+        block, node = site.node[..., 0], site.node[..., 1]
+        if site.source is None:
+            hidden = node_hidden[block, node]
+        else:
+            other = embeddings[site.source[..., 0], site.source[..., 1]]
+            ends = jnp.concatenate([other, embeddings[block, node]], axis=-1)
+            hidden = jax.nn.relu(linear(params["edge_hidden"], ends))
+        entry = _entry_shape(spec, site)
+        branch = params["branches"][_branch(path, spec, site)]
+        branch = {
+            name: _fit(leaf, entry, spec.spatial) for name, leaf in branch.items()
+        }
+        values = _tile(linear(branch, hidden), entry)
+        if fan_in_scaling and spec.constant is None:
+            values = values * _fan_in_scale(spec)
+        if spec.constant is not None:
+            values = values + spec.constant
+        is_used = site.is_used.reshape(site.is_used.shape + (1,) * len(entry))
+        return jnp.where(is_used, values, jnp.zeros((), values.dtype))
+
+    return [write(*array) for array in arrays]

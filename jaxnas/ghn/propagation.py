@@ -1,0 +1,252 @@
+"""Message passing inside the blocks of a network, and from block to block.
+
+Zhang et al. 2019, sections 3.2 (propagation), 4.2 (stacked blocks) and 4.3 (the order
+of updates).
+"""
+
+import functools
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxnas.ops import WeightSpec
+from jaxnas.types import Graph, Params
+
+Propagation = Literal["forward_backward", "forward", "synchronous"]
+PROPAGATIONS = ("forward_backward", "forward", "synchronous")
+
+
+def linear_specs(size_in: int, *shape_out: int) -> dict[str, WeightSpec]:
+    """Specs of a linear layer from a vector to an array."""
+    return {
+        "kernel": WeightSpec((size_in, *shape_out), size_in),
+        "bias": WeightSpec(shape_out, size_in),
+    }
+
+
+def linear(params: Params, x: jax.Array) -> jax.Array:
+    """Apply a linear layer to vectors `[..., size_in]`."""
+    kernel, bias = params["kernel"], params["bias"]
+    y = jnp.tensordot(x, kernel, axes=1)
+    return y + bias.reshape((1,) * (y.ndim - bias.ndim) + bias.shape)
+
+
+def specs(size: int, *, virtual_edges: bool) -> dict[str, Any]:
+    """Specs of the message functions M and of the update function U.
+
+    Args:
+      size: of the embedding of a node.
+      virtual_edges: whether far nodes send messages too, by a function of their own;
+        both functions then have half of the hidden units.
+    """
+    num, hidden = (2, size // 2) if virtual_edges else (1, size)
+    return {
+        "message": {
+            "hidden": WeightSpec((num, size, hidden), size),
+            "hidden_bias": WeightSpec((num, hidden), size),
+            "output": WeightSpec((num, hidden, size), hidden),
+            "output_bias": WeightSpec((num, size), hidden),
+        },
+        "update": {
+            "from_message": linear_specs(size, 3 * size),
+            "from_state": WeightSpec((size, 3 * size), size),
+            "candidate_bias": WeightSpec((size,), size),
+        },
+    }
+
+
+def _messages(params: Params, states: jax.Array) -> jax.Array:
+    """Messages of states `[..., size]` by all functions, `[..., num, size]`."""
+
+    def add(products: jax.Array, bias: jax.Array) -> jax.Array:
+        return products + bias.reshape((1,) * (states.ndim - 1) + bias.shape)
+
+    hidden = jnp.einsum("...d,kdh->...kh", states, params["hidden"])
+    hidden = jax.nn.relu(add(hidden, params["hidden_bias"]))
+    messages = jnp.einsum("...kh,khd->...kd", hidden, params["output"])
+    return add(messages, params["output_bias"])
+
+
+def update(params: Params, message: jax.Array, state: jax.Array) -> jax.Array:
+    """A gated recurrent unit: `[..., size]` and `[..., size]` to the new state."""
+    gates = linear(params["from_message"], message)
+    reset_m, keep_m, new_m = jnp.split(gates, 3, -1)
+    products = jnp.tensordot(state, params["from_state"], axes=1)
+    reset_s, keep_s, new_s = jnp.split(products, 3, -1)
+    bias = params["candidate_bias"]
+    bias = bias.reshape((1,) * (state.ndim - 1) + bias.shape)
+    reset = jax.nn.sigmoid(reset_m + reset_s)
+    keep = jax.nn.sigmoid(keep_m + keep_s)
+    new = jnp.tanh(new_m + reset * (new_s + bias))
+    return (1 - keep) * new + keep * state
+
+
+def distances(adjacency: jax.Array) -> jax.Array:
+    """Lengths of the shortest paths between nodes.
+
+    Args:
+      adjacency: bool `[num_nodes, num_nodes]`, at `[u, v]` whether there is an edge
+        from u to v; strictly upper triangular.
+
+    Returns:
+      int32 `[num_nodes, num_nodes]`, 0 where there is no path.
+    """
+    num_nodes = adjacency.shape[0]
+    steps = adjacency.astype(jnp.int32)
+
+    def lengthen(length, carry):
+        found, ends = carry
+        ends = jnp.minimum(ends @ steps, 1)  # where walks of this length end
+        return jnp.where((found == 0) & (ends > 0), length, found), ends
+
+    found, _ = lax.fori_loop(2, num_nodes, lengthen, (steps, steps))
+    return found
+
+
+def _far_weights(adjacency: jax.Array, largest: int, dtype: Any) -> jax.Array:
+    """Inverse distances of nodes that are far, but not farther than `largest`."""
+    distance = distances(adjacency)
+    is_far = (distance > 1) & (distance <= largest)
+    inverse = 1 / jnp.maximum(distance, 1).astype(dtype)
+    return jnp.where(is_far, inverse, jnp.zeros((), dtype))
+
+
+def propagate(
+    params: Params,
+    states: jax.Array,
+    adjacency: jax.Array,
+    is_present: jax.Array,
+    *,
+    num_steps: int,
+    propagation: Propagation,
+    virtual_edges: int | None,
+) -> jax.Array:
+    """Let the nodes of one block send each other messages.
+
+    A node receives the sum of the messages of the nodes it reads, on the way back of
+    those that read it, and updates its state. `"synchronous"`: all nodes at once.
+    `"forward"`: one after the other in topological order, so that every update sees
+    the ones before. `"forward_backward"` (Eq. 15): then back again in reverse order,
+    `2 * num_nodes - 1` visits in all. On the way back a node that nobody reads has
+    nothing to receive and stays as it is, as the last node does in the paper, so that
+    results do not depend on how the nodes are numbered.
+
+    Args:
+      params: as specified by `specs`.
+      states: `[num_nodes, size]`.
+      adjacency: bool `[num_nodes, num_nodes]`, strictly upper triangular.
+      is_present: bool `[num_nodes]`; the states of others do not change.
+      num_steps: how often all this is done (T).
+      propagation: the order of updates.
+      virtual_edges: the largest distance from which messages come, each divided by
+        its distance (Knyazev et al. 2021, Eq. 4); only from neighbours if `None`.
+
+    Returns:
+      The final states, `[num_nodes, size]`.
+    """
+    num_nodes, dtype = states.shape[0], states.dtype
+    # How much of every message function's message reaches whom, [senders, num, nodes].
+    reach = [adjacency.astype(dtype)]
+    if virtual_edges is not None:
+        reach.append(_far_weights(adjacency, virtual_edges, dtype))
+    onward = jnp.stack(reach, axis=1)
+
+    if propagation == "synchronous":
+
+        def step(states, _):
+            messages = _messages(params["message"], states)
+            received = jnp.einsum("ukv,ukd->vd", onward, messages)
+            new = update(params["update"], received, states)
+            return jnp.where(is_present[:, None], new, states), None
+
+        return lax.scan(step, states, length=num_steps)[0]
+
+    # A row for every visit: the node, whether it is updated, and whom it listens to.
+    nodes = jnp.arange(num_nodes, dtype=jnp.int32)
+    visits = nodes, is_present, onward.T
+    if propagation == "forward_backward":
+        is_read = adjacency.any(axis=1)
+        back = nodes, is_present & is_read, onward
+        visits = [
+            jnp.concatenate([there, returning[-2::-1]])
+            for there, returning in zip(visits, back, strict=True)
+        ]
+
+    def visit(tables, visited):
+        states, messages = tables
+        node, is_updated, listens = visited
+        received = jnp.tensordot(listens, messages, axes=([0, 1], [1, 0]))
+        state = lax.dynamic_index_in_dim(states, node, keepdims=False)
+        new = jnp.where(is_updated, update(params["update"], received, state), state)
+        rows = new, _messages(params["message"], new)
+        return [
+            lax.dynamic_update_index_in_dim(table, row, node, 0)
+            for table, row in zip(tables, rows, strict=True)
+        ], None
+
+    def phase(tables, _):
+        return lax.scan(visit, tables, visits)[0], None
+
+    tables = [states, _messages(params["message"], states)]
+    return lax.scan(phase, tables, length=num_steps)[0][0]
+
+
+def embed(
+    params: Params,
+    graph: Graph,
+    *,
+    num_steps: int,
+    propagation: Propagation,
+    pass_embeddings: bool,
+    virtual_edges: int | None,
+) -> jax.Array:
+    """Embed all nodes of a stack of blocks (Eqs. 12 to 14).
+
+    A node begins with the sum of the embeddings of its attributes. The mean over a
+    block's final states is its embedding, which reaches the input nodes of the next
+    two blocks as a message before they propagate anything.
+
+    Args:
+      params: `attributes`, a table for each attribute, and `blocks`, the parameters of
+        `propagate`, with a leading axis over blocks if they do not share them.
+      graph: the architecture.
+      num_steps: as for `propagate`.
+      propagation: as for `propagate`.
+      pass_embeddings: whether blocks learn of the blocks before them.
+      virtual_edges: as for `propagate`.
+
+    Returns:
+      `[num_blocks, num_nodes, size]`.
+    """
+    tables = params["attributes"]
+    looked_up = [table[graph.attributes[..., i]] for i, table in enumerate(tables)]
+    states = functools.reduce(jnp.add, looked_up)
+    num_blocks, _, size = states.shape
+    are_shared = params["blocks"]["update"]["candidate_bias"].ndim == 1
+
+    def run_block(before, block):
+        states, adjacency, is_present, own = block
+        shared = params["blocks"] if are_shared else own
+        if pass_embeddings:
+            told = update(shared["update"], before, states[:2])
+            states = jnp.concatenate([told, states[2:]])
+        states = propagate(
+            shared,
+            states,
+            adjacency,
+            is_present,
+            num_steps=num_steps,
+            propagation=propagation,
+            virtual_edges=virtual_edges,
+        )
+        counted = jnp.where(is_present[:, None], states, jnp.zeros((), states.dtype))
+        num_present = is_present.sum(dtype=states.dtype)
+        mean = counted.sum(0) / jnp.maximum(num_present, 1)
+        return jnp.stack([mean, before[0]]), states
+
+    own = None if are_shared else params["blocks"]
+    nothing = jnp.zeros((2, size), states.dtype)
+    blocks = states, graph.adjacency, graph.is_present, own
+    return lax.scan(run_block, nothing, blocks, length=num_blocks)[1]

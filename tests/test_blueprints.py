@@ -1,0 +1,122 @@
+"""Blueprints: what a supernet says of its weights is true of the network it runs."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxnas import ops, spaces, supernets
+from jaxnas.types import Site
+
+
+def is_site(leaf):
+    return leaf is None or isinstance(leaf, Site)
+
+
+def is_spec(leaf):
+    return isinstance(leaf, ops.WeightSpec)
+
+
+# A new supernet with a blueprint is one more row.
+NETS = {
+    "micro-asng": lambda: supernets.micro(spaces.enas_micro(2), 2, 5, 3),
+    "micro-asng-3-cells": lambda: supernets.micro(spaces.enas_micro(1), 2, 3, 3),
+    "micro-enas": lambda: supernets.micro(spaces.enas_micro(2), 2, 5, 3, layout="enas"),
+    "dag": lambda: supernets.dag(spaces.ghn_dag(5), 2, 5, 3),
+    "dag-padded": lambda: supernets.dag(spaces.ghn_dag(4, max_nodes=6), 2, 3, 3),
+}
+all_nets = pytest.mark.parametrize("name", NETS)
+
+
+def sample(net, seed):
+    return net.space.sample(jax.random.key(seed))
+
+
+@all_nets
+def test_specs_are_those_of_the_weights(name):
+    net = NETS[name]()
+    weights = jax.eval_shape(net.init, jax.random.key(0))
+    specs = net.blueprint.specs
+    shapes = jax.tree.map(lambda spec: spec.shape, specs, is_leaf=is_spec)
+    expected = jax.tree.map(lambda leaf: leaf.shape, weights)
+    assert shapes == expected
+
+
+@all_nets
+def test_graph(name):
+    net = NETS[name]()
+    graph = jax.jit(net.blueprint.graph)(sample(net, 0))
+    num_blocks, num_nodes = graph.is_present.shape
+    sizes = net.blueprint.attribute_sizes
+    chex.assert_shape(graph.attributes, (num_blocks, num_nodes, len(sizes)))
+    chex.assert_shape(graph.adjacency, (num_blocks, num_nodes, num_nodes))
+    chex.assert_type([*graph], [jnp.int32, bool, bool])
+    assert (np.asarray(graph.attributes) >= 0).all()
+    assert (np.asarray(graph.attributes) < np.array(sizes)).all()
+    edges = np.argwhere(np.asarray(graph.adjacency))
+    assert (edges[:, 1] < edges[:, 2]).all()
+    assert graph.is_present[edges[:, 0], edges[:, 1]].all()
+    assert graph.is_present[edges[:, 0], edges[:, 2]].all()
+    # What is present and no input reads something.
+    assert (graph.adjacency.any(1) == graph.is_present)[:, 2:].all()
+
+
+@all_nets
+def test_sites_fit_the_weights(name):
+    net = NETS[name]()
+    arch = sample(net, 0)
+    graph = net.blueprint.graph(arch)
+    sites = jax.jit(net.blueprint.sites)(arch)
+    assert jax.tree.structure(sites, is_leaf=is_site) == jax.tree.structure(
+        net.blueprint.specs, is_leaf=is_spec
+    )
+    specs = jax.tree.leaves(net.blueprint.specs, is_leaf=is_spec)
+    for spec, site in zip(specs, jax.tree.leaves(sites, is_leaf=is_site), strict=True):
+        if site is None:
+            continue
+        stack = spec.shape[: site.is_used.ndim]
+        chex.assert_shape(site.is_used, stack)
+        for place in (site.node, site.source):
+            if place is None:
+                continue
+            chex.assert_shape(place, (*stack, 2))
+            assert (place >= 0).all()
+            assert (np.asarray(place) < graph.is_present.shape).all()
+            # What is used belongs to what is there.
+            present = graph.is_present[place[..., 0], place[..., 1]]
+            assert (present | ~site.is_used).all()
+
+
+@all_nets
+def test_what_is_used_is_what_has_a_gradient(name):
+    net = NETS[name]()
+    weights = net.init(jax.random.key(0))
+    images = jax.random.normal(jax.random.key(1), (4, 8, 8, 3))
+
+    @jax.jit
+    def gradient(weights, arch):
+        def loss(weights):
+            logits = net.apply(weights, arch, images, train=False)
+            return (logits * jnp.arange(12.0).reshape(4, 3)).sum()
+
+        return jax.grad(loss)(weights)
+
+    num_whole = 0
+    for seed in range(8):
+        arch = sample(net, seed)
+        # Blocks whose outputs nobody reads are of no use at all.
+        is_whole = bool(net.blueprint.graph(arch).is_present[:-1, :2].all())
+        sites = jax.tree.leaves(net.blueprint.sites(arch), is_leaf=is_site)
+        leaves = jax.tree.leaves(gradient(weights, arch))
+        for leaf, site in zip(leaves, sites, strict=True):
+            if site is None:
+                assert (leaf != 0).any()
+                continue
+            axes = tuple(range(site.is_used.ndim, leaf.ndim))
+            has_gradient = (leaf != 0).any(axis=axes)
+            assert not (has_gradient & ~site.is_used).any()
+            if is_whole:
+                np.testing.assert_array_equal(has_gradient, site.is_used)
+        num_whole += is_whole
+    assert num_whole > 0
