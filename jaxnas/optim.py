@@ -1,5 +1,7 @@
 """Optimisers of the papers, as optax chains."""
 
+from collections.abc import Sequence
+
 import jax.numpy as jnp
 import optax
 
@@ -19,9 +21,98 @@ def cosine_by_epoch(
 
     Returns:
       A schedule over optimiser steps.
+
+    Raises:
+      ValueError: if `steps_per_epoch` is not positive.
     """
     cosine = optax.cosine_decay_schedule(peak, num_epochs)
-    return lambda step: cosine(jnp.asarray(step) // steps_per_epoch)
+    return _by_epoch(cosine, steps_per_epoch)
+
+
+def step_decay(
+    peak: float, factor: float, boundaries: Sequence[int], steps_per_epoch: int
+) -> optax.Schedule:
+    """Constant, but multiplied by `factor` at some epochs.
+
+    Zhang et al. 2019 (Graph HyperNetworks) train the hypernetwork with peak 1e-3,
+    halved at epochs 100 and 150, and anytime networks with peak 0.1, divided by 10 at
+    epochs 150 and 225.
+
+    Args:
+      peak: learning rate of the first epoch.
+      factor: what it is multiplied by.
+      boundaries: epochs (from 0) that begin with a new learning rate, in order.
+      steps_per_epoch: optimiser steps in one epoch.
+
+    Returns:
+      A schedule over optimiser steps.
+
+    Raises:
+      ValueError: if `factor` or `steps_per_epoch` is not positive, or `boundaries` do
+        not increase from above 0.
+    """
+    _check_factor(factor)
+    if any(b <= a for a, b in zip((0, *boundaries), boundaries, strict=False)):
+        raise ValueError(
+            f"boundaries are {list(boundaries)}; expected increasing epochs above 0"
+        )
+    scales = dict.fromkeys(boundaries, factor)
+    steps = optax.piecewise_constant_schedule(peak, scales)
+    return _by_epoch(steps, steps_per_epoch)
+
+
+def exponential_by_epoch(
+    peak: float, factor: float, steps_per_epoch: int
+) -> optax.Schedule:
+    """Multiplied by `factor` after every epoch, constant within one.
+
+    Zhang et al. 2019 use peak 0.1 and factor 0.97 for ImageNet.
+
+    Args:
+      peak: learning rate of the first epoch.
+      factor: ratio of the learning rates of one epoch and the one before.
+      steps_per_epoch: optimiser steps in one epoch.
+
+    Returns:
+      A schedule over optimiser steps.
+
+    Raises:
+      ValueError: if `factor` or `steps_per_epoch` is not positive.
+    """
+    _check_factor(factor)
+    decay = optax.exponential_decay(peak, transition_steps=1, decay_rate=factor)
+    return _by_epoch(decay, steps_per_epoch)
+
+
+def warm_up(
+    schedule: optax.Schedule, num_epochs: int, steps_per_epoch: int
+) -> optax.Schedule:
+    """Rise linearly to the start of a schedule, then follow it from there.
+
+    Step `i` (from 0) of the `n` steps of the warm-up uses `(i + 1) / n` of the
+    schedule's first learning rate, so that no step is lost. The warm-up comes on top
+    of the schedule's own length. Zhang et al. 2019 warm up for 5 epochs where large
+    batches call for large learning rates.
+
+    Args:
+      schedule: what follows, over optimiser steps.
+      num_epochs: length of the warm-up; without any, the schedule is as it was.
+      steps_per_epoch: optimiser steps in one epoch.
+
+    Returns:
+      A schedule over optimiser steps.
+
+    Raises:
+      ValueError: if `num_epochs` is negative or `steps_per_epoch` not positive.
+    """
+    _check_steps_per_epoch(steps_per_epoch)
+    if num_epochs < 0:
+        raise ValueError(f"num_epochs is {num_epochs}; expected 0 or more")
+    if num_epochs == 0:
+        return schedule
+    num_steps = num_epochs * steps_per_epoch
+    rise = optax.linear_schedule(0.0, schedule(0), num_steps)
+    return optax.join_schedules([lambda step: rise(step + 1), schedule], [num_steps])
 
 
 def warm_restarts(
@@ -63,7 +154,25 @@ def warm_restarts(
             }
         )
         end += length
-    return optax.sgdr_schedule(periods)
+    restarts = optax.sgdr_schedule(periods)
+    return lambda step: restarts(jnp.asarray(step, float))
+
+
+def _by_epoch(schedule: optax.Schedule, steps_per_epoch: int) -> optax.Schedule:
+    """Use a schedule over epochs as one over optimiser steps."""
+    _check_steps_per_epoch(steps_per_epoch)
+    # Strict promotion does not let optax multiply an int32 by Python's floats.
+    return lambda step: schedule((jnp.asarray(step) // steps_per_epoch).astype(float))
+
+
+def _check_steps_per_epoch(steps_per_epoch: int) -> None:
+    if steps_per_epoch < 1:
+        raise ValueError(f"steps_per_epoch is {steps_per_epoch}; expected at least 1")
+
+
+def _check_factor(factor: float) -> None:
+    if not factor > 0:
+        raise ValueError(f"factor is {factor}; expected a positive number")
 
 
 def sgd(

@@ -192,8 +192,8 @@ def test_the_objective_is_what_the_searcher_is_told():
 def test_wrong_timetable():
     _, splits = test_one_shot.load()
     assert train.make_timetable(splits, 16, 5) == train.Timetable(4, 5)
-    with pytest.raises(ValueError, match="searcher_steps is 0"):
-        train.make_timetable(splits, 16, 0)
+    with pytest.raises(ValueError, match="searcher_steps is -1; expected 0 or more"):
+        train.make_timetable(splits, 16, -1)
 
 
 def test_rank_by_another_objective():

@@ -11,11 +11,17 @@ import pytest
 from jaxnas import optim
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def implicit_promotion():
-    """Optax multiplies its int32 count by Python floats."""
+    """Adam of optax raises a float to the power of its int32 count."""
     with jax.numpy_dtype_promotion("standard"):
         yield
+
+
+def rates(schedule, num_steps):
+    """As a compiled optimiser reads them: of an int32 count."""
+    steps = jnp.arange(num_steps, dtype=jnp.int32)
+    return np.array([jax.jit(schedule)(step) for step in steps])
 
 
 @pytest.mark.parametrize(
@@ -33,9 +39,74 @@ def test_cosine_by_epoch(epoch, rate):
 
 def test_cosine_by_epoch_of_a_traced_step():
     schedule = optim.cosine_by_epoch(1.0, num_epochs=4, steps_per_epoch=3)
-    rates = np.array([schedule(jnp.int32(step)) for step in range(12)])
     expected = np.repeat(0.5 * (1 + np.cos(np.pi * np.arange(4) / 4)), 3)
-    np.testing.assert_allclose(rates, expected, rtol=1e-6)
+    np.testing.assert_allclose(rates(schedule, 12), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("peak", "factor", "boundaries", "expected"),
+    [
+        # The hypernetwork, then anytime networks, of Zhang et al.
+        (
+            *(1e-3, 0.5, (100, 150)),
+            {0: 1e-3, 99: 1e-3, 100: 5e-4, 149: 5e-4, 150: 2.5e-4, 199: 2.5e-4},
+        ),
+        (
+            *(0.1, 0.1, [150, 225]),
+            {0: 0.1, 149: 0.1, 150: 0.01, 224: 0.01, 225: 0.001, 299: 0.001},
+        ),
+        (0.3, 0.1, (), {0: 0.3, 7: 0.3}),
+    ],
+)
+@pytest.mark.parametrize("steps_per_epoch", [1, 703])
+def test_step_decay(peak, factor, boundaries, expected, steps_per_epoch):
+    schedule = optim.step_decay(peak, factor, boundaries, steps_per_epoch)
+    for epoch, rate in expected.items():
+        for step in (0, steps_per_epoch - 1):
+            actual = schedule(jnp.int32(epoch * steps_per_epoch + step))
+            assert actual == pytest.approx(rate, rel=1e-6)
+
+
+def test_exponential_by_epoch():
+    schedule = optim.exponential_by_epoch(0.1, 0.97, steps_per_epoch=3)
+    expected = np.repeat(0.1 * 0.97 ** np.arange(4), 3)
+    np.testing.assert_allclose(rates(schedule, 12), expected, rtol=1e-6)
+    # Exact at the boundaries of a long training, too.
+    long = jax.jit(optim.exponential_by_epoch(0.1, 0.97, steps_per_epoch=20_018))
+    before, after = (long(249 * 20_018 + step) for step in (-1, 0))
+    assert before == pytest.approx(0.1 * 0.97**248, rel=1e-4)
+    assert after == pytest.approx(0.1 * 0.97**249, rel=1e-4)
+
+
+def test_warm_up_rises_to_the_schedule():
+    cosine = optim.cosine_by_epoch(0.8, num_epochs=4, steps_per_epoch=3)
+    schedule = optim.warm_up(cosine, num_epochs=2, steps_per_epoch=3)
+    expected = np.concatenate([0.8 * np.arange(1, 7) / 6, rates(cosine, 12)])
+    np.testing.assert_allclose(rates(schedule, 18), expected, rtol=1e-6)
+    assert optim.warm_up(cosine, 0, 3) is cosine
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: optim.step_decay(1.0, 0.0, (1,), 3), "factor is 0.0; expected a pos"),
+        (lambda: optim.exponential_by_epoch(1.0, -1.0, 3), "factor is -1.0; expected"),
+        (lambda: optim.exponential_by_epoch(1.0, 0.5, 0), "steps_per_epoch is 0; exp"),
+        (lambda: optim.cosine_by_epoch(1.0, 2, 0), "steps_per_epoch is 0; expected"),
+        (lambda: optim.warm_up(optax.constant_schedule(1.0), 1, 0), "per_epoch is 0;"),
+        (lambda: optim.warm_up(optax.constant_schedule(1.0), -1, 3), "epochs is -1; "),
+        *(
+            (
+                lambda boundaries=boundaries: optim.step_decay(1.0, 0.5, boundaries, 3),
+                rf"boundaries are \[{', '.join(map(str, boundaries))}\]; expected incr",
+            )
+            for boundaries in ([0, 5], [5, 5], [5, 3])
+        ),
+    ],
+)
+def test_schedules_refuse_wrong_numbers(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
 
 
 @pytest.mark.parametrize("steps_per_epoch", [1, 7])
@@ -60,9 +131,8 @@ def test_warm_restarts(steps_per_epoch, epoch, rate):
 
 def test_warm_restarts_stay_low_after_the_end():
     schedule = optim.warm_restarts(1.0, 0.1, 2, 1, num_steps=4)
-    rates = np.array([schedule(step) for step in range(8)])
     expected = [1, 0.55, 1, 0.55, 0.1, 0.1, 0.1, 0.1]
-    np.testing.assert_allclose(rates, expected, rtol=1e-6)
+    np.testing.assert_allclose(rates(schedule, 8), expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize(("first_period", "factor"), [(0, 2), (-1, 2), (10, 0)])
@@ -141,7 +211,7 @@ def test_sgd_follows_a_schedule():
 
 
 @pytest.mark.parametrize("clip_norm", [None, 5.0])
-def test_adam(clip_norm):
+def test_adam(clip_norm, implicit_promotion):
     params = np.asarray(PARAMS["used"])
     mean = square = np.zeros(3)
     path = run(optim.adam(0.1, clip_norm=clip_norm), gradients(STEEP, GENTLE))

@@ -2,6 +2,8 @@
 
 import functools
 import pathlib
+import types
+from typing import Any
 
 import chex
 import jax
@@ -9,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxnas import search
+from jaxnas import search, spaces
 from jaxnas.search.natural_gradient import utility
 
 # Learns within the few steps of these tests; a large eps keeps Adam from
@@ -19,15 +21,28 @@ reinforce = functools.partial(
     settings=search.Settings(hidden_size=32, learning_rate=0.01, b1=0.0, eps=1e-3),
 )
 
+
+def random_search_of_a_space(cardinalities):
+    """A space in which every vector is valid."""
+
+    def sample(key):
+        limits = jnp.asarray(cardinalities, jnp.int32)
+        return jax.random.randint(key, limits.shape, 0, limits, jnp.int32)
+
+    space: Any = types.SimpleNamespace(cardinalities=cardinalities, sample=sample)
+    return search.random_search(space)
+
+
 # A new searcher is one more row.
 SEARCHERS = [
     pytest.param(search.random_search, id="random_search"),
+    pytest.param(random_search_of_a_space, id="random_search of a space"),
     pytest.param(search.asng, id="asng"),
     pytest.param(reinforce, id="reinforce"),
 ]
 all_searchers = pytest.mark.parametrize("make", SEARCHERS)
 # The policy gradient has no ranks; it leaves out a loss that is not finite.
-ranking_searchers = pytest.mark.parametrize("make", SEARCHERS[:2])
+ranking_searchers = pytest.mark.parametrize("make", SEARCHERS[:3])
 
 CARDINALITIES = (2, 3, 4, 5, 5, 4, 3, 2)
 
@@ -213,6 +228,35 @@ def test_random_search_keeps_the_best_architecture():
         state, metrics = searcher.tell(state, archs, jnp.array(losses))
         np.testing.assert_array_equal(searcher.mode(state), best)
         assert metrics["best_loss"] == state.best_loss == best_loss
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        pytest.param(spaces.ghn_dag(4), id="ghn_dag"),
+        pytest.param(spaces.ghn_dag(7, max_nodes=9), id="ghn_dag with room"),
+        pytest.param(spaces.enas_micro(2), id="enas_micro"),
+    ],
+)
+def test_random_search_of_a_space_draws_what_the_space_draws(space):
+    searcher = search.random_search(space)
+    state = searcher.init(jax.random.key(0))
+    # Valid before anything is known, which zeros would not be.
+    np.testing.assert_array_equal(searcher.mode(state), space.sample(jax.random.key(0)))
+
+    ask = jax.jit(searcher.ask, static_argnums=2)
+    archs = ask(state, jax.random.key(1), 20)
+    assert archs.dtype == jnp.int32
+    sample = jax.jit(space.sample)
+    for arch, key in zip(archs, jax.random.split(jax.random.key(1), 20), strict=True):
+        np.testing.assert_array_equal(arch, sample(key))
+        np.testing.assert_array_equal(space.encode(space.decode(arch)), arch)
+
+    losses = jnp.arange(20.0, 0.0, -1.0)
+    told, _ = searcher.tell(state, archs, losses.at[3].set(0.5))
+    np.testing.assert_array_equal(searcher.mode(told), archs[3])
+    told, _ = searcher.tell(state, archs, jnp.full(20, jnp.nan))
+    chex.assert_trees_all_equal(told, state)
 
 
 # ASNG ----------------------------------------------------------------------------

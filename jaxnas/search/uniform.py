@@ -1,19 +1,20 @@
 """Random search: the baseline every searcher has to beat."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from jaxnas.types import Arch, Key, Losses, Metrics, Searcher
+from jaxnas.types import Arch, Key, Losses, Metrics, Searcher, SearchSpace
 
 
 class RandomSearchState(NamedTuple):
     """The best architecture so far.
 
     Attributes:
-      best_arch: int32 `[num_decisions]`; zeros before the first finite loss.
+      best_arch: int32 `[num_decisions]`; before the first finite loss one that the
+        space draws, or zeros where only cardinalities are known.
       best_loss: its loss, infinite before the first finite loss.
     """
 
@@ -34,11 +35,13 @@ def check_cardinalities(cardinalities: Sequence[int]) -> tuple[int, ...]:
     return checked
 
 
-def random_search(cardinalities: Sequence[int]) -> Searcher:
-    """Draw architectures uniformly and remember the best one.
+def random_search(space: SearchSpace | Sequence[int]) -> Searcher:
+    """Draw architectures at random and remember the best one.
 
     Args:
-      cardinalities: number of categories of each decision.
+      space: a search space, whose `sample` draws, so that all architectures are valid
+        and follow its distribution; or cardinalities, the number of categories of each
+        decision, of which each is drawn uniformly.
 
     Returns:
       A `Searcher`. Losses that are not finite are ignored.
@@ -46,15 +49,20 @@ def random_search(cardinalities: Sequence[int]) -> Searcher:
     Raises:
       ValueError: if there is no decision, or one without a category.
     """
-    cardinalities = check_cardinalities(cardinalities)
+    listed: Any = getattr(space, "cardinalities", space)
+    cardinalities = check_cardinalities(listed)
+    sample = getattr(space, "sample", None)
 
     def init(key: Key) -> RandomSearchState:
-        del key
-        zeros = jnp.zeros(len(cardinalities), jnp.int32)
-        return RandomSearchState(zeros, jnp.full((), jnp.inf, float))
+        first = jnp.zeros(len(cardinalities), jnp.int32)
+        if sample is not None:
+            first = sample(key)
+        return RandomSearchState(first, jnp.full((), jnp.inf, float))
 
     def ask(state: RandomSearchState, key: Key, num: int) -> Arch:
         del state
+        if sample is not None:
+            return jax.vmap(sample)(jax.random.split(key, num))
         shape = (num, len(cardinalities))
         limits = jnp.array(cardinalities, jnp.int32)[None]
         return jax.random.randint(key, shape, 0, limits, jnp.int32)

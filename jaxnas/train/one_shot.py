@@ -7,7 +7,7 @@ part.
 
 import os
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,13 +15,14 @@ import numpy as np
 import optax
 from jax import lax
 
-from jaxnas import parallel
+from jaxnas import parallel, weights
 from jaxnas.data import Split
 from jaxnas.train import batches, loop, steps
 from jaxnas.train.batches import Preprocess
 from jaxnas.train.tasks import Objective, mean_loss
 from jaxnas.types import (
     Arch,
+    Batch,
     Device,
     Key,
     Metrics,
@@ -30,6 +31,7 @@ from jaxnas.types import (
     Supernet,
     Task,
     WeightProvider,
+    Weights,
 )
 
 
@@ -70,8 +72,8 @@ class Timetable(NamedTuple):
 
     Attributes:
       weight_steps: steps of an epoch that update the weights; they come first.
-      searcher_steps: steps after them that update the searcher. `None`: every weight
-        step updates the searcher too.
+      searcher_steps: steps after them that update the searcher, possibly none.
+        `None`: every weight step updates the searcher too.
     """
 
     weight_steps: int
@@ -118,6 +120,7 @@ def updates(
     objective: Objective = mean_loss,
     batch_per_arch: bool = False,
     batch_axis: str | None = None,
+    arch_axis: str | None = None,
     num_devices: int = 1,
 ) -> Updates:
     """Make the pure updates of a one-shot search.
@@ -126,6 +129,9 @@ def updates(
     mean gradient over them. An update of the searcher draws architectures, evaluates
     them on validation images with the weights as they are, and tells the searcher what
     the objective makes of it.
+
+    All devices draw the same architectures and hold whole batches. Each then takes its
+    share of either, so that the result is that of one device but for rounding.
 
     Args:
       net: the supernet.
@@ -143,13 +149,27 @@ def updates(
       batch_per_arch: judge every architecture by a batch of its own (ENAS) instead of
         all by the same (ASNG-NAS).
       batch_axis: mapped axis over which batches are shared out, if any.
-      num_devices: its size.
+      arch_axis: mapped axis over which the architectures of an update are shared out,
+        if any; not both.
+      num_devices: size of that axis.
 
     Returns:
       Functions that leave the state's `step` as it is; `repeat` counts.
+
+    Raises:
+      ValueError: if both axes are given, or architectures cannot be shared out.
     """
+    if batch_axis is not None and arch_axis is not None:
+        raise ValueError(
+            f"batch_axis is {batch_axis!r} and arch_axis is {arch_axis!r}; expected at "
+            "most one of them"
+        )
+    if arch_axis is not None:
+        parallel.share(num_weight_archs, num_devices, "num_weight_archs")
+        if timetable.searcher_steps != 0:
+            parallel.share(num_search_archs, num_devices, "num_search_archs")
     weight_step = steps.weight_step(
-        net, provider, task, optimizer, batch_axis=batch_axis
+        net, provider, task, optimizer, batch_axis=batch_axis, arch_axis=arch_axis
     )
     evaluation_step = steps.evaluation_step(net, provider, task, batch_axis=batch_axis)
 
@@ -162,6 +182,19 @@ def updates(
         train_key, validation_key, step_key = jax.random.split(state.key, 3)
         return train_key, validation_key, jax.random.fold_in(step_key, state.step)
 
+    def share(per_arch: jax.Array) -> jax.Array:
+        """This device's part of what there is for each architecture."""
+        if arch_axis is None:
+            return per_arch
+        shares = per_arch.reshape(num_devices, -1, *per_arch.shape[1:])
+        return shares[lax.axis_index(arch_axis)]
+
+    def gather(metrics: Metrics) -> Metrics:
+        """Undo `share`."""
+        if arch_axis is None:
+            return metrics
+        return lax.all_gather(metrics, arch_axis, tiled=True)
+
     def update_weights(state: OneShotState, splits: SearchSplits) -> OneShotState:
         epoch, position = place(state)
         batch_key, _, step_key = keys(state)
@@ -171,10 +204,10 @@ def updates(
             batch_key, splits.train, epoch, position, batch_size, augment
         )
         batch = batches.share(batch, batch_axis, num_devices)
-        weights, metrics = weight_step(state.weights, archs, batch, net_key)
+        new, metrics = weight_step(state.weights, share(archs), batch, net_key)
         metrics = {f"train/{name}": value for name, value in metrics.items()}
         means = loop.mean_over_epoch(state.epoch_metrics, metrics, position)
-        return state._replace(weights=weights, epoch_metrics=means)
+        return state._replace(weights=new, epoch_metrics=means)
 
     def update_searcher(state: OneShotState, splits: SearchSplits) -> OneShotState:
         epoch, position = place(state)
@@ -201,10 +234,12 @@ def updates(
 
         if batch_per_arch:
             numbers = number * num_search_archs + jnp.arange(num_search_archs)
-            judged = lax.map(lambda x: judge(x[0][None], x[1]), (archs, numbers))
+            shares = share(archs), share(numbers)
+            judged = lax.map(lambda x: judge(x[0][None], x[1]), shares)
             judged = {name: values[:, 0] for name, values in judged.items()}
         else:
-            judged = judge(archs, number)
+            judged = judge(share(archs), number)
+        judged = gather(judged)
         searcher_state, told = searcher.tell(state.searcher, archs, objective(judged))
         metrics = {f"validation/{name}": m.mean() for name, m in judged.items()}
         means = loop.mean_over_epoch(state.epoch_metrics, metrics, position)
@@ -232,9 +267,8 @@ def updates(
         single = steps.evaluation_step(net, provider, task)
         judged = jax.eval_shape(single, state.weights.params, arch, batch)
         _, told = jax.eval_shape(searcher.tell, state.searcher, arch, judged["loss"])
-        names = [
-            f"{part}/{name}" for part in ("train", "validation") for name in judged
-        ]
+        parts = ["train"] if timetable.searcher_steps == 0 else ["train", "validation"]
+        names = [f"{part}/{name}" for part in parts for name in judged]
         zero = jnp.zeros((), judged["loss"].dtype)
         state = state._replace(
             epoch_metrics=dict.fromkeys(names, zero),
@@ -266,6 +300,72 @@ def repeat(
         return lax.fori_loop(0, num_steps, one_step, state)
 
     return advance
+
+
+def evaluator(
+    net: Supernet,
+    provider: WeightProvider,
+    task: Task,
+    *,
+    normalize: Preprocess,
+    batch_size: int,
+    devices: Sequence[Device] | None = None,
+) -> Callable[[Params, Arch, Split], dict[str, float]]:
+    """Make the evaluation of one architecture on all images of a split.
+
+    The weights of the architecture are made once, which with a hypernetwork is as much
+    work as several batches; then all images are run in order, with batch statistics.
+    One compilation serves all architectures and splits.
+
+    Args:
+      net: the supernet.
+      provider: where its weights come from.
+      task: what it is evaluated for.
+      normalize: `(key, uint8 images) -> float images`; its key is constant.
+      batch_size: images in a batch, over all devices. The last batch is filled up with
+        images from the beginning, which do not count.
+      devices: where to run; the first device if `None`. They share out each batch.
+
+    Returns:
+      `(params, arch, split) -> metrics`, means over the images, floats.
+
+    Raises:
+      ValueError: if a batch cannot be shared out; when evaluating, if `arch` is not
+        one vector of the space's length, or there are no images.
+    """
+    devices = [jax.local_devices()[0]] if devices is None else list(devices)
+    num_devices = len(devices)
+    parallel.share(batch_size, num_devices, "batch_size")
+    batch_axis = parallel.batch_axis(devices)
+    num_decisions = len(net.space.cardinalities)
+    # Once made, weights are handed in for every batch just as shared ones are.
+    evaluation_step = steps.evaluation_step(
+        net, weights.shared(net), task, batch_axis=batch_axis
+    )
+
+    def evaluate_batch(weights: Weights, arch: Arch, batch: Batch) -> Metrics:
+        batch = dict(batch, image=normalize(jax.random.key(0), batch["image"]))
+        batch = batches.share(batch, batch_axis, num_devices)
+        return evaluation_step(weights, arch[None], batch)
+
+    make_weights = parallel.replicated(provider.apply, devices)
+    compiled = parallel.replicated(evaluate_batch, devices)
+
+    def evaluate(params: Params, arch: Arch, split: Split) -> dict[str, float]:
+        host_arch = np.asarray(arch)  # wherever it lies, one compilation
+        if host_arch.shape != (num_decisions,):
+            raise ValueError(
+                f"arch has shape {list(host_arch.shape)}; expected [{num_decisions}]"
+            )
+        if split.labels.shape[0] == 0:
+            raise ValueError("split has no images; expected at least one")
+        made = make_weights(parallel.place(params, devices), host_arch)
+        means = batches.mean_metrics(
+            lambda batch: compiled(made, host_arch, batch), split, batch_size
+        )
+        return {name: float(value[0]) for name, value in means.items()}
+
+    return evaluate
 
 
 class SearchResult(NamedTuple):
@@ -302,6 +402,7 @@ def search(
     objective: Objective = mean_loss,
     augment_validation: bool = True,
     batch_per_arch: bool = False,
+    shard: Literal["batch", "archs"] = "batch",
     devices: Sequence[Device] | None = None,
     workdir: str | os.PathLike[str] | None = None,
     save_seconds: float = 30.0,
@@ -312,7 +413,8 @@ def search(
     By default every step updates the weights and then the searcher, and an epoch is
     one pass through the smaller of the two splits (ASNG-NAS, Algorithm 1). With
     `searcher_steps`, an epoch is one pass through the training images that updates the
-    weights, then that many updates of the searcher (ENAS, section 2.2).
+    weights, then that many updates of the searcher (ENAS, section 2.2). With 0 of them
+    only the weights learn, and nothing is known of the validation images.
 
     After each epoch the most likely architecture is evaluated on `test`, for the log
     only. The speed shown counts an image once for each architecture it is run
@@ -335,12 +437,16 @@ def search(
       test: images for the evaluation after each epoch.
       num_weight_archs: architectures in one update of the weights.
       num_search_archs: architectures in one update of the searcher.
-      searcher_steps: updates of the searcher at the end of each epoch; `None`: one
-        with every update of the weights.
+      searcher_steps: updates of the searcher at the end of each epoch, possibly none;
+        `None`: one with every update of the weights.
       objective: what the searcher minimises.
       augment_validation: whether the images that architectures are judged by are
         augmented like training images while searching (ASNG-NAS), or not (ENAS).
       batch_per_arch: see `updates`.
+      shard: what several devices share out: `"batch"`, where each runs its share of
+        every batch with all architectures; or `"archs"`, where each runs whole batches
+        with its share of the architectures of an update, which needs no exchange
+        within a network. Evaluations share out batches either way.
       devices: where to run; the first device if `None`.
       workdir: folder of the run.
       save_seconds: least time between two checkpoints.
@@ -350,15 +456,25 @@ def search(
       The final state and the most likely architecture.
 
     Raises:
-      ValueError: if a split is smaller than a batch, or a batch cannot be shared out.
+      ValueError: if a split is smaller than a batch, a batch or the architectures
+        cannot be shared out, or `shard` is unknown.
       Diverged: if the loss stops being finite.
       Interrupted: after a signal; the state has been saved.
     """
+    if shard not in ("batch", "archs"):
+        raise ValueError(f"shard is {shard!r}; expected 'batch' or 'archs'")
     devices = [jax.local_devices()[0]] if devices is None else list(devices)
-    num_devices = len(devices)
-    parallel.share(batch_size, num_devices, "batch_size")
+    evaluate = evaluator(
+        net,
+        provider,
+        task,
+        normalize=normalize,
+        batch_size=batch_size,
+        devices=devices,
+    )
     timetable = make_timetable(splits, batch_size, searcher_steps)
-    batch_axis = parallel.batch_axis(devices)
+    axis_name = parallel.BATCH_AXIS if shard == "batch" else parallel.ARCH_AXIS
+    shared_axis = axis_name if len(devices) > 1 else None
     init, update_weights, update_searcher = updates(
         net,
         provider,
@@ -373,22 +489,27 @@ def search(
         prepare_validation=augment if augment_validation else normalize,
         objective=objective,
         batch_per_arch=batch_per_arch,
-        batch_axis=batch_axis,
-        num_devices=num_devices,
+        batch_axis=shared_axis if shard == "batch" else None,
+        arch_axis=shared_axis if shard == "archs" else None,
+        num_devices=len(devices),
     )
 
     def phase(*updates):
-        return parallel.replicated(repeat(*updates), devices, donate_argnums=0)
+        return parallel.replicated(
+            repeat(*updates), devices, axis_name=axis_name, donate_argnums=0
+        )
 
     images_per_weight_step = batch_size * num_weight_archs
     images_per_searcher_step = batch_size * num_search_archs
     if searcher_steps is None:
         images_per_weight_step += images_per_searcher_step
         phases = [phase(update_weights, update_searcher)]
+    elif searcher_steps == 0:
+        phases = [phase(update_weights)]
     else:
         phases = [phase(update_weights), phase(update_searcher)]
-    device_splits = parallel.place(splits, devices)
-    state = parallel.place(jax.jit(init)(key, splits), devices)
+    device_splits = parallel.place(splits, devices, axis_name=axis_name)
+    state = parallel.place(jax.jit(init)(key, splits), devices, axis_name=axis_name)
     for advance_phase in phases[1:]:  # compile before time is measured
         state = advance_phase(state, device_splits, jnp.int32(0))
 
@@ -408,24 +529,10 @@ def search(
             return images_per_weight_step
         return images_per_searcher_step
 
-    evaluation_step = steps.evaluation_step(net, provider, task, batch_axis=batch_axis)
-
-    def evaluate_batch(params: Params, arch: Arch, batch):
-        batch = dict(batch, image=normalize(jax.random.key(0), batch["image"]))
-        batch = batches.share(batch, batch_axis, num_devices)
-        return evaluation_step(params, arch[None], batch)
-
-    compiled = parallel.replicated(evaluate_batch, devices)
-
-    def evaluate(params: Params, arch: Arch, split: Split) -> dict[str, float]:
-        host_arch = np.asarray(arch)  # wherever it lies, one compilation
-        means = batches.mean_metrics(
-            lambda batch: compiled(params, host_arch, batch), split, batch_size
-        )
-        return {name: float(value[0]) for name, value in means.items()}
-
     def end_epoch(state: OneShotState) -> dict[str, float]:
-        told = state.searcher_metrics if int(state.step) > 0 else {}
+        # A searcher that has been told nothing has nothing to tell.
+        has_been_told = int(state.step) > 0 and searcher_steps != 0
+        told = state.searcher_metrics if has_been_told else {}
         metrics = {name: float(value) for name, value in told.items()}
         if test is not None:
             arch = searcher.mode(state.searcher)
@@ -465,7 +572,7 @@ def make_timetable(
       The timetable.
 
     Raises:
-      ValueError: if a split is smaller than a batch, or `searcher_steps` below 1.
+      ValueError: if a split is smaller than a batch, or `searcher_steps` below 0.
     """
     smallest = min(split.labels.shape[0] for split in splits)
     if smallest < batch_size:
@@ -475,8 +582,8 @@ def make_timetable(
         )
     if searcher_steps is None:
         return Timetable(smallest // batch_size)
-    if searcher_steps < 1:
-        raise ValueError(f"searcher_steps is {searcher_steps}; expected at least 1")
+    if searcher_steps < 0:
+        raise ValueError(f"searcher_steps is {searcher_steps}; expected 0 or more")
     return Timetable(splits.train.labels.shape[0] // batch_size, searcher_steps)
 
 

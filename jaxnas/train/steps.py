@@ -85,19 +85,27 @@ def weight_gradient(
 
     gradient_of_one = jax.grad(loss, has_aux=True)
 
+    def split(key, num):
+        """Keys of this device's architectures, the same on any number of devices."""
+        if arch_axis is None:
+            return jax.random.split(key, num) if num > 1 else key[None]
+        keys = jax.random.split(key, num * lax.axis_size(arch_axis))
+        return keys.reshape(-1, num)[lax.axis_index(arch_axis)]
+
     def gradient(params, archs, batch, key):
         num = archs.shape[0]
+        keys = split(key, num)
         if num == 1:
-            sums = gradient_of_one(params, archs[0], batch, key)
+            sums = gradient_of_one(params, archs[0], batch, keys[0])
             return _mean_over(sums, batch_axis, arch_axis)
 
         def add_one(total, arch_and_key):
             one = gradient_of_one(params, arch_and_key[0], batch, arch_and_key[1])
             return jax.tree.map(jnp.add, total, one), None
 
-        shapes = jax.eval_shape(gradient_of_one, params, archs[0], batch, key)
+        shapes = jax.eval_shape(gradient_of_one, params, archs[0], batch, keys[0])
         zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-        sums, _ = lax.scan(add_one, zeros, (archs, jax.random.split(key, num)))
+        sums, _ = lax.scan(add_one, zeros, (archs, keys))
         means = jax.tree.map(lambda total: total / num, sums)
         return _mean_over(means, batch_axis, arch_axis)
 

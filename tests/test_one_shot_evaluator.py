@@ -1,0 +1,107 @@
+"""Evaluation on a whole split: every image once, weights made once."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from test_steps import NET, PROVIDER, TASK
+
+from jaxnas import data, train
+from jaxnas.types import WeightProvider
+
+ARCH = jnp.array([2, 1], jnp.int32)
+
+
+def split(num):
+    rng = np.random.default_rng(num)
+    return data.Split(
+        rng.integers(256, size=(num, 2, 2, 3), dtype=np.uint8),
+        rng.integers(3, size=num, dtype=np.int32),
+    )
+
+
+def normalize(key, images):
+    del key
+    return images.astype(float) / 128 - 1
+
+
+def make(net=NET, provider=PROVIDER, **options):
+    return train.evaluator(
+        net, provider, TASK, **{"normalize": normalize, "batch_size": 8, **options}
+    )
+
+
+def scaled():
+    """Weights that depend on the architecture."""
+
+    def apply(params, arch):
+        scale = (arch[0] + 1).astype(float)
+        return jax.tree.map(lambda leaf: leaf * scale, params)
+
+    return WeightProvider(NET.init, apply)
+
+
+@pytest.mark.parametrize("num_devices", [1, 4])
+@pytest.mark.parametrize("num_images", [16, 21])
+def test_every_image_counts_once(num_images, num_devices):
+    params, images = NET.init(jax.random.key(0)), split(num_images)
+    evaluate = make(provider=scaled(), devices=jax.devices()[:num_devices])
+    found = evaluate(params, ARCH, images)
+
+    weights = jax.tree.map(lambda leaf: 3 * leaf, params)
+    logits = []
+    for start in range(0, num_images, 8):
+        # Batch statistics are those of full batches, the last one begins anew.
+        index = np.arange(start, start + 8) % num_images
+        batch = normalize(None, jnp.asarray(images.images[index]))
+        logits.append(NET.apply(weights, ARCH, batch, train=False))
+    logits = jnp.concatenate(logits)[:num_images]
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, images.labels)
+    assert found.keys() == {"loss", "accuracy"}
+    assert all(isinstance(value, float) for value in found.values())
+    assert found["loss"] == pytest.approx(float(losses.mean()), rel=1e-5)
+    accuracy = np.mean(np.asarray(logits).argmax(1) == images.labels)
+    assert found["accuracy"] == pytest.approx(accuracy, rel=1e-5)
+
+
+def test_weights_are_made_once_for_all_images():
+    made, traced = [], []
+
+    def apply(params, arch):
+        jax.debug.callback(lambda arch: made.append(arch.tolist()), arch)
+        return params
+
+    def counting(*args, **options):
+        traced.append(options)
+        return NET.apply(*args, **options)
+
+    evaluate = make(NET._replace(apply=counting), WeightProvider(NET.init, apply))
+    params = NET.init(jax.random.key(0))
+    for arch, num in (([0, 1], 30), ([1, 0], 17), ([1, 0], 8)):
+        evaluate(params, jnp.array(arch, jnp.int32), split(num))
+    jax.effects_barrier()
+    assert made == [[0, 1], [1, 0], [1, 0]]
+    # Neither another architecture nor another number of images compiles again.
+    assert len(traced) == 1
+
+
+def test_params_may_lie_on_other_devices():
+    params, images = NET.init(jax.random.key(0)), split(8)
+    here, there = (
+        make(devices=[device])(params, ARCH, images)
+        for device in (jax.devices()[0], jax.devices()[3])
+    )
+    assert here == there
+
+
+def test_wrong_inputs():
+    with pytest.raises(ValueError, match="batch_size of 6 cannot be divided among 4"):
+        make(batch_size=6, devices=jax.devices()[:4])
+    evaluate, params = make(), NET.init(jax.random.key(0))
+    with pytest.raises(ValueError, match=r"arch has shape \[1, 2\]; expected \[2\]"):
+        evaluate(params, ARCH[None], split(8))
+    with pytest.raises(ValueError, match=r"arch has shape \[3\]; expected \[2\]"):
+        evaluate(params, jnp.zeros(3, jnp.int32), split(8))
+    with pytest.raises(ValueError, match="split has no images; expected at least one"):
+        evaluate(params, ARCH, split(0))

@@ -1,0 +1,140 @@
+"""A search whose devices share out architectures, and one that trains weights alone."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+import test_one_shot
+from test_one_shot import _compilation_cache as _compilation_cache  # a fixture
+
+from jaxnas import parallel, search, train, weights
+from jaxnas.train import steps
+
+ARCHS = {"num_weight_archs": 4, "num_search_archs": 8, "num_epochs": 1}
+FOUR = {"shard": "archs", "devices": jax.devices()[:4]}
+
+
+@pytest.fixture
+def seen(monkeypatch):
+    """Shapes that networks and weight steps are traced with; networks draw noise."""
+    net = test_one_shot.perceptron()
+    shapes = {"train": set(), "evaluation": set(), "archs": set()}
+
+    def noisy(weights, arch, inputs, *, train, key=None, batch_axis=None):
+        shapes["train" if train else "evaluation"].add((inputs.shape[0], batch_axis))
+        if train:
+            assert key is not None
+            inputs += jax.random.normal(key, inputs.shape)
+        return net.apply(weights, arch, inputs, train=train, batch_axis=batch_axis)
+
+    monkeypatch.setattr(test_one_shot, "perceptron", lambda: net._replace(apply=noisy))
+    weight_step = steps.weight_step
+
+    def spy(*args, **options):
+        step = weight_step(*args, **options)
+
+        def step_and_tell(state, archs, batch, key):
+            shapes["archs"].add(archs.shape)
+            return step(state, archs, batch, key)
+
+        return step_and_tell
+
+    monkeypatch.setattr(steps, "weight_step", spy)
+    return shapes
+
+
+@pytest.mark.parametrize(
+    ("num_weight_archs", "options"),
+    [
+        pytest.param(8, {}, id="one phase"),
+        pytest.param(4, {"searcher_steps": 3, "batch_per_arch": True}, id="two phases"),
+    ],
+)
+def test_four_devices_equal_one(num_weight_archs, options, seen):
+    options = {**ARCHS, **options, "num_weight_archs": num_weight_archs}
+    one = test_one_shot.run(**options)
+    assert seen["archs"] == {(num_weight_archs, 2)}
+    seen["archs"].clear()
+    four = test_one_shot.run(**options, **FOUR)
+    assert seen["archs"] == {(num_weight_archs // 4, 2)}
+    parallel.assert_replicated(four.state)
+    chex.assert_trees_all_close(
+        four.state._replace(key=0), one.state._replace(key=0), rtol=1e-5, atol=1e-5
+    )
+    # Every network runs whole batches and knows of no other device.
+    assert seen["train"] == {(16, None)}
+    # The test after each epoch shares out its batches; one image tells the shapes.
+    shared_out = {(4, parallel.BATCH_AXIS)}
+    assert seen["evaluation"] == {(1, None), (16, None), *shared_out}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"shard": "images"}, "shard is 'images'; expected 'batch' or 'archs'"),
+        (
+            {**FOUR, "num_weight_archs": 2},
+            "num_weight_archs of 2 cannot be divided among 4 devices",
+        ),
+        (
+            {**FOUR, "num_search_archs": 6},
+            "num_search_archs of 6 cannot be divided among 4 devices",
+        ),
+        (
+            {**FOUR, "batch_size": 18},
+            "batch_size of 18 cannot be divided among 4 devices",
+        ),
+        ({"searcher_steps": -1}, "searcher_steps is -1; expected 0 or more"),
+    ],
+)
+def test_wrong_options(options, message):
+    with pytest.raises(ValueError, match=message):
+        test_one_shot.run(**{**ARCHS, **options})
+
+
+def test_one_axis_is_shared_out():
+    net = test_one_shot.perceptron()
+    with pytest.raises(ValueError, match="batch_axis is 'b' and arch_axis is 'a'; exp"):
+        train.updates(
+            net,
+            weights.shared(net),
+            search.random_search(net.space.cardinalities),
+            train.classification(),
+            optax.sgd(0.1),
+            train.Timetable(4),
+            batch_size=16,
+            num_weight_archs=4,
+            num_search_archs=4,
+            augment=lambda key, images: images,
+            prepare_validation=lambda key, images: images,
+            batch_axis="b",
+            arch_axis="a",
+            num_devices=4,
+        )
+
+
+# Weights alone ----------------------------------------------------------------------
+
+
+def test_a_search_without_updates_of_the_searcher(tmp_path):
+    # The architectures that judge nothing need not be shared out.
+    options = {**ARCHS, "searcher_steps": 0, "num_search_archs": 2}
+    result = test_one_shot.run(tmp_path, **{**options, "num_epochs": 2}, **FOUR)
+    log = test_one_shot.read(tmp_path)
+    assert [entry["step"] for entry in log] == [0, 4, 8]
+    assert log[2]["train/loss"] < log[1]["train/loss"]
+    losses = {name for name in log[2] if name.endswith("/loss")}
+    assert losses == {"train/loss", "test/loss"}
+    assert "theta_max_mean" not in log[2]
+    # What nobody has told anything is as certain as in the beginning.
+    theta = result.state.searcher.theta
+    chex.assert_trees_all_close(theta, jnp.full_like(theta, 1 / 3))
+    chex.assert_shape(result.arch, (2,))
+
+
+def test_timetable_without_updates_of_the_searcher():
+    _, splits = test_one_shot.load()
+    timetable = train.make_timetable(splits, 16, 0)
+    assert timetable == train.Timetable(4, 0)
+    assert timetable.steps_per_epoch == 4
