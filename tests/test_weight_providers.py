@@ -49,6 +49,11 @@ ARCHS = jnp.array([[a, b] for a in range(3) for b in range(2)], jnp.int32)
         pytest.param(
             supernets.macro(spaces.enas_macro(3), 2, 4, skips="add"), id="macro-add"
         ),
+        pytest.param(supernets.dag(spaces.ghn_dag(3), 2, 3, 4), id="dag-each"),
+        pytest.param(
+            supernets.dag(spaces.ghn_dag(3, max_nodes=4), 2, 3, 4, node_input="sum"),
+            id="dag-sum",
+        ),
     ],
 )
 def test_weights_have_the_structure_of_the_supernet(make, net):

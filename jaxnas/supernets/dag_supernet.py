@@ -1,7 +1,7 @@
 """The supernet of stacked blocks that are random graphs (Graph HyperNetworks)."""
 
 import functools
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -9,11 +9,12 @@ import numpy as np
 from jax import lax
 
 from jaxnas import ops
-from jaxnas.ops import Norm, WeightSpec
+from jaxnas.ops import Norm
 from jaxnas.spaces.dag import DagSpace
-from jaxnas.supernets import _images
+from jaxnas.supernets import _dag_graph, _images
+from jaxnas.supernets._dag_graph import Block
 from jaxnas.supernets.edges import EdgeOp, Edges, evaluate, select
-from jaxnas.types import Arch, Blueprint, Graph, Key, Site, Supernet, Weights
+from jaxnas.types import Arch, Blueprint, Graph, Key, Supernet, Weights
 
 NodeInput = Literal["each", "sum"]
 
@@ -75,12 +76,16 @@ def dag(
         channels, num_classes=num_classes, image_channels=image_channels
     )
     _images.check_dropout(dropout)
-    stages = _stages(num_blocks)
+    stages = _dag_graph.stages_of(num_blocks)
     last_channels = 4 * channels
     specs = {
         "stem": _images.stem_specs(image_channels, channels),
-        "stages": [_stage_specs(space, channels, s, stages) for s in range(3)],
-        "head": _kernel_spec(last_channels, last_channels).stack(space.max_nodes - 2),
+        "stages": [
+            _dag_graph.stage_specs(space, channels, s, stages) for s in range(3)
+        ],
+        "head": _dag_graph.kernel_spec(last_channels, last_channels).stack(
+            space.max_nodes - 2
+        ),
         "classifier": _images.classifier_specs(last_channels, num_classes, bias=True),
     }
 
@@ -98,7 +103,7 @@ def dag(
     ) -> jax.Array:
         _images.check_inputs(space, arch, images)
         norm = functools.partial(ops.batch_norm, batch_axis=batch_axis)
-        block = _make_block(space, arch, num_blocks)
+        block = _dag_graph.make_block(space, arch, num_blocks)
         stem = _images.stem(weights["stem"], images, norm)[None]
         x, outputs = stem[0], (stem, stem)
         for blocks, stage in zip(stages, weights["stages"], strict=True):
@@ -115,190 +120,22 @@ def dag(
         )
 
     def graph(arch: Arch) -> Graph:
-        return _graph(space, arch, num_blocks)
+        return _dag_graph.graph_of(space, arch, num_blocks)
 
     def sites(arch: Arch) -> Any:
-        block = _make_block(space, arch, num_blocks)
+        block = _dag_graph.make_block(space, arch, num_blocks)
         return {
             "stem": dict.fromkeys(specs["stem"]),
             "stages": [
-                _stage_sites(space, block, blocks, stage)
+                _dag_graph.stage_sites(space, block, blocks, stage)
                 for blocks, stage in zip(stages, specs["stages"], strict=True)
             ],
-            "head": _entry_site(block, num_blocks, 0),
+            "head": _dag_graph.entry_site(block, num_blocks, 0),
             "classifier": dict.fromkeys(specs["classifier"]),
         }
 
     blueprint = Blueprint((1 + len(space.ops),), specs, graph, sites)
     return Supernet(space, init, apply, blueprint)
-
-
-class _Block(NamedTuple):
-    """What an architecture says of its blocks.
-
-    Attributes:
-      ops: int32 `[num_nodes - 2]`, operation of each node from node 2 on.
-      adjacency: bool `[num_nodes, num_nodes]`, at `[u, v]` whether v reads u.
-      is_present: bool `[num_nodes]`.
-      is_leaf: bool `[num_nodes]`.
-      is_live: bool `[num_blocks]`, whether the logits depend on a block: where nobody
-        reads node 0, only every other block matters.
-      reads: bool `[num_blocks + 1, 2]`, whether a live block reads the block before it
-        and the one before that. The head counts as one more block, and reads the last.
-    """
-
-    ops: jax.Array
-    adjacency: jax.Array
-    is_present: jax.Array
-    is_leaf: jax.Array
-    is_live: jax.Array
-    reads: jax.Array
-
-
-def _make_block(space: DagSpace, arch: Arch, num_blocks: int) -> _Block:
-    adjacency = space.adjacency(arch)
-    is_read = adjacency.any(axis=1)
-    # At least one of nodes 0 and 1 is read, for node 2 reads no other.
-    is_live = is_read[0] | (np.arange(num_blocks)[::-1] % 2 == 0)
-    reads = is_live[:, None] & is_read[None, :2]
-    return _Block(
-        ops=space.node_ops(arch),
-        adjacency=adjacency,
-        is_present=space.is_present(arch).at[:2].set(is_read[:2]),
-        is_leaf=space.is_leaf(arch),
-        is_live=is_live,
-        reads=jnp.concatenate([reads, jnp.array([[True, False]])]),
-    )
-
-
-# Weights, and where they belong in the graph ------------------------------------------
-
-
-def _stages(num_blocks: int) -> list[range]:
-    first, second = num_blocks // 3, 2 * num_blocks // 3
-    return [range(first), range(first, second), range(second, num_blocks)]
-
-
-def _kernel_spec(channels_in: int, channels: int) -> WeightSpec:
-    return WeightSpec((channels_in, channels), channels_in)
-
-
-def _entries(blocks: range) -> dict[str, tuple[int, int]]:
-    """The (block, input node)s of a stage that read what comes before the stage."""
-    first = blocks.start
-    entries = {"first_0": (first, 0), "first_1": (first, 1)}
-    return entries | ({"second_1": (first + 1, 1)} if len(blocks) > 1 else {})
-
-
-def _stage_specs(
-    space: DagSpace, channels: int, number: int, stages: list[range]
-) -> dict[str, Any]:
-    """Specs of the weights of one stage.
-
-    Bottlenecks of what comes before the stage are its `entry`; `input_0` and `input_1`
-    are stacked over the blocks that read one or two blocks back within the stage. Row
-    v - 2 of what is stacked over nodes is node v's; the stem is a single leaf.
-    """
-    blocks, num_rows = stages[number], space.max_nodes - 2
-    width = channels * 2**number
-    vocabulary = ops.vocabulary()
-
-    def entry(block: int, node: int) -> WeightSpec:
-        source = block - 1 - node
-        if source < 0:
-            return _kernel_spec(channels, width).stack(1)
-        stage = next(s for s, others in enumerate(stages) if source in others)
-        return _kernel_spec(channels * 2**stage, width).stack(num_rows)
-
-    stage: dict[str, Any] = {
-        "nodes": {
-            name: {
-                weight: spec.stack(len(blocks), num_rows)
-                for weight, spec in vocabulary[name].specs(width, 1).items()
-            }
-            for name in space.ops
-        },
-        "entry": {name: entry(*place) for name, place in _entries(blocks).items()},
-    }
-    for node in range(2):
-        num_inside = len(blocks) - 1 - node
-        if num_inside > 0:
-            kernel = _kernel_spec(width, width)
-            stage[f"input_{node}"] = kernel.stack(num_inside, num_rows)
-    return stage
-
-
-def _places(blocks: Any, nodes: Any) -> np.ndarray:
-    """All (block, node) of these, int32 `[num_blocks, num_nodes, 2]`."""
-    grid = np.meshgrid(np.asarray(blocks), np.asarray(nodes), indexing="ij")
-    return np.stack(grid, axis=-1).astype(np.int32)
-
-
-def _bottleneck_site(block: _Block, readers: range, node: int) -> Site:
-    """Of the bottlenecks `node` of some blocks that read blocks, not the stem."""
-    num_nodes = block.is_leaf.size
-    sources = np.asarray(readers) - 1 - node
-    return Site(
-        node=_places(readers, [node] * (num_nodes - 2)),
-        source=_places(sources, range(2, num_nodes)),
-        is_used=block.reads[np.asarray(readers), node][:, None]
-        & block.is_leaf[None, 2:],
-    )
-
-
-def _entry_site(block: _Block, reader: int, node: int) -> Site:
-    if reader - 1 - node < 0:
-        place = np.array([[reader, node]], np.int32)
-        return Site(place, None, block.reads[reader, node][None])
-    site = _bottleneck_site(block, range(reader, reader + 1), node)
-    return jax.tree.map(lambda leaf: leaf[0], site)
-
-
-def _stage_sites(
-    space: DagSpace, block: _Block, blocks: range, specs: dict[str, Any]
-) -> dict[str, Any]:
-    """Sites of the weights of one stage, in the structure of their specs."""
-
-    def node_site(op: int) -> Site:
-        is_used = block.is_present[2:] & (block.ops == op)
-        is_live = block.is_live[np.asarray(blocks)]
-        node = _places(blocks, range(2, space.max_nodes))
-        return Site(node, None, is_live[:, None] & is_used[None])
-
-    sites: dict[str, Any] = {
-        "nodes": {
-            name: dict.fromkeys(specs["nodes"][name], node_site(op))
-            for op, name in enumerate(space.ops)
-        },
-        "entry": {
-            name: _entry_site(block, *place) for name, place in _entries(blocks).items()
-        },
-    }
-    for node in range(2):
-        if f"input_{node}" in specs:
-            readers = range(blocks.start + 1 + node, blocks.stop)
-            sites[f"input_{node}"] = _bottleneck_site(block, readers, node)
-    return sites
-
-
-def _graph(space: DagSpace, arch: Arch, num_blocks: int) -> Graph:
-    """All blocks alike, then the head: an input node alone."""
-    block = _make_block(space, arch, num_blocks)
-
-    def stack(leaf, head):
-        leaf = jnp.broadcast_to(leaf, (num_blocks, *leaf.shape))
-        return jnp.concatenate([leaf, head[None]])
-
-    attributes = jnp.concatenate([jnp.zeros(2, jnp.int32), 1 + block.ops])[:, None]
-    only_node_0 = jnp.arange(space.max_nodes) == 0
-    return Graph(
-        attributes=stack(attributes, jnp.zeros_like(attributes)),
-        adjacency=stack(block.adjacency, jnp.zeros_like(block.adjacency)),
-        is_present=stack(block.is_present, only_node_0),
-    )
-
-
-# The network --------------------------------------------------------------------------
 
 
 def _project(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -364,7 +201,7 @@ def _kernels_ahead(
     return jnp.concatenate(halves, axis=1)
 
 
-def _reads_ahead(block: _Block, blocks: range) -> jax.Array:
+def _reads_ahead(block: Block, blocks: range) -> jax.Array:
     """Whether what every block of a stage hands on is read, `[num_blocks, 2]`."""
     head = block.is_live.size
     reader = np.asarray(blocks)[:, None] + np.array([[1, 2]])
@@ -403,7 +240,7 @@ def _edge_table(num_nodes: int, num_ops: int, node_input: NodeInput) -> np.ndarr
 
 
 def _edges(
-    table: np.ndarray, block: _Block, is_live: jax.Array, reads_ahead: jax.Array
+    table: np.ndarray, block: Block, is_live: jax.Array, reads_ahead: jax.Array
 ) -> Edges:
     """The edges of one block.
 
@@ -448,7 +285,7 @@ def _apply_stage(
     stage: Weights,
     head: jax.Array | None,
     space: DagSpace,
-    block: _Block,
+    block: Block,
     blocks: range,
     outputs: tuple[jax.Array, jax.Array],
     node_input: NodeInput,
@@ -460,7 +297,7 @@ def _apply_stage(
     carried from block to block has one shape throughout, however many leaves there are.
 
     Args:
-      stage: weights, as specified by `_stage_specs`.
+      stage: weights, as specified by `_dag_graph.stage_specs`.
       head: kernels of the last bottleneck if this is the last stage.
       space: the search space.
       block: the architecture.
@@ -479,10 +316,10 @@ def _apply_stage(
     edge_ops = _edge_ops(space, norm)
 
     def enter(name):
-        reader, node = _entries(blocks)[name]
+        reader, node = _dag_graph.entries_of(blocks)[name]
         states = outputs[1] if reader - 1 - node == blocks.start - 1 else outputs[0]
         kernels = stage["entry"][name]
-        is_used = _entry_site(block, reader, node).is_used
+        is_used = _dag_graph.entry_site(block, reader, node).is_used
         return _enter(states, kernels, is_used, norm)
 
     def run_block(carry, step):
