@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import dataclasses
 import inspect
+import itertools
 import os
 import pathlib
 import sys
@@ -109,6 +110,24 @@ def _type_and_choices(hint: Any) -> tuple[type, tuple[str, ...] | None]:
     if typing.get_origin(hint) is typing.Literal:
         return str, typing.get_args(hint)
     return hint, None
+
+
+def listed(text: str) -> list[str]:
+    """The words between commas of a flag."""
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def ascending(flag: str, text: str) -> list[int]:
+    """The ascending positive numbers between commas; `WrongInput` for others."""
+    words = listed(text)
+    numbers = [int(word) for word in words if word.isdecimal()]
+    if len(numbers) < len(words) or any(
+        b <= a for a, b in itertools.pairwise([0, *numbers])
+    ):
+        raise WrongInput(
+            f"{flag} is {text!r}; expected ascending positive numbers with commas"
+        )
+    return numbers
 
 
 def use_compilation_cache() -> None:

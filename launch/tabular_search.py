@@ -48,7 +48,7 @@ def prepare(preset: str, config: Config) -> Experiment:
     from jaxnas import parallel, workdir
     from jaxnas.search import tabular
 
-    names = _listed(config.searcher)
+    names = command_line.listed(config.searcher)
     for name in names:
         if name not in SEARCHERS or names.count(name) > 1:
             raise ValueError(
@@ -70,7 +70,7 @@ def prepare(preset: str, config: Config) -> Experiment:
         report=config.report,
         archs=config.archs,
         column=config.column,
-        ignored=_listed(config.ignore),
+        ignored=command_line.listed(config.ignore),
         percent=config.percent,
     )
     searchers = {
@@ -85,11 +85,6 @@ def prepare(preset: str, config: Config) -> Experiment:
         may_differ=MAY_DIFFER,
     )
     return Experiment(config, table, source, searchers, folder, environment)
-
-
-def _listed(text: str) -> list[str]:
-    """The words between commas."""
-    return [word.strip() for word in text.split(",") if word.strip()]
 
 
 def describe(path: pathlib.Path, num_architectures: int) -> str:

@@ -1,0 +1,150 @@
+"""Training single architectures with one program for all."""
+
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxnas import data, train, weights
+from jaxnas.train import batches, fitting
+from jaxnas.types import Supernet
+
+BATCH_SIZE = 48
+
+
+class Space:
+    cardinalities = (2,)
+    num_architectures = 2
+
+
+def perceptron() -> Supernet:
+    """One layer, or a layer of noise; every kind has weights of its own."""
+
+    def init(key):
+        return 0.1 * jax.random.normal(key, (2, 64, 10))
+
+    def apply(weights, arch, inputs, *, train, key=None, batch_axis=None):
+        del train, batch_axis
+        x = inputs.reshape(inputs.shape[0], -1)
+        noise = 0.0 if key is None else 0.01 * jax.random.normal(key, (1, 64))
+        return (x + noise * arch[0].astype(x.dtype)) @ weights[arch[0]]
+
+    return Supernet(Space(), init, apply)
+
+
+@functools.cache
+def load() -> data.ImageDataset:
+    return data.load("digits")
+
+
+def normalize(key, images):
+    del key
+    return data.normalize(images, load().mean, load().std)
+
+
+def augment(key, images):
+    return normalize(key, images) + 0.1 * jax.random.normal(
+        key, images.shape, jnp.float32
+    )
+
+
+def small() -> data.Split:
+    return data.split(load().train, 200)[0]
+
+
+def make(net=None, *, split=None, **changes):
+    options = {"at_steps": (3, 10), "batch_size": BATCH_SIZE, "augment": augment}
+    return fitting.fitter(
+        net or perceptron(),
+        train.classification(),
+        optax.sgd(0.1, 0.9),
+        small() if split is None else split,
+        **options | changes,
+    )
+
+
+def test_it_is_the_loop_over_weight_steps():
+    net, task, optimizer = perceptron(), train.classification(), optax.sgd(0.1, 0.9)
+    provider = weights.shared(net)
+    key, arch = jax.random.key(1), jnp.array([1], jnp.int32)
+    init_key, run_key = jax.random.split(key)
+    batch_key, step_key = jax.random.split(run_key)
+    state = train.init_weights(provider, optimizer, init_key)
+    weight_step = train.weight_step(net, provider, task, optimizer)
+
+    split = jax.tree.map(jnp.asarray, small())
+
+    @jax.jit
+    def step(state, i):
+        # 200 images: epochs of 4 full batches.
+        batch = batches.shuffled(batch_key, split, i // 4, i % 4, BATCH_SIZE, augment)
+        key = jax.random.fold_in(step_key, i)
+        return weight_step(state, arch[None], batch, key)[0]
+
+    expected = []
+    for i in range(10):
+        state = step(state, jnp.int32(i))
+        expected.append(state.params)
+    first, last = make()(arch, key)
+    assert (first.step, last.step) == (3, 10)
+    assert 0 < first.seconds < last.seconds
+    chex.assert_trees_all_close(first.weights, expected[2], atol=1e-5)
+    chex.assert_trees_all_close(last.weights, expected[9], atol=1e-5)
+    # The other architecture's weights are as they were.
+    untouched = net.init(init_key)[0]
+    np.testing.assert_allclose(last.weights[0], untouched, rtol=1e-6)
+
+
+def test_one_program_trains_all_and_stops_do_not_matter():
+    net = perceptron()
+    apply = chex.assert_max_traces(net.apply, 1)
+    fit = make(net._replace(apply=apply), at_steps=(2, 5, 30))
+    key = jax.random.key(0)
+    results = [list(fit(jnp.array([i]), key)) for i in (0, 1)]
+    (*_, again) = fit(jnp.array([1]), key)
+    chex.assert_trees_all_equal(again.weights, results[1][-1].weights)
+    at_once = make(at_steps=(30,))
+    (whole,) = at_once(jnp.array([1]), key)
+    chex.assert_trees_all_equal(whole.weights, again.weights)
+    (other,) = at_once(jnp.array([1]), jax.random.key(1))
+    assert not np.allclose(other.weights, again.weights)
+    evaluate = train.evaluator(
+        net,
+        weights.shared(net),
+        train.classification(),
+        normalize=normalize,
+        batch_size=BATCH_SIZE,
+    )
+    for i, (first, _, last) in enumerate(results):
+        accuracies = [
+            evaluate(snapshot.weights, jnp.array([i]), load().test)["accuracy"]
+            for snapshot in (first, last)
+        ]
+        assert accuracies[1] > max(0.75, accuracies[0])
+
+
+def test_many_devices_share_batches():
+    key, arch = jax.random.key(2), jnp.array([0], jnp.int32)
+    (_, alone), (_, together) = (
+        make(devices=jax.devices()[:num])(arch, key) for num in (1, 4)
+    )
+    chex.assert_trees_all_close(alone.weights, together.weights, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"at_steps": ()}, r"at_steps is \[\]; expected ascending numbers of steps"),
+        ({"at_steps": (0, 5)}, r"at_steps is \[0, 5\]"),
+        ({"at_steps": (5, 5)}, r"at_steps is \[5, 5\]"),
+        ({"batch_size": 201}, "batch_size is 201, but there are only 200 images"),
+        ({"devices": jax.devices()[:1] * 5}, "batch_size of 48 cannot be divided"),
+    ],
+)
+def test_wrong_settings(changes, message):
+    with pytest.raises(ValueError, match=message):
+        make(**changes)

@@ -1,0 +1,397 @@
+"""Graph hypernetworks: what the weights of an architecture depend on, and what not."""
+
+import itertools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxnas import genotypes, ghn, ops, spaces, supernets, train, weights
+from jaxnas.ghn import decoder
+from jaxnas.types import Site
+
+BLOCK = genotypes.DagGenotype(
+    ("sep_conv_3x3", "conv_1x1", "sep_conv_5x5", "max_pool_3x3"),
+    ((0, 1), (0,), (1, 2), (2, 3)),
+)
+SMALL = {"hidden_size": 6, "num_steps": 2, "decoder_size": 5}
+
+
+def make_net(num_nodes=6, max_nodes=None, channels=2, num_blocks=3):
+    space = spaces.ghn_dag(num_nodes, max_nodes=max_nodes)
+    return supernets.dag(space, channels, num_blocks, 3)
+
+
+def is_site(leaf):
+    return leaf is None or isinstance(leaf, Site)
+
+
+def entries(net, arch, generated):
+    """Every used entry: (array, block, node, source block and node) -> its values."""
+    sites = jax.tree.leaves(net.blueprint.sites(arch), is_leaf=is_site)
+    found = {}
+    leaves = jax.tree_util.tree_leaves_with_path(generated)
+    for (path, leaf), site in zip(leaves, sites, strict=True):
+        if site is None:
+            continue
+        for index in zip(*np.nonzero(np.asarray(site.is_used)), strict=True):
+            source = None if site.source is None else (*np.asarray(site.source[index]),)
+            where = (*np.asarray(site.node[index]),)
+            found[jax.tree_util.keystr(path), where, source] = np.asarray(leaf[index])
+    return found
+
+
+def generate(net, arch, seed=0, **options):
+    provider = ghn.hypernetwork(net, **SMALL, **options)
+    params = jax.jit(provider.init)(jax.random.key(seed))
+    return jax.jit(provider.apply)(params, arch)
+
+
+def relabel(genotype, new):
+    """Give node v the number new[v]; inputs keep theirs."""
+    old = sorted(range(2 + len(genotype.ops)), key=lambda v: new[v])[2:]
+    return genotypes.DagGenotype(
+        tuple(genotype.ops[v - 2] for v in old),
+        tuple(tuple(sorted(new[u] for u in genotype.inputs[v - 2])) for v in old),
+    )
+
+
+def orders(genotype):
+    """All ways to number the nodes anew that keep edges pointing upwards."""
+    nodes = range(2, 2 + len(genotype.ops))
+    for numbers in itertools.permutations(nodes):
+        new = {0: 0, 1: 1, **dict(zip(nodes, numbers, strict=True))}
+        if all(new[u] < new[v] for v in nodes for u in genotype.inputs[v - 2]):
+            yield new
+
+
+OPTIONS = {
+    "paper": {},
+    "forward": {"propagation": "forward"},
+    "synchronous": {"propagation": "synchronous"},
+    "own-functions-per-block": {"share_blocks": False},
+    "isolated-blocks": {"pass_embeddings": False},
+    "ghn-2": {"virtual_edges": 50, "layer_norm": True, "fan_in_scaling": True},
+}
+all_options = pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+
+
+@all_options
+def test_numbering_the_nodes_anew_permutes_the_weights(x64, options):
+    net = make_net()
+    provider = ghn.hypernetwork(net, **SMALL, **options)
+    params = jax.jit(provider.init)(jax.random.key(0))
+    images = jax.random.normal(jax.random.key(1), (2, 8, 8, 3))
+
+    @jax.jit
+    def run(arch):
+        generated = provider.apply(params, arch)
+        return generated, net.apply(generated, arch, images, train=False)
+
+    arch = net.space.encode(BLOCK)
+    generated, logits = run(arch)
+    before = entries(net, arch, generated)
+    num_orders = 0
+    for new in orders(BLOCK):
+        arch = net.space.encode(relabel(BLOCK, new))
+        generated, other_logits = run(arch)
+        after = entries(net, arch, generated)
+        assert len(after) == len(before)
+
+        def renamed(place, new=new):
+            # The head's only node is no node of the block.
+            return place and (place[0], new[place[1]] if place[0] < 3 else place[1])
+
+        for (path, node, source), values in before.items():
+            found = after[path, renamed(node), renamed(source)]
+            np.testing.assert_allclose(found, values, rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(other_logits, logits, rtol=1e-8, atol=1e-9)
+        num_orders += 1
+    assert num_orders > 3
+
+
+def test_absent_nodes_change_nothing(x64):
+    small, large = make_net(6), make_net(6, max_nodes=9)
+    arch, padded = (net.space.encode(BLOCK) for net in (small, large))
+    assert padded.size > arch.size
+    before = entries(small, arch, generate(small, arch))
+    # Whatever the vector says the operation of an absent node is.
+    for garbage in (padded, padded.at[-9].set(4)):
+        after = entries(large, garbage, generate(large, garbage))
+        assert after.keys() == before.keys()
+        for place, values in before.items():
+            np.testing.assert_allclose(after[place], values, rtol=1e-9, atol=1e-12)
+
+
+def test_an_input_that_nobody_reads_changes_nothing(x64):
+    """Blocks that read only the one before: what is two blocks back is not seen."""
+    net = make_net(4, num_blocks=4)
+    genotype = genotypes.DagGenotype(("sep_conv_3x3", "conv_1x1"), ((0,), (2,)))
+    arch = net.space.encode(genotype)
+    found = entries(net, arch, generate(net, arch))
+    assert not any(node[1] == 1 for _, node, _ in found)
+
+
+@pytest.mark.parametrize("pass_embeddings", [True, False])
+@pytest.mark.parametrize("share_blocks", [True, False])
+def test_blocks_differ_because_embeddings_are_passed(pass_embeddings, share_blocks):
+    net = make_net(num_blocks=6)  # two blocks in each stage
+    arch = net.space.encode(BLOCK)
+    options = {"pass_embeddings": pass_embeddings, "share_blocks": share_blocks}
+    stage = generate(net, arch, **options)["stages"][0]["nodes"]["sep_conv_3x3"]
+    first, second = stage["pointwise"][:, 0]
+    assert (first != 0).any()
+    assert bool((first == second).all()) == (share_blocks and not pass_embeddings)
+
+
+@all_options
+def test_gradients_reach_every_parameter(options):
+    net = make_net()
+    provider = ghn.hypernetwork(net, **SMALL, **options)
+    params = jax.jit(provider.init)(jax.random.key(0))
+    images = jax.random.normal(jax.random.key(1), (4, 8, 8, 3))
+
+    @jax.jit
+    def gradient(params, arch):
+        def loss(params):
+            logits = net.apply(provider.apply(params, arch), arch, images, train=True)
+            return jnp.square(logits - 1).sum()
+
+        return jax.grad(loss)(params)
+
+    # All operations, and nodes far apart.
+    ops_seen = genotypes.DAG_OPS
+    every = [
+        genotypes.DagGenotype(ops_seen[i : i + 4], ((0, 1), (0, 2), (3,), (1, 4)))
+        for i in (0, 4, 5)
+    ]
+    total = jax.tree.map(jnp.zeros_like, params)
+    for genotype in every:
+        one = gradient(params, net.space.encode(genotype))
+        chex.assert_tree_all_finite(one)
+        total = jax.tree.map(lambda t, g: t + jnp.abs(g), total, one)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(total):
+        assert (leaf != 0).any(), jax.tree_util.keystr(path)
+
+
+def test_the_number_of_nodes_is_not_in_the_parameters():
+    small, large = make_net(5), make_net(8)
+    providers = [ghn.hypernetwork(net) for net in (small, large)]
+    shapes = [jax.eval_shape(p.init, jax.random.key(0)) for p in providers]
+    chex.assert_trees_all_equal_shapes_and_dtypes(*shapes)
+
+
+def test_weights_have_one_compilation_and_are_0_where_unused():
+    net = make_net(8)
+    provider = ghn.hypernetwork(net, **SMALL)
+    params = jax.jit(provider.init)(jax.random.key(0))
+    chex.clear_trace_counter()
+    apply = jax.jit(chex.assert_max_traces(provider.apply, n=1))
+    for seed in range(4):
+        arch = net.space.sample(jax.random.key(seed))
+        generated = apply(params, arch)
+        chex.assert_trees_all_equal_shapes_and_dtypes(
+            generated, jax.eval_shape(net.init, jax.random.key(0))
+        )
+        sites = jax.tree.leaves(net.blueprint.sites(arch), is_leaf=is_site)
+        for leaf, site in zip(jax.tree.leaves(generated), sites, strict=True):
+            if site is not None:
+                axes = tuple(range(site.is_used.ndim, leaf.ndim))
+                np.testing.assert_array_equal((leaf != 0).any(axis=axes), site.is_used)
+
+
+def test_micro_space():
+    for layout in ("asng", "enas"):
+        net = supernets.micro(spaces.enas_micro(2), 2, 3, 3, layout=layout)
+        provider = ghn.hypernetwork(net, **SMALL)
+        params = jax.jit(provider.init)(jax.random.key(0))
+        images = jax.random.normal(jax.random.key(1), (2, 8, 8, 3))
+
+        @jax.jit
+        def run(arch, net=net, provider=provider, params=params, images=images):
+            return net.apply(provider.apply(params, arch), arch, images, train=False)
+
+        first, second = (run(net.space.sample(jax.random.key(s))) for s in (0, 1))
+        chex.assert_tree_all_finite(first)
+        assert (first != second).any()
+
+
+# The decoder --------------------------------------------------------------------------
+
+
+def decode_one(spec, base, *, tile=64, **options):
+    """What a decoder writes that also knows a larger kernel of the same branch."""
+    site = Site(np.array([[0, 0]], np.int32), None, np.array([True]))
+    arrays = [
+        ((jax.tree_util.DictKey("kernel"),), s.stack(1), site) for s in (spec, base)
+    ]
+    specs = decoder.decoder_specs(arrays, 3, 4, tile)
+    params = ops.draw(jax.random.key(0), specs)
+    embeddings = jax.random.normal(jax.random.key(1), (1, 1, 3))
+    options = {"fan_in_scaling": False, **options}
+    return [
+        array[0] for array in decoder.decode(params, embeddings, arrays, [], **options)
+    ]
+
+
+def test_small_kernels_are_the_centre_of_large_ones():
+    small = ops.WeightSpec((3, 3, 2), 9, spatial=(-3, -2))
+    large = ops.WeightSpec((5, 7, 4), 35, spatial=(-3, -2))
+    cut, whole = decode_one(small, large)
+    np.testing.assert_allclose(cut, whole[1:4, 2:5, :2], rtol=1e-6)
+
+
+def test_more_channels_repeat_the_tile():
+    wide, narrow = decode_one(
+        ops.WeightSpec((5, 7), 5), ops.WeightSpec((2, 3), 2), tile=3
+    )
+    chex.assert_shape(wide, (5, 7))
+    for i, j in np.ndindex(5, 7):
+        assert wide[i, j] == wide[i % 3, j % 3]
+    np.testing.assert_allclose(wide[:2, :3], narrow, rtol=1e-6)
+
+
+def test_constants_are_what_generated_values_are_added_to():
+    scale, offset = decode_one(
+        ops.WeightSpec((4,), 1, constant=1.0), ops.WeightSpec((4,), 1, constant=0.0)
+    )
+    np.testing.assert_allclose(scale, offset + 1, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("shape", "fan_in", "spatial", "beta"),
+    [
+        ((8, 4), 8, (), 2),  # 1x1
+        ((3, 3, 8, 4), 72, (-4, -3), 2),  # dense
+        ((1, 7, 8, 4), 56, (-4, -3), 1),  # not square
+        ((5, 5, 4), 25, (-3, -2), 1),  # depthwise
+        ((2, 3, 3, 4), 9, (-3, -2), 1),  # two depthwise layers
+    ],
+)
+def test_fan_in_scaling(shape, fan_in, spatial, beta):
+    spec = ops.WeightSpec(shape, fan_in, spatial=spatial)
+    plain, _ = decode_one(spec, spec)
+    scaled, _ = decode_one(spec, spec, fan_in_scaling=True)
+    np.testing.assert_allclose(scaled, plain * (beta / fan_in) ** 0.5, rtol=1e-6)
+
+
+def test_weight_penalty(x64):
+    net = make_net()
+    arch = net.space.encode(BLOCK)
+    plain, penalized = (
+        ghn.hypernetwork(net, **SMALL, weight_penalty=penalty) for penalty in (0, 0.3)
+    )
+    params = jax.jit(plain.init)(jax.random.key(0))
+
+    def loss(provider, params, penalty=0.0):
+        generated = provider.apply(params, arch)
+        value = sum(jnp.sin(leaf).sum() for leaf in jax.tree.leaves(generated))
+        common = jax.tree.leaves((generated["stem"], generated["classifier"]))
+        squares = [
+            sum(jnp.square(leaf).sum() for leaf in jax.tree.leaves(some))
+            for some in (generated, common)
+        ]
+        return value + penalty / 2 * (squares[0] - squares[1])
+
+    gradients = [
+        jax.jit(jax.grad(lambda p: loss(penalized, p)))(params),
+        jax.jit(jax.grad(lambda p: loss(plain, p, 0.3)))(params),
+    ]
+    chex.assert_trees_all_close(*gradients, rtol=1e-9, atol=1e-12)
+    assert loss(penalized, params) == loss(plain, params)
+
+
+# As a library -------------------------------------------------------------------------
+
+
+def test_save_and_load(tmp_path):
+    small, large = (ghn.hypernetwork(make_net(n), **SMALL) for n in (5, 8))
+    params = jax.jit(small.init)(jax.random.key(0))
+    path = tmp_path / "ghn.npz"
+    ghn.save(path, params)
+    for provider in (small, large):
+        chex.assert_trees_all_equal(ghn.load(path, provider), params)
+    assert [p.name for p in tmp_path.iterdir()] == ["ghn.npz"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"hidden_size": 8}, r"node_hidden/kernel is \(6, 5\); expected \(8, 5\)"),
+        ({"virtual_edges": 2}, r"graph/blocks/message/hidden is \(1, 6, 6\)"),
+        ({"share_blocks": False}, r"expected \(4, "),
+    ],
+)
+def test_loading_what_does_not_fit(tmp_path, options, message):
+    net, path = make_net(), tmp_path / "ghn.npz"
+    provider = ghn.hypernetwork(net, **SMALL)
+    ghn.save(path, jax.jit(provider.init)(jax.random.key(0)))
+    with pytest.raises(ValueError, match=f"other settings: .*{message}"):
+        ghn.load(path, ghn.hypernetwork(net, **SMALL | options))
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 damaged", b"\x80\x04."])
+def test_loading_what_is_no_hypernetwork(tmp_path, content):
+    path = tmp_path / "ghn.npz"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="is not a file of a hypernetwork"):
+        ghn.load(path, ghn.hypernetwork(make_net()))
+
+
+def test_breaking_symmetry():
+    generated = {
+        "tiled": jnp.tile(jnp.array([[1.0, -2.0]]), (3, 2)),
+        "unused": jnp.zeros(2),
+    }
+    noisy = ghn.break_symmetry(jax.random.key(0), generated, scale=0.01)
+    assert (noisy["unused"] == 0).all()
+    difference = noisy["tiled"] - generated["tiled"]
+    assert np.unique(difference).size == difference.size
+    assert (jnp.abs(difference) < 0.1).all()
+
+
+def test_generated_weights_can_be_trained():
+    net = make_net()
+    provider = ghn.hypernetwork(net, **SMALL)
+    arch = net.space.encode(BLOCK)
+    params = jax.jit(provider.init)(jax.random.key(0))
+    start = ghn.break_symmetry(jax.random.key(1), provider.apply(params, arch))
+    optimizer = optax.sgd(0.05)
+    step = jax.jit(
+        train.weight_step(net, weights.shared(net), train.classification(), optimizer)
+    )
+    batch = {
+        "image": jax.random.normal(jax.random.key(2), (6, 8, 8, 3)),
+        "label": jnp.array([0, 1, 2, 0, 1, 2]),
+    }
+    state, losses = train.WeightState(start, optimizer.init(start)), []
+    for i in range(8):
+        state, metrics = step(state, arch[None], batch, jax.random.key(i))
+        losses.append(float(metrics["loss"]))
+    assert losses[-1] < 0.7 * losses[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"propagation": "backward"}, "propagation is 'backward'; expected one of"),
+        ({"hidden_size": 0}, "hidden_size is 0; expected at least 1"),
+        ({"num_steps": 0}, "num_steps is 0"),
+        ({"tile": 0}, "tile is 0"),
+        ({"virtual_edges": 0}, "virtual_edges is 0"),
+        ({"weight_penalty": -1.0}, "weight_penalty is -1.0; expected 0 or more"),
+        ({"weight_penalty": float("nan")}, "weight_penalty is nan"),
+    ],
+)
+def test_wrong_options(options, message):
+    with pytest.raises(ValueError, match=message):
+        ghn.hypernetwork(make_net(), **options)
+
+
+def test_a_supernet_without_blueprint():
+    net = supernets.macro(spaces.enas_macro(3), 2, 4)
+    with pytest.raises(ValueError, match="the supernet has no blueprint"):
+        ghn.hypernetwork(net)

@@ -1,0 +1,208 @@
+"""The correlation study as a command, with a perceptron in place of its networks."""
+
+import json
+
+import command_line
+import ghn_correlation
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.experimental.compilation_cache import compilation_cache
+from presets.ghn_correlation import PRESETS
+from test_commands import assert_refused, check_report, exit_status
+
+from jaxnas import analysis, data, metrics, spaces, weights
+from jaxnas.types import Supernet
+
+FLAGS = (
+    *("--num-nodes", 4, "--num-train-nodes", 3, "--num-architectures", 8),
+    *("--max-images", 250, "--validation-images", 50, "--batch-size", 50),
+    *("--truth-epochs", 3, "--sgd-steps", "2,5", "--num-resamples", 20),
+    *("--epochs", 2, "--one-shot-epochs", 2, "--halved-at", 1),
+)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _compilation_cache(tmp_path_factory):
+    """Compile equal programs once; every run of the command makes its own."""
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("xla")))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    compilation_cache.reset_cache()
+    yield
+    jax.config.update("jax_compilation_cache_dir", None)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
+    compilation_cache.reset_cache()
+
+
+def perceptron(num_nodes: int) -> Supernet:
+    """One layer, whose inputs are the noisier, the higher the operation of node 2."""
+
+    def init(key):
+        return 0.1 * jax.random.normal(key, (64, 10), jnp.float32)
+
+    def apply(weights, arch, inputs, *, train, key=None, batch_axis=None):
+        del train, key, batch_axis
+        x = inputs.reshape(inputs.shape[0], -1)
+        noise = jax.random.normal(jax.random.key(0), x.shape, x.dtype)
+        return (x + 0.5 * arch[0].astype(x.dtype) * noise) @ weights
+
+    return Supernet(spaces.ghn_dag(num_nodes), init, apply)
+
+
+@pytest.fixture
+def stand_ins(monkeypatch):
+    """Networks that compile in no time; the numbers of nodes they were made for."""
+    made = []
+
+    def make_supernet(config, num_nodes, dataset):
+        del config, dataset
+        made.append(num_nodes)
+        return perceptron(num_nodes)
+
+    monkeypatch.setattr(ghn_correlation, "make_supernet", make_supernet)
+    monkeypatch.setattr(
+        ghn_correlation, "make_hypernetwork", lambda config, net: weights.shared(net)
+    )
+    # Adam mixes types; the command itself does not run under strict promotion.
+    with jax.numpy_dtype_promotion("standard"):
+        yield made
+
+
+def run(monkeypatch, capsys, workdir, *flags):
+    status = exit_status(
+        monkeypatch, ghn_correlation.main, *FLAGS, "--workdir", workdir, *flags
+    )
+    return status, *capsys.readouterr()
+
+
+def without_seconds(line):
+    return {name: value for name, value in line.items() if "seconds" not in name}
+
+
+def test_a_study_and_how_it_goes_on(monkeypatch, capsys, tmp_path, stand_ins):
+    workdir = tmp_path / "run"
+    status, output, errors = run(monkeypatch, capsys, workdir)
+    assert (status, errors) == (0, "")
+    assert stand_ins == [4, 3]  # scored, and trained by the hypernetwork
+    assert {entry.name for entry in workdir.iterdir()} == {
+        *("config.json", "scores.json", "report.html", "truth", "one-shot", "ghn"),
+    }
+    check_report(workdir / "report.html")
+    results = json.loads((workdir / "scores.json").read_text())
+    names = ["SGD, 2 steps", "SGD, 5 steps", "SGD, all 12 steps", "One-shot", "GHN"]
+    assert list(results["methods"]) == names
+    truth = results["truth"]
+    assert len(truth["test_accuracy"]) == 8 and truth["num_diverged"] == 0
+    assert truth["mean"] == pytest.approx(np.mean(truth["test_accuracy"]))
+    for name, method in results["methods"].items():
+        assert name in output
+        found = analysis.correlations(
+            method["validation_accuracy"], truth["test_accuracy"], num_resamples=20
+        )
+        for coefficient, expected in method["all"].items():
+            assert expected == pytest.approx(found[coefficient]._asdict())
+        prepared = method["preparation_seconds"] is not None
+        assert prepared == (name in ("One-shot", "GHN"))
+        assert (method["weights_seconds"] is None) == (name == "One-shot")
+    # The noise tells architectures apart.
+    assert results["methods"]["SGD, all 12 steps"]["all"]["spearman"]["value"] > 0.5
+
+    # What is there is not measured again; what was lost is, with the same result.
+    log = workdir / "truth" / "truth.jsonl"
+    before = metrics.read(log)
+    log.write_bytes(b"\n".join(log.read_bytes().split(b"\n")[:7])[:-9])
+    status, output, errors = run(monkeypatch, capsys, workdir, "--methods", "sgd")
+    assert (status, errors) == (0, "")
+    assert output.count("trained: test accuracy") == 2  # of 8, with a half-written one
+    after = metrics.read(log)
+    assert after[:6] == before[:6]
+    assert list(map(without_seconds, after)) == list(map(without_seconds, before))
+    results = json.loads((workdir / "scores.json").read_text())
+    assert list(results["methods"]) == names[:3]
+
+    # Studies of hypernetworks share the accuracies; the first architectures stay.
+    other = ("--truth-dir", workdir / "truth", "--num-steps", 2, "--methods", "sgd")
+    status, output, errors = run(
+        monkeypatch, capsys, tmp_path / "other", *other, "--num-architectures", 9
+    )
+    assert (status, errors) == (0, "")
+    assert output.count("trained: test accuracy") == 1
+    longer = json.loads((tmp_path / "other" / "scores.json").read_text())
+    assert longer["architectures"][:8] == results["architectures"]
+    assert longer["truth"]["test_accuracy"][:8] == truth["test_accuracy"]
+    result = run(monkeypatch, capsys, tmp_path / "third", *other, "--momentum", 0.5)
+    assert_refused(result, "truth holds a run with another configuration: momentum")
+
+    log.write_text(log.read_text().replace('"step": 3', '"step": 4'))
+    status, _, errors = run(monkeypatch, capsys, workdir)
+    assert status == 2 and "truth.jsonl is damaged: expected one line for" in errors
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--methods", "sgd,smash"], "--methods is 'sgd,smash'; expected some of sgd,"),
+        (["--methods", "ghn,ghn"], "each at most once"),
+        (["--methods", ""], "--methods is ''"),
+        (["--num-architectures", 7], "--num-architectures is 7; expected at least 8"),
+        (
+            ["--num-nodes", 3, "--num-architectures", 28],
+            "--num-architectures is 28, but the space has only 27",
+        ),
+        (["--validation-images", 250], "--validation-images is 250, but there are"),
+        (["--batch-size", 51], "51, but one of the splits has only 50 images"),
+        (["--sgd-steps", "5,2"], "--sgd-steps is '5,2'; expected ascending positive"),
+        (["--sgd-steps", "5,many"], "--sgd-steps is '5,many'"),
+        (["--sgd-steps", "12"], "--sgd-steps is '12'; expected less than 12"),
+        (["--halved-at", "0"], "--halved-at is '0'"),
+        (["--devices", 3], "batch_size of 50 cannot be divided among 3 devices"),
+        (["--propagation", "backward"], "--propagation: invalid choice"),
+        (["--virtual-edges", 0], "--virtual-edges is 0; expected at least 1"),
+        (["--weight-penalty", "-1"], "--weight-penalty is -1.0"),
+        (["--num-train-nodes", 2], "--num-train-nodes is 2; expected at least 3"),
+    ],
+)
+@pytest.mark.usefixtures("stand_ins")
+def test_wrong_input_is_one_line(monkeypatch, capsys, tmp_path, flags, words):
+    assert_refused(run(monkeypatch, capsys, tmp_path / "run", *flags), words)
+    assert not (tmp_path / "run").exists()
+
+
+def test_networks_and_hypernetworks_of_a_configuration():
+    _, config = command_line.parse(
+        PRESETS,
+        None,
+        [
+            *("--channels", "2", "--num-blocks", "3", "--hidden-size", "4"),
+            *("--layer-norm", "--no-share-blocks", "--virtual-edges", "3"),
+        ],
+    )
+    dataset = data.load("digits")
+    nets = [ghn_correlation.make_supernet(config, n, dataset) for n in (3, 5)]
+    assert [net.space.num_nodes for net in nets] == [3, 5]
+    small, large = (
+        jax.eval_shape(
+            ghn_correlation.make_hypernetwork(config, net).init, jax.random.key(0)
+        )
+        for net in nets
+    )
+    # One hypernetwork for both.
+    assert jax.tree.map(jnp.shape, small) == jax.tree.map(jnp.shape, large)
+    shared = jax.eval_shape(
+        ghn_correlation.make_hypernetwork(PRESETS["quick"](), nets[0]).init,
+        jax.random.key(0),
+    )
+    (size,) = {a.shape[1] for a in shared["graph"]["attributes"]}
+    assert size == 32
+
+
+def test_presets():
+    _, paper = command_line.parse(PRESETS, None, ["--preset", "ghn-cifar10"])
+    assert (paper.num_architectures, paper.truth_epochs, paper.epochs) == (100, 50, 200)
+    assert (paper.channels, paper.num_blocks, paper.batch_size) == (32, 18, 64)
+    assert (paper.num_nodes, paper.num_train_nodes, paper.num_steps) == (17, 7, 5)
+    assert (paper.learning_rate, paper.halved_at) == (1e-3, "100,150")
+    assert (paper.sgd_steps, paper.cutout) == ("10,100,200,1000", 0)
+    name, quick = command_line.parse(PRESETS, None, [])
+    assert (name, quick.dataset, quick.num_nodes) == ("quick", "digits", 17)

@@ -1,0 +1,207 @@
+"""Message passing, against plain loops over nodes."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxnas import ops, spaces
+from jaxnas.ghn import propagation as message_passing
+from jaxnas.types import Graph
+
+SIZE = 4
+
+
+def draw(*, virtual_edges=False, num_blocks=None, seed=0):
+    specs = message_passing.specs(SIZE, virtual_edges=virtual_edges)
+    if num_blocks is not None:
+        specs = jax.tree.map(
+            lambda spec: spec.stack(num_blocks),
+            specs,
+            is_leaf=lambda leaf: isinstance(leaf, ops.WeightSpec),
+        )
+    return ops.draw(jax.random.key(seed), specs)
+
+
+def sample(num_nodes, seed, max_nodes=None):
+    space = spaces.ghn_dag(num_nodes, max_nodes=max_nodes, density=0.5)
+    arch = space.sample(jax.random.key(seed))
+    return np.asarray(space.adjacency(arch)), np.asarray(space.is_present(arch))
+
+
+def initial(num_nodes, seed=0):
+    return np.asarray(jax.random.normal(jax.random.key(seed), (num_nodes, SIZE)))
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def reference_update(params, message, state):
+    """A gated recurrent unit, gate by gate."""
+    kernel, bias = (params["from_message"][name] for name in ("kernel", "bias"))
+    told = np.split(message @ kernel + bias, 3)
+    own = np.split(state @ params["from_state"], 3)
+    reset = sigmoid(told[0] + own[0])
+    keep = sigmoid(told[1] + own[1])
+    new = np.tanh(told[2] + reset * (own[2] + params["candidate_bias"]))
+    return (1 - keep) * new + keep * state
+
+
+def reference_message(params, state, function=0):
+    layers = {name: np.asarray(leaf)[function] for name, leaf in params.items()}
+    hidden = np.maximum(state @ layers["hidden"] + layers["hidden_bias"], 0)
+    return hidden @ layers["output"] + layers["output_bias"]
+
+
+def shortest(adjacency, u, v):
+    """Length of the shortest path by breadth-first search, 0 if there is none."""
+    found, length = {u}, 0
+    while found:
+        found, length = (
+            {w for x in found for w in np.flatnonzero(adjacency[x])},
+            (length + 1),
+        )
+        if v in found:
+            return length
+    return 0
+
+
+def reference_propagate(params, states, adjacency, present, steps, order, far=None):
+    params = jax.tree.map(np.asarray, params)
+    h, num_nodes = np.array(states), len(states)
+    nodes = [v for v in range(num_nodes) if present[v]]
+
+    def received(h, v, *, back):
+        total = np.zeros(SIZE)
+        for u in nodes:
+            ends = (v, u) if back else (u, v)
+            if adjacency[ends]:
+                total = total + reference_message(params["message"], h[u])
+            distance = shortest(adjacency, *ends)
+            if far is not None and 1 < distance <= far:
+                total = total + reference_message(params["message"], h[u], 1) / distance
+        return total
+
+    def visit(v, *, back=False):
+        h[v] = reference_update(params["update"], received(h, v, back=back), h[v])
+
+    num_visits = 0
+    for _ in range(steps):
+        if order == "synchronous":
+            told = {v: received(h, v, back=False) for v in nodes}
+            for v in nodes:
+                h[v] = reference_update(params["update"], told[v], h[v])
+            continue
+        for v in nodes:
+            visit(v)
+            num_visits += 1
+        if order == "forward_backward":
+            for v in nodes[-2::-1]:
+                num_visits += 1
+                if adjacency[v].any():
+                    visit(v, back=True)
+            assert num_visits % (2 * len(nodes) - 1) == 0
+    return h
+
+
+@pytest.mark.parametrize("virtual_edges", [None, 2, 50])
+@pytest.mark.parametrize("order", message_passing.PROPAGATIONS)
+@pytest.mark.parametrize(("num_nodes", "max_nodes"), [(6, 6), (5, 8)])
+def test_propagation(x64, order, virtual_edges, num_nodes, max_nodes):
+    params = draw(virtual_edges=virtual_edges is not None)
+    adjacency, present = sample(num_nodes, 3, max_nodes)
+    states = initial(max_nodes)
+    final = jax.jit(
+        lambda *args: message_passing.propagate(
+            *args, num_steps=2, propagation=order, virtual_edges=virtual_edges
+        )
+    )(params, states, adjacency, present)
+    expected = reference_propagate(
+        params, states, adjacency, present, 2, order, virtual_edges
+    )
+    np.testing.assert_allclose(final, expected, rtol=1e-12)
+    np.testing.assert_array_equal(final[num_nodes:], states[num_nodes:])
+
+
+def test_distances():
+    adjacency, _ = sample(9, 1)
+    adjacency = adjacency & (np.arange(9)[None] - np.arange(9)[:, None] < 4)
+    found = message_passing.distances(jnp.asarray(adjacency))
+    expected = [[shortest(adjacency, u, v) for v in range(9)] for u in range(9)]
+    np.testing.assert_array_equal(found, expected)
+    assert np.max(expected) > 2
+
+
+def test_order_matters_along_a_path():
+    """One phase there and back takes a message through the whole graph."""
+    params = draw()
+    path, present = np.eye(5, k=1, dtype=bool), np.ones(5, bool)
+
+    def change(order, node):
+        """Which states change if the initial state of one node does."""
+
+        def run(states):
+            return message_passing.propagate(
+                params,
+                states,
+                path,
+                present,
+                num_steps=1,
+                propagation=order,
+                virtual_edges=None,
+            )
+
+        states = initial(5)
+        other = states.copy()
+        other[node] += 1
+        return [*np.flatnonzero((run(states) != run(other)).any(axis=1))]
+
+    assert change("synchronous", 0) == [0, 1]
+    assert change("forward", 0) == [0, 1, 2, 3, 4]
+    assert change("forward", 4) == [4]
+    assert change("forward_backward", 4) == [0, 1, 2, 3, 4]
+
+
+def make_graph(num_blocks, num_nodes=5, seed=2):
+    blocks = [sample(num_nodes, seed + i) for i in range(num_blocks)]
+    rng = np.random.default_rng(0)
+    return Graph(
+        attributes=rng.integers(0, 3, (num_blocks, num_nodes, 2)).astype(np.int32),
+        adjacency=np.stack([adjacency for adjacency, _ in blocks]),
+        is_present=np.stack([present for _, present in blocks]),
+    )
+
+
+@pytest.mark.parametrize("share", [True, False])
+@pytest.mark.parametrize("pass_embeddings", [True, False])
+def test_stack_of_blocks(x64, share, pass_embeddings):
+    graph = make_graph(3)
+    graph.is_present[1, 1] = False  # an input that nobody reads
+    graph.adjacency[1, 1] = False
+    tables = [initial(3, 5), initial(3, 6)]
+    blocks = draw(num_blocks=None if share else 3)
+    found = jax.jit(
+        lambda params, graph: message_passing.embed(
+            params,
+            graph,
+            num_steps=2,
+            propagation="forward_backward",
+            pass_embeddings=pass_embeddings,
+            virtual_edges=None,
+        )
+    )({"attributes": tables, "blocks": blocks}, graph)
+    last = before = np.zeros(SIZE)
+    for b in range(3):
+        own = jax.tree.map(lambda p, b=b: np.asarray(p if share else p[b]), blocks)
+        kinds = graph.attributes[b]
+        states = tables[0][kinds[:, 0]] + tables[1][kinds[:, 1]]
+        if pass_embeddings:
+            states[0] = reference_update(own["update"], last, states[0])
+            states[1] = reference_update(own["update"], before, states[1])
+        present = graph.is_present[b]
+        states = reference_propagate(
+            own, states, graph.adjacency[b], present, 2, "forward_backward"
+        )
+        np.testing.assert_allclose(found[b], states, rtol=1e-12)
+        last, before = states[present].mean(0), last
