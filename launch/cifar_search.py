@@ -13,7 +13,9 @@ import statistics
 from typing import Any, NamedTuple
 
 import command_line
+import hypernetworks
 import images
+import measurements
 import optimizers
 from presets.cifar_search import PRESETS, Config
 
@@ -22,13 +24,22 @@ MAY_DIFFER = ("workdir", "data_dir", "devices")
 
 
 class Experiment(NamedTuple):
-    """Everything a search needs."""
+    """Everything a search needs.
+
+    Attributes:
+      net: the network whose architectures are searched.
+      train_net: the one that weights are trained with, whose blocks may be smaller.
+      make_provider: `net -> provider` of the weights of either.
+      searcher: what proposes architectures of `train_net`.
+    """
 
     config: Config
     devices: list
     dataset: Any
     splits: Any
     net: Any
+    train_net: Any
+    make_provider: Any
     searcher: Any
     augment: Any
     normalize: Any
@@ -49,7 +60,8 @@ def main() -> None:
     import jax
 
     search_key, candidates_key = jax.random.split(jax.random.key(config.seed))
-    conclude(experiment, run_search(experiment, search_key), candidates_key)
+    result = run_search(experiment, search_key)
+    conclude(experiment, result, candidates_key)
 
 
 def prepare(preset: str, config: Config) -> Experiment:
@@ -63,7 +75,13 @@ def prepare(preset: str, config: Config) -> Experiment:
     splits = split(config, dataset.train)
     train.make_timetable(splits, config.batch_size, config.searcher_steps)
     net = make_supernet(config, dataset)
-    searcher = make_searcher(config, net.space)
+    train_net = net
+    if config.num_train_nodes is not None:
+        smaller = dataclasses.replace(config, num_nodes=config.num_train_nodes)
+        train_net = make_supernet(smaller, dataset)
+    make_provider = provider_maker(config)
+    make_provider(net)
+    searcher = make_searcher(config, train_net.space)
     environment = workdir.environment(devices)
     folder = workdir.prepare(
         config.workdir or pathlib.Path("runs") / f"cifar_search-{preset}",
@@ -77,6 +95,8 @@ def prepare(preset: str, config: Config) -> Experiment:
         dataset,
         splits,
         net,
+        train_net,
+        make_provider,
         searcher,
         augment,
         normalize,
@@ -112,6 +132,11 @@ def make_supernet(config: Config, dataset):
     if config.space == "macro":
         space = spaces.enas_macro(config.num_layers)
         return supernets.macro(space, skips=config.skips, **common)
+    if config.space == "dag":
+        space = spaces.ghn_dag(config.num_nodes)
+        return supernets.dag(
+            space, num_blocks=config.num_cells, node_input=config.node_input, **common
+        )
     space = spaces.enas_micro(config.num_nodes)
     return supernets.micro(
         space, num_cells=config.num_cells, layout=config.layout, **common
@@ -124,6 +149,8 @@ def make_network(config: Config, genotype, num_classes: int):
 
     if config.space == "macro":
         return networks.macro(genotype, config.channels, num_classes)
+    if config.space == "dag":
+        return networks.dag(genotype, config.channels, config.num_cells, num_classes)
     size = config.channels, config.num_cells, num_classes
     if config.layout == "enas":
         return networks.micro(genotype, *size, skeleton="enas")
@@ -135,7 +162,12 @@ def make_searcher(config: Config, space):
     from jaxnas import search
 
     if config.searcher == "random":
-        return search.random_search(space.cardinalities)
+        return search.random_search(space)
+    if config.space == "dag":
+        raise ValueError(
+            f"--searcher is {config.searcher}; expected random, for in the space dag "
+            "not all combinations of decisions are architectures"
+        )
     if config.searcher == "reinforce":
         settings = (
             search.Settings() if config.controller == "paper" else search.script(space)
@@ -151,6 +183,22 @@ def make_searcher(config: Config, space):
     return search.asng(space.cardinalities, config.alpha, config.init_delta)
 
 
+def provider_maker(config: Config):
+    """`net -> provider`: where the weights of a configuration come from."""
+    from jaxnas import weights
+
+    different = config.num_train_nodes not in (None, config.num_nodes)
+    if different and (config.space != "dag" or config.weights != "ghn"):
+        raise ValueError(
+            f"--num-train-nodes is {config.num_train_nodes} and --num-nodes "
+            f"{config.num_nodes}; only --weights ghn in the space dag can train with "
+            "other blocks than it ranks"
+        )
+    if config.weights == "ghn":
+        return lambda net: hypernetworks.make_hypernetwork(config, net)
+    return weights.shared
+
+
 def make_objective(config: Config):
     """What the searcher minimises."""
     from jaxnas import train
@@ -160,13 +208,14 @@ def make_objective(config: Config):
 
 def run_search(experiment: Experiment, key):
     """The search itself; goes on from the folder's newest checkpoint."""
-    from jaxnas import train, weights
+    from jaxnas import train
 
     config, splits = experiment.config, experiment.splits
     timetable = train.make_timetable(splits, config.batch_size, config.searcher_steps)
+    test = experiment.dataset.test
     return train.search(
-        experiment.net,
-        weights.shared(experiment.net),
+        experiment.train_net,
+        experiment.make_provider(experiment.train_net),
         experiment.searcher,
         train.classification(),
         optimizers.make_optimizer(config, timetable.weight_steps),
@@ -176,28 +225,112 @@ def run_search(experiment: Experiment, key):
         batch_size=config.batch_size,
         augment=experiment.augment,
         normalize=experiment.normalize,
-        test=experiment.dataset.test,
+        # What a random search has found first is no one's business.
+        test=None if config.space == "dag" else test,
         num_weight_archs=config.num_weight_archs or config.num_archs,
         num_search_archs=config.num_archs,
         searcher_steps=config.searcher_steps,
         objective=make_objective(config),
         augment_validation=config.augment_validation,
         batch_per_arch=config.batch_per_arch,
+        shard=config.shard,
         devices=experiment.devices,
         workdir=experiment.folder,
     )
+
+
+def make_evaluator(experiment: Experiment, params):
+    """`(arch, split) -> metrics` with the weights that the search has trained."""
+    import functools
+
+    from jaxnas import train
+
+    evaluate = train.evaluator(
+        experiment.net,
+        experiment.make_provider(experiment.net),
+        train.classification(),
+        normalize=experiment.normalize,
+        batch_size=experiment.config.batch_size,
+        devices=experiment.devices,
+    )
+    return functools.partial(evaluate, params)
+
+
+def draw_candidates(experiment: Experiment, result, key) -> list:
+    """Architectures to rank: what the searcher proposes, of the network searched."""
+    from jaxnas import search
+
+    num = experiment.config.num_candidates
+    if experiment.net is not experiment.train_net:
+        searcher = search.random_search(experiment.net.space)
+        return [*searcher.ask(searcher.init(key), key, num)]
+    searcher = experiment.searcher
+    return [result.arch, *searcher.ask(result.state.searcher, key, num)]
+
+
+def train_finalists(experiment: Experiment, ranked: list, key) -> list[float]:
+    """Train the best candidates from scratch; their validation accuracies, in order.
+
+    Their number and settings are in the configuration, so what the folder has of them
+    is theirs.
+    """
+    import jax
+
+    from jaxnas import optim, train, weights
+
+    config, splits = experiment.config, experiment.splits
+    steps_per_epoch = splits.train.labels.size // config.batch_size
+    schedule = optim.cosine_by_epoch(
+        config.finalist_learning_rate, config.finalist_epochs, steps_per_epoch
+    )
+    fit = train.fitter(
+        experiment.net,
+        train.classification(),
+        optim.sgd(schedule),
+        splits.train,
+        at_steps=[config.finalist_epochs * steps_per_epoch],
+        batch_size=config.batch_size,
+        augment=experiment.augment,
+        devices=experiment.devices,
+    )
+    evaluate = train.evaluator(
+        experiment.net,
+        weights.shared(experiment.net),
+        train.classification(),
+        normalize=experiment.normalize,
+        batch_size=config.batch_size,
+        devices=experiment.devices,
+    )
+
+    def measure(i: int) -> dict[str, float]:
+        (snapshot,) = fit(ranked[i].arch, jax.random.fold_in(key, i))
+        means = evaluate(snapshot.weights, ranked[i].arch, splits.validation)
+        print(
+            f"finalist {i + 1} of {len(ranked)}: validation accuracy "
+            f"{means['accuracy']:.1%}",
+            flush=True,
+        )
+        return means
+
+    log = experiment.folder / "finalists.jsonl"
+    lines = measurements.measure_missing(log, len(ranked), measure)
+    return [line["accuracy"] for line in lines]
 
 
 def conclude(experiment: Experiment, result, key) -> None:
     """Rank candidates, compare the result with random ones, write and print."""
     import jax
 
-    from jaxnas import genotypes, metrics, networks, report, train
+    from jaxnas import genotypes, ghn, metrics, networks, report, train
     from jaxnas.report import drawing
 
     config, dataset, folder = experiment.config, experiment.dataset, experiment.folder
-    space, searcher = experiment.net.space, experiment.searcher
+    space = experiment.net.space
     shape = dataset.train.images.shape[1:]
+    params = result.state.weights.params
+    if config.weights == "ghn":
+        ghn.save(folder / "ghn.npz", params)
+    evaluate = make_evaluator(experiment, params)
 
     def candidate(name, arch, means) -> report.Candidate:
         genotype = space.decode(arch)
@@ -211,15 +344,19 @@ def conclude(experiment: Experiment, result, key) -> None:
         )
 
     print("ranking candidates by the validation images", flush=True)
-    ask_key, random_key = jax.random.split(key)
-    archs = searcher.ask(result.state.searcher, ask_key, config.num_candidates)
+    ask_key, random_key, finalists_key = jax.random.split(key, 3)
+    candidates = draw_candidates(experiment, result, ask_key)
     ranked = train.rank(
-        result.evaluate,
-        [result.arch, *archs],
+        evaluate,
+        candidates,
         experiment.splits.validation,
         objective=make_objective(config),
     )
     found = ranked[0].arch if config.select == "best" else result.arch
+    if config.select == "trained":
+        print("training the best candidates from scratch", flush=True)
+        accuracies = train_finalists(experiment, ranked, finalists_key)
+        found = ranked[accuracies.index(max(accuracies))].arch
     top = [
         candidate(
             "found" if (entry.arch == found).all() else f"candidate {entry.position}",
@@ -229,17 +366,17 @@ def conclude(experiment: Experiment, result, key) -> None:
         for entry in ranked
     ]
     print("comparing with random architectures by the test images", flush=True)
-    found_on_test = candidate("found", found, result.evaluate(found, dataset.test))
+    found_on_test = candidate("found", found, evaluate(found, dataset.test))
     random = [
-        candidate(f"random {i + 1}", arch, result.evaluate(arch, dataset.test))
+        candidate(f"random {i + 1}", arch, evaluate(arch, dataset.test))
         for i, arch in enumerate(
             jax.vmap(space.sample)(jax.random.split(random_key, config.num_random))
         )
     ]
     # As many as random ones, so that the searcher is seen beside its best.
     sampled = [
-        result.evaluate(arch, dataset.test)["accuracy"]
-        for arch in archs[: config.num_random]
+        evaluate(arch, dataset.test)["accuracy"]
+        for arch in candidates[-config.num_random :]
     ]
     genotype = found_on_test.genotype
     genotypes.save(folder / "genotype.json", genotype)
@@ -279,13 +416,13 @@ def conclude(experiment: Experiment, result, key) -> None:
 
 def training_command(config: Config, genotype: pathlib.Path) -> str:
     """What trains a found architecture on the data set it was searched on."""
-    kind = "enas-macro" if config.space == "macro" else "asng"
+    kind = {"macro": "enas-macro", "dag": "ghn", "micro": "asng"}[config.space]
     if config.space == "micro" and config.layout == "enas":
         kind = "enas-micro"
     flags = ["--preset", f"{kind}-cifar10", "--genotype", str(genotype)]
     if config.dataset == "digits":
         quick = {"asng": "quick", "enas-micro": "quick-enas"}
-        flags[1] = quick.get(kind, "quick-enas-macro")
+        flags[1] = quick.get(kind, f"quick-{kind}")
     elif config.dataset != "cifar10":
         flags += ["--dataset", config.dataset]
     if config.data_dir is not None:
