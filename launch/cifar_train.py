@@ -11,20 +11,30 @@ import pathlib
 import command_line
 import images
 import optimizers
-from presets.cifar_train import PRESETS, Config, enas_macro_cifar10
+from presets.cifar_train import PRESETS, Config, enas_macro_cifar10, ghn_cifar10
 
 # A run may go on in another place or on another number of devices.
 MAY_DIFFER = ("workdir", "data_dir", "devices", "genotype")
 
-CELLS_ONLY = (
-    "num_cells",
-    "cell_output",
-    "count_include_pad",
-    "auxiliary",
-    "auxiliary_weight",
-    "drop_path",
-    "drop_path_growth",
-)
+# What a network knows nothing of, and a preset that leaves it alone.
+WITHOUT_EFFECT = {
+    "nasnet": (("separable",), Config()),
+    "enas": (("separable",), Config()),
+    "macro": (
+        (
+            "num_cells",
+            "cell_output",
+            "count_include_pad",
+            "auxiliary",
+            "auxiliary_weight",
+            "drop_path",
+            "drop_path_growth",
+        ),
+        enas_macro_cifar10(),
+    ),
+    "dag": (("separable", "cell_output", "count_include_pad"), ghn_cifar10()),
+    "dag-imagenet": (("separable", "cell_output", "count_include_pad"), ghn_cifar10()),
+}
 
 
 def main() -> None:
@@ -33,7 +43,16 @@ def main() -> None:
 
     import jax
 
-    from jaxnas import genotypes, metrics, networks, parallel, report, train, workdir
+    from jaxnas import (
+        data,
+        genotypes,
+        metrics,
+        networks,
+        parallel,
+        report,
+        train,
+        workdir,
+    )
     from jaxnas.report import drawing
 
     with command_line.wrong_input():
@@ -41,24 +60,25 @@ def main() -> None:
         check_flags(config, genotype)
         devices = parallel.local_devices(config.devices)
         parallel.share(config.batch_size, len(devices), "batch_size")
-        dataset = images.load(config)
-        steps_per_epoch = dataset.train.labels.size // config.batch_size
+        dataset = load(config)
+        steps_per_epoch = dataset.train.num_images // config.batch_size
         if steps_per_epoch == 0:
             raise ValueError(
                 f"--batch-size is {config.batch_size}, but there are only "
-                f"{dataset.train.labels.size} images"
+                f"{dataset.train.num_images} images"
             )
         augment, normalize = images.preprocessing(config, dataset)
-        image_shape = dataset.train.images.shape[1:]
+        image_shape = dataset.train.image_shape
         network = make_network(
             config,
             genotype,
             len(dataset.class_names),
-            image_channels=image_shape[-1],
+            image_shape=image_shape,
             batch_axis=parallel.batch_axis(devices),
         )
         channels = network.channels
         num_params, flops = networks.cost(network, image_shape)
+        optimizer = optimizers.make_optimizer(config, steps_per_epoch)
         environment = workdir.environment(devices)
         folder = workdir.prepare(
             config.workdir or pathlib.Path("runs") / f"cifar_train-{preset}",
@@ -79,22 +99,25 @@ def main() -> None:
         f"{flops / 1e6:.1f} M FLOPs an image",
         flush=True,
     )
-    result = train.retrain(
-        network,
-        train.classification(config.auxiliary_weight),
-        optimizers.make_optimizer(config, steps_per_epoch),
-        dataset.train,
-        key=jax.random.key(config.seed),
-        num_epochs=config.epochs,
-        batch_size=config.batch_size,
-        augment=augment,
-        normalize=normalize,
-        test=dataset.test,
-        max_drop_path_prob=config.drop_path,
-        drop_path_growth=config.drop_path_growth,
-        devices=devices,
-        workdir=folder,
-    )
+    try:
+        result = train.retrain(
+            network,
+            train.classification(config.auxiliary_weight),
+            optimizer,
+            dataset.train,
+            key=jax.random.key(config.seed),
+            num_epochs=config.epochs,
+            batch_size=config.batch_size,
+            augment=augment,
+            normalize=normalize,
+            test=dataset.test,
+            max_drop_path_prob=config.drop_path,
+            drop_path_growth=config.drop_path_growth,
+            devices=devices,
+            workdir=folder,
+        )
+    except data.DatasetError as error:  # an image that is read while training
+        raise command_line.WrongInput(str(error)) from error
     report.train_report(
         folder / "report.html",
         title=f"Training on {dataset.name}",
@@ -116,18 +139,36 @@ def main() -> None:
     )
 
 
+def load(config: Config):
+    """The data set of a configuration, in memory unless it is as large as ImageNet."""
+    from jaxnas import data
+
+    if config.dataset != "imagenet":
+        return images.load(config)
+    if config.data_dir is None:
+        raise ValueError(
+            "--dataset imagenet needs --data-dir, a folder with train/CLASS and "
+            "val/CLASS or a TFDS folder with imagenet2012"
+        )
+    if config.max_images is not None:
+        raise ValueError(
+            f"--max-images is {config.max_images}, which has no effect with --dataset "
+            "imagenet"
+        )
+    return data.stream(config.data_dir, image_size=config.image_size or 224)
+
+
 def find_genotype(name_or_path: str):
     """The genotype of a file, or a published one."""
     from jaxnas import genotypes
 
-    names = *genotypes.NAMES, *genotypes.MACRO_NAMES
+    names = *genotypes.NAMES, *genotypes.MACRO_NAMES, *genotypes.DAG_NAMES
     if not name_or_path:
         raise ValueError(
             "--genotype is missing: expected a file, such as the genotype.json of a "
             f"search, or one of {', '.join(names)}"
         )
-    others = *genotypes.RECURRENT_NAMES, *genotypes.DAG_NAMES
-    if name_or_path in (*names, *others):
+    if name_or_path in (*names, *genotypes.RECURRENT_NAMES):
         return genotypes.named(name_or_path)
     if not pathlib.Path(name_or_path).exists():
         raise ValueError(
@@ -141,74 +182,110 @@ def check_flags(config: Config, genotype) -> None:
     from jaxnas import genotypes
 
     given = f"--genotype {config.genotype}"
-    if not isinstance(genotype, genotypes.Genotype | genotypes.MacroGenotype):
+    kinds = {
+        genotypes.Genotype: (
+            "has two cells",
+            ("nasnet", "enas"),
+            "nasnet or enas, as in the other presets",
+        ),
+        genotypes.MacroGenotype: (
+            "is a macro genotype",
+            ("macro",),
+            "macro, as in the presets quick-enas-macro and enas-macro-cifar10",
+        ),
+        genotypes.DagGenotype: (
+            "is a block",
+            ("dag", "dag-imagenet"),
+            "dag or dag-imagenet, as in the presets quick-ghn and ghn-cifar10",
+        ),
+    }
+    if type(genotype) not in kinds:
         raise ValueError(
-            f"{given} is a {type(genotype).__name__}; expected two cells or a macro "
-            "genotype"
+            f"{given} is a {type(genotype).__name__}; expected two cells, a macro "
+            "genotype or a block"
         )
-    if isinstance(genotype, genotypes.MacroGenotype) and config.network != "macro":
+    what, fitting, expected = kinds[type(genotype)]
+    if config.network not in fitting:
         raise ValueError(
-            f"{given} is a macro genotype, but --network is {config.network}; expected "
-            "macro, as in the presets quick-enas-macro and enas-macro-cifar10"
+            f"{given} {what}, but --network is {config.network}; expected {expected}"
         )
-    if isinstance(genotype, genotypes.Genotype) and config.network == "macro":
-        raise ValueError(
-            f"{given} has two cells, but --network is macro; expected nasnet or enas, "
-            "as in the other presets"
-        )
-    if config.network == "macro":
-        without = enas_macro_cifar10()
-        idle = [f for f in CELLS_ONLY if getattr(config, f) != getattr(without, f)]
-    else:
-        idle = [] if config.separable else ["separable"]
+    fields, without = WITHOUT_EFFECT[config.network]
+    idle = [f for f in fields if getattr(config, f) != getattr(without, f)]
     if idle:
         values = (f"{name} {getattr(config, name)}" for name in idle)
         raise ValueError(
             f"the setting {', '.join(values)} has no effect with --network "
             f"{config.network}; leave it out, or choose a preset for this network"
         )
+    if config.schedule != "exponential" and config.decay != Config.decay:
+        raise ValueError(
+            f"--decay is {config.decay}, but --schedule is {config.schedule}; expected "
+            "exponential"
+        )
+    if config.network == "dag-imagenet" and not (config.channels or config.flops_limit):
+        raise ValueError(
+            "--network dag-imagenet needs --channels or --flops-limit to tell its width"
+        )
     if config.drop_path >= 1:
         raise ValueError(f"--drop-path is {config.drop_path}; expected less than 1")
 
 
 def make_network(
-    config: Config, genotype, num_classes: int, *, image_channels: int, batch_axis
+    config: Config,
+    genotype,
+    num_classes: int,
+    *,
+    image_shape: tuple[int, int, int],
+    batch_axis: str | None,
 ):
     """The network of a configuration, as wide as it says or as its limit allows."""
     from jaxnas import networks
 
-    is_macro = config.network == "macro"
-    skeleton = "nasnet" if config.network == "macro" else config.network
-    channels = config.channels or networks.largest_channels(
-        genotype,
-        config.params_limit,
-        config.num_cells,
-        num_classes,
-        config.cell_output,
-        image_channels,
-        skeleton=skeleton,
-        separable=config.separable,
-    )
-    if is_macro:
-        return networks.macro(
+    def of_width(channels: int):
+        common = {"dropout": config.dropout, "batch_axis": batch_axis}
+        if config.network == "macro":
+            return networks.macro(
+                genotype, channels, num_classes, separable=config.separable, **common
+            )
+        size = channels, config.num_cells, num_classes
+        if config.network in ("dag", "dag-imagenet"):
+            skeleton = "cifar" if config.network == "dag" else "imagenet"
+            return networks.dag(
+                genotype,
+                *size,
+                skeleton=skeleton,
+                auxiliary=config.auxiliary,
+                **common,
+            )
+        return networks.micro(
             genotype,
-            channels,
-            num_classes,
-            separable=config.separable,
-            dropout=config.dropout,
-            batch_axis=batch_axis,
+            *size,
+            skeleton=config.network,
+            auxiliary=config.auxiliary,
+            cell_output=config.cell_output,
+            count_include_pad=config.count_include_pad,
+            **common,
         )
-    return networks.micro(
-        genotype,
-        channels,
-        config.num_cells,
-        num_classes,
-        skeleton=skeleton,
-        auxiliary=config.auxiliary,
-        dropout=config.dropout,
-        cell_output=config.cell_output,
-        count_include_pad=config.count_include_pad,
-        batch_axis=batch_axis,
+
+    if config.channels is not None:
+        return of_width(config.channels)
+    if config.flops_limit is not None:
+        return of_width(
+            networks.largest_channels_for_flops(
+                of_width, config.flops_limit, image_shape
+            )
+        )
+    return of_width(
+        networks.largest_channels(
+            genotype,
+            config.params_limit,
+            config.num_cells,
+            num_classes,
+            config.cell_output,
+            image_shape[-1],
+            skeleton="enas" if config.network == "enas" else "nasnet",
+            separable=config.separable,
+        )
     )
 
 

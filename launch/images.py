@@ -46,7 +46,7 @@ def load(config: ImageConfig) -> "data.ImageDataset":
 
 
 def preprocessing(
-    config: ImageConfig, dataset: "data.ImageDataset"
+    config: ImageConfig, dataset: "data.ImageDataset | data.StreamedDataset"
 ) -> tuple["Preprocess", "Preprocess"]:
     """What is done to images in training, and in evaluation."""
     import jax
@@ -69,5 +69,6 @@ def preprocessing(
         return data.normalize(images, dataset.mean, dataset.std)
 
     # Tell at once what would otherwise be told in the middle of compilation.
-    jax.eval_shape(augment, jax.random.key(0), dataset.train.images[:1])
+    image = jax.ShapeDtypeStruct((1, *dataset.train.image_shape), "uint8")
+    jax.eval_shape(augment, jax.random.key(0), image)
     return augment, normalize

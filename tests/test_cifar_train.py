@@ -6,11 +6,14 @@ import json
 import cifar_train
 import command_line
 import jax
+import numpy as np
+import optimizers
 import pytest
+from PIL import Image
 from presets import cifar_train as presets
 
 from jaxnas import genotypes, metrics, networks
-from jaxnas.genotypes import Genotype, MacroGenotype
+from jaxnas.genotypes import DagGenotype, Genotype, MacroGenotype
 
 CELLS = Genotype(
     normal=(("skip_connect", 1), ("skip_connect", 0)),
@@ -19,11 +22,12 @@ CELLS = Genotype(
     reduce_concat=(2,),
 )
 MACRO = MacroGenotype(("avg_pool_3x3",) * 3, ((), (0,), ()))
+BLOCK = DagGenotype(("conv_1x1", "max_pool_3x3"), ((0,), (0, 1)))
 
 
 def make(config, genotype, num_classes=10):
     return cifar_train.make_network(
-        config, genotype, num_classes, image_channels=3, batch_axis=None
+        config, genotype, num_classes, image_shape=(32, 32, 3), batch_axis=None
     )
 
 
@@ -67,16 +71,82 @@ def test_networks_of_enas(preset, genotype, changes, expected):
 
 @pytest.mark.parametrize(
     ("preset", "genotype"),
-    [("quick", CELLS), ("quick-enas", CELLS), ("quick-enas-macro", MACRO)],
+    [
+        ("quick", CELLS),
+        ("quick-enas", CELLS),
+        ("quick-enas-macro", MACRO),
+        ("quick-ghn", BLOCK),
+    ],
 )
 def test_networks_are_as_wide_as_the_limit_allows(preset, genotype):
     limit = 3_000
-    config = dataclasses.replace(presets.PRESETS[preset](), params_limit=limit)
+    config = dataclasses.replace(
+        presets.PRESETS[preset](), params_limit=limit, channels=None
+    )
     cifar_train.check_flags(config, genotype)
     network = make(config, genotype)
     wider = make(dataclasses.replace(config, channels=network.channels + 1), genotype)
     sizes = [networks.cost(n, (32, 32, 3)).num_params for n in (network, wider)]
     assert sizes[0] <= limit < sizes[1]
+
+
+def test_network_of_ghn():
+    config = presets.ghn_cifar10()
+    genotype = genotypes.named("GHN")
+    cifar_train.check_flags(config, genotype)
+    network = make(config, genotype)
+    assert isinstance(network, networks.DagNetwork)
+    assert (network.channels, network.num_blocks, network.skeleton) == (32, 18, "cifar")
+    # As the docstring of the preset tells.
+    count = networks.count_params(genotype, 32, 18, auxiliary=network.auxiliary)
+    assert f"{count / 1e6:.2f} M" in str(presets.ghn_cifar10.__doc__)
+
+
+def test_networks_are_as_wide_as_the_operations_allow():
+    limit = 600_000
+    config = dataclasses.replace(
+        presets.ghn_cifar10(),
+        network="dag-imagenet",
+        channels=None,
+        num_cells=4,
+        auxiliary=False,
+        flops_limit=limit,
+    )
+    cifar_train.check_flags(config, BLOCK)
+    network = make(config, BLOCK)
+    assert network.skeleton == "imagenet"
+    wider = make(dataclasses.replace(config, channels=network.channels + 1), BLOCK)
+    flops = [networks.cost(n, (32, 32, 3)).flops for n in (network, wider)]
+    assert flops[0] <= limit < flops[1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, [0.8, 0.8, 0.682843, 0.682843, 0.4, 0.4, 0.117157, 0.117157]),
+        ({"warmup_epochs": 2}, [0.2, 0.4, 0.6, 0.8, 0.8, 0.8, 0.4, 0.4]),
+        (
+            {"schedule": "exponential", "decay": 0.5, "warmup_epochs": 1},
+            [0.4, 0.8, 0.8, 0.8, 0.4, 0.4, 0.2, 0.2],
+        ),
+    ],
+)
+def test_learning_rates(changes, expected):
+    config = dataclasses.replace(
+        presets.ghn_cifar10(),
+        epochs=4,
+        learning_rate=0.8,
+        momentum=0.0,
+        weight_decay=0.0,
+        **changes,
+    )
+    optimizer = optimizers.make_optimizer(config, 2)
+    weight, gradient = np.zeros(1, np.float32), np.ones(1, np.float32)
+    state, rates = optimizer.init(weight), []
+    for _ in range(8):
+        update, state = optimizer.update(gradient, state, weight)
+        rates.extend(-np.asarray(update))
+    np.testing.assert_allclose(rates, expected, rtol=1e-5)
 
 
 def test_schedules_of_enas():
@@ -95,7 +165,7 @@ def test_schedules_of_enas():
     [
         (
             ["--genotype", "ENAS_RECURRENT"],
-            "ENAS_RECURRENT is a RecurrentGenotype; expected two cells or a macro",
+            "ENAS_RECURRENT is a RecurrentGenotype; expected two cells, a macro",
         ),
         (
             ["--genotype", "ENAS_MACRO"],
@@ -121,6 +191,38 @@ def test_schedules_of_enas():
             ["--genotype", "ENAS", "--network", "enas"],
             "cell_output is 'projection'; expected 'concat' with skeleton 'enas'",
         ),
+        (
+            ["--genotype", "GHN"],
+            "GHN is a block, but --network is nasnet; expected dag or dag-imagenet",
+        ),
+        (
+            ["--genotype", "ENAS", "--preset", "quick-ghn"],
+            "ENAS has two cells, but --network is dag; expected nasnet or enas",
+        ),
+        (
+            ["--genotype", "GHN", "--preset", "quick-ghn", "--cell-output", "concat"],
+            "the setting cell_output concat has no effect with --network dag",
+        ),
+        (
+            ["--genotype", "GHN", "--preset", "quick-ghn", "--num-cells", 2],
+            "num_blocks is 2; 2 reductions need at least 3",
+        ),
+        (
+            ["--genotype", "ENAS", "--network", "nasnet", "--flops-limit", 9],
+            "flops_limit is 9; with a single channel the network already has",
+        ),
+        (
+            ["--genotype", "ENAS", "--decay", 0.9],
+            "--decay is 0.9, but --schedule is cosine; expected exponential",
+        ),
+        (
+            ["--genotype", "ENAS", "--schedule", "exponential", "--decay", 0],
+            "--decay is 0.0; expected a positive number",
+        ),
+        (
+            ["--genotype", "ENAS", "--warmup-epochs", 100],
+            "--warmup-epochs is 100; expected less than the 100 of --epochs",
+        ),
         (["--genotype", "ENAS", "--drop-path", 1], "--drop-path is 1.0; expected less"),
         (["--genotype", "ENAS", "--dropout", 1], "dropout is 1.0; expected 0 or more"),
         (
@@ -143,6 +245,7 @@ def test_wrong_input_is_one_line(monkeypatch, capsys, tmp_path, flags, words):
     [
         ("quick-enas", CELLS, ("--num-cells", 3)),
         ("quick-enas-macro", MACRO, ()),
+        ("quick-ghn", BLOCK, ()),
     ],
 )
 def test_a_run_of_each_kind(monkeypatch, capsys, tmp_path, preset, genotype, flags):
@@ -157,10 +260,70 @@ def test_a_run_of_each_kind(monkeypatch, capsys, tmp_path, preset, genotype, fla
     assert status == 0, errors
     assert genotypes.load(workdir / "genotype.json") == genotype
     config = json.loads((workdir / "config.json").read_text())["config"]
-    assert (config["channels"], config["network"]) == (2, preset.split("-")[-1])
+    assert (config["channels"], config["network"]) == (
+        2,
+        presets.PRESETS[preset]().network,
+    )
     assert [entry["epoch"] for entry in metrics.read(workdir / "metrics.jsonl")] == [
         0,
         1,
     ]
     assert "after the last of 1 epochs" in output
     assert (workdir / "report.html").read_text().count("<svg") >= 2
+
+
+def write_images(root):
+    for index in range(12):
+        split, name = ("train", "val")[index % 3 == 2], ("ant", "bee")[index % 2]
+        path = root / split / name / f"{index}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (20, 24), (20 * index, 0, 0)).save(path)
+
+
+def test_a_run_on_images_that_are_read_while_training(monkeypatch, capsys, tmp_path):
+    genotypes.save(tmp_path / "found.json", BLOCK)
+    write_images(tmp_path / "data")
+    flags = (
+        *("--preset", "ghn-imagenet", "--genotype", tmp_path / "found.json"),
+        *("--data-dir", tmp_path / "data", "--workdir", tmp_path / "run"),
+        *("--image-size", 16, "--channels", 2, "--num-cells", 4, "--no-auxiliary"),
+        *("--batch-size", 4, "--epochs", 1),
+    )
+    image = tmp_path / "data" / "val" / "bee" / "5.jpg"
+    contents = image.read_bytes()
+    image.write_bytes(b"")
+    assert exit_status(monkeypatch, *flags) == 2
+    assert capsys.readouterr().err.startswith(f"error: {image} cannot be read: ")
+    image.write_bytes(contents)
+    status = exit_status(monkeypatch, *flags)
+    output, errors = capsys.readouterr()
+    assert status == 0, errors
+    assert "train and val, cut to 16x16 while they are read" in output
+    assert "after the last of 1 epochs" in output
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ((), "--dataset imagenet needs --data-dir, a folder with train/CLASS"),
+        (("--data-dir", "no/such"), "no/such holds neither images in train/CLASS"),
+        (("--max-images", 9, "--data-dir", "x"), "--max-images is 9, which has no eff"),
+    ],
+)
+def test_wrong_input_for_imagenet(monkeypatch, capsys, flags, words):
+    flags = ("--preset", "ghn-imagenet", "--genotype", "GHN", *flags)
+    assert exit_status(monkeypatch, *flags) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_a_network_for_large_images_needs_its_width(monkeypatch, capsys):
+    flags = ("--genotype", "GHN", "--preset", "quick-ghn", "--network", "dag-imagenet")
+    with monkeypatch.context() as patch:
+        patch.setitem(
+            presets.PRESETS,
+            "quick-ghn",
+            lambda: dataclasses.replace(presets.quick_ghn(), channels=None),
+        )
+        assert exit_status(patch, *flags) == 2
+    words = "--network dag-imagenet needs --channels or --flops-limit to tell its width"
+    assert words in capsys.readouterr().err

@@ -3,15 +3,53 @@
 import concurrent.futures
 import pathlib
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 import numpy as np
 
 from jaxnas.data import cache, images
 
+if TYPE_CHECKING:
+    from PIL import Image
+
 SUFFIXES = frozenset(
     (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 )
 """Files with other endings are left alone."""
+
+
+class Files(NamedTuple):
+    """The images of one split.
+
+    Attributes:
+      folder: the folder of the split.
+      paths: its files, ordered by class and path.
+      labels: int32 `[num]`.
+    """
+
+    folder: pathlib.Path
+    paths: list[pathlib.Path]
+    labels: np.ndarray
+
+
+def find(data_dir: pathlib.Path) -> tuple[Files, Files, tuple[str, ...]]:
+    """Find `data_dir/train/CLASS/*` and `data_dir/test/CLASS/*` (or `val/`).
+
+    Args:
+      data_dir: the folder that holds `train` and `test`, or `train` and `val`.
+
+    Returns:
+      The files for training, those for testing, and the names of the classes in
+      alphabetical order.
+
+    Raises:
+      DatasetError: if a folder or its images are missing, or the classes of the two
+        splits differ.
+    """
+    train_dir, test_dir = _split_dirs(data_dir)
+    train, test = _class_files(train_dir), _class_files(test_dir)
+    _check_same_classes(train_dir, train, test_dir, test)
+    return Files(train_dir, *_list(train)), Files(test_dir, *_list(test)), tuple(train)
 
 
 def load(data_dir: pathlib.Path, image_size: int | None = None) -> images.ImageDataset:
@@ -38,11 +76,8 @@ def load(data_dir: pathlib.Path, image_size: int | None = None) -> images.ImageD
     """
     if image_size is not None and image_size < 1:
         raise images.DatasetError(f"image_size must be at least 1, got {image_size}")
-    train_dir, test_dir = _split_dirs(data_dir)
-    train_files, test_files = _class_files(train_dir), _class_files(test_dir)
-    _check_same_classes(train_dir, train_files, test_dir, test_files)
-    train_paths, train_labels = _list(train_files)
-    test_paths, test_labels = _list(test_files)
+    (train_dir, train_paths, train_labels), test_files, class_names = find(data_dir)
+    test_dir, test_paths, test_labels = test_files
     # One fixed shuffle, so that a search may take the first half of the images.
     order = np.random.default_rng(0).permutation(len(train_paths))
     train_paths, train_labels = [train_paths[i] for i in order], train_labels[order]
@@ -65,7 +100,7 @@ def load(data_dir: pathlib.Path, image_size: int | None = None) -> images.ImageD
         name="folder",
         train=images.Split(arrays["train"], train_labels),
         test=images.Split(arrays["test"], test_labels),
-        class_names=tuple(train_files),
+        class_names=class_names,
         mean=tuple(arrays["mean"].tolist()),
         std=tuple(arrays["std"].tolist()),
         source=f"images in {data_dir}, {train_dir.name} and {test_dir.name}{resized}",
@@ -158,14 +193,32 @@ def _size(image: np.ndarray) -> str:
     return f"{image.shape[1]}x{image.shape[0]}"
 
 
-def _decode(path: pathlib.Path, image_size: int | None) -> np.ndarray:
+def open_image(file: pathlib.Path | BinaryIO, name: object) -> "Image.Image":
+    """Read an image as RGB.
+
+    Args:
+      file: where it is.
+      name: what to call it in a message.
+
+    Returns:
+      The decoded image.
+
+    Raises:
+      DatasetError: if it cannot be read.
+    """
     from PIL import Image
 
     try:
-        with Image.open(path) as file:
-            image = file.convert("RGB")
+        with Image.open(file) as image:
+            return image.convert("RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise images.DatasetError(f"{path} cannot be read: {error}") from error
+        raise images.DatasetError(f"{name} cannot be read: {error}") from error
+
+
+def _decode(path: pathlib.Path, image_size: int | None) -> np.ndarray:
+    from PIL import Image
+
+    image = open_image(path, path)
     if image_size is not None:
         scale = image_size / min(image.size)
         width, height = (max(image_size, round(side * scale)) for side in image.size)

@@ -23,6 +23,17 @@ class Split(NamedTuple):
     images: np.ndarray
     labels: np.ndarray
 
+    @property
+    def num_images(self) -> int:
+        """How many there are."""
+        return self.labels.shape[0]
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """`(height, width, channels)`."""
+        _, height, width, channels = self.images.shape
+        return height, width, channels
+
 
 class ImageDataset(NamedTuple):
     """An image classification data set.

@@ -1,8 +1,10 @@
 """CIFAR as TFDS data sets: finding, reading and preparing them."""
 
+import contextlib
 import io
 import pathlib
 import urllib.request
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -30,7 +32,19 @@ def find(data_dir: pathlib.Path, layout: cifar.Layout) -> pathlib.Path | None:
       The folder of the newest version stored as array_record, this library's own
       before that of TFDS; None if there is none.
     """
-    names = (f"jaxnas_{layout.name}", layout.name)
+    return find_version(data_dir, f"jaxnas_{layout.name}", layout.name)
+
+
+def find_version(data_dir: pathlib.Path, *names: str) -> pathlib.Path | None:
+    """Find the newest version stored as array_record of the first name that has one.
+
+    Args:
+      data_dir: a TFDS folder (`data_dir/NAME/VERSION`), or that of one version.
+      *names: names of TFDS data sets.
+
+    Returns:
+      The folder of the version; None if there is none.
+    """
     if data_dir.parent.name in names and _readable(data_dir):
         return data_dir
     for name in names:
@@ -127,18 +141,35 @@ def read(
 
 def _examples(builder: Any, split: str) -> list[dict[str, Any]]:
     """Return the examples of a split with their images still encoded."""
+    source = data_source(builder, split)
+    with damage_told(builder, split):
+        return [source[index] for index in range(len(source))]
+
+
+def data_source(builder: Any, split: str) -> Any:
+    """The examples of a split by index, with their images still encoded.
+
+    Raises:
+      DatasetError: if there is no such split, or it is damaged.
+    """
     import tensorflow_datasets as tfds
 
     if split not in builder.info.splits:
         raise images.DatasetError(f"{builder.data_dir} has no split {split!r}")
-    try:
-        source = builder.as_data_source(
+    with damage_told(builder, split):
+        return builder.as_data_source(
             split=split,
             decoders={"image": tfds.decode.SkipDecoding()},
             file_format="array_record",
         )
-        return [source[index] for index in range(len(source))]
-    except RuntimeError as error:  # What array_record raises for a bad file.
+
+
+@contextlib.contextmanager
+def damage_told(builder: Any, split: str) -> Iterator[None]:
+    """Raise `DatasetError` for what array_record raises for a bad file."""
+    try:
+        yield
+    except RuntimeError as error:
         raise images.DatasetError(
             f"the split {split!r} in {builder.data_dir} is damaged ({error}); delete "
             "the folder and prepare the data set again"

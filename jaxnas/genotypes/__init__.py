@@ -1,10 +1,17 @@
 """The human form of an architecture: checked, named, read and written.
 
-There are four kinds: two cells in the convention of DARTS (`Genotype`), a chain of
-layers with skips (`MacroGenotype`), a recurrent cell (`RecurrentGenotype`) and a block
-that is any directed acyclic graph (`DagGenotype`).
+There are five kinds: two cells in the convention of DARTS (`Genotype`), a chain of
+layers with skips (`MacroGenotype`), a recurrent cell (`RecurrentGenotype`), a block
+that is any directed acyclic graph (`DagGenotype`) and three of them with exits
+(`AnytimeGenotype`).
 """
 
+from jaxnas.genotypes.anytime import (
+    ANYTIME_BLOCKS,
+    ANYTIME_OPS,
+    AnytimeGenotype,
+    check_anytime,
+)
 from jaxnas.genotypes.cells import (
     OPS,
     Edge,
@@ -51,6 +58,8 @@ from jaxnas.genotypes.variants import (
 
 __all__ = [
     "ACTIVATIONS",
+    "ANYTIME_BLOCKS",
+    "ANYTIME_OPS",
     "DAG_NAMES",
     "DAG_OPS",
     "MACRO_NAMES",
@@ -59,6 +68,7 @@ __all__ = [
     "OPS",
     "RECURRENT_NAMES",
     "AnyGenotype",
+    "AnytimeGenotype",
     "DagGenotype",
     "Edge",
     "Genotype",
@@ -66,6 +76,7 @@ __all__ = [
     "RecurrentGenotype",
     "check",
     "check_any",
+    "check_anytime",
     "check_cell",
     "check_dag",
     "check_macro",

@@ -7,6 +7,7 @@ no other node reads. Every node therefore has a path to the output, except for n
 and 1 where nobody reads them.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from jaxnas.genotypes._values import is_integer, is_list
@@ -55,16 +56,34 @@ def check_dag(genotype: DagGenotype) -> DagGenotype:
     """
     if not isinstance(genotype, DagGenotype):
         raise ValueError(f"found a {type(genotype).__name__}; expected a DagGenotype")
-    ops, inputs = genotype
+    return DagGenotype(*check_graph(*genotype, DAG_OPS))
+
+
+def check_graph(
+    ops: Any, inputs: Any, known: Sequence[str]
+) -> tuple[tuple[str, ...], tuple[tuple[int, ...], ...]]:
+    """Check the operations and inputs of the nodes from node 2 on.
+
+    Args:
+      ops: operation of each node.
+      inputs: earlier nodes that each node reads.
+      known: names of all operations.
+
+    Returns:
+      Both as tuples.
+
+    Raises:
+      ValueError: naming the node and input at fault.
+    """
     if not is_list(ops):
         raise ValueError(f"{ops!r} is not a list of operations")
     if not ops:
         raise ValueError("no operation; expected one for every node from node 2 on")
     for node, op in enumerate(ops, start=2):
-        if op not in DAG_OPS:
+        if op not in known:
             raise ValueError(
                 f"node {node}: {op!r} is not an operation; expected one of "
-                f"{', '.join(DAG_OPS)}"
+                f"{', '.join(known)}"
             )
     if not is_list(inputs):
         raise ValueError(f"{inputs!r} is not a list of inputs")
@@ -74,7 +93,7 @@ def check_dag(genotype: DagGenotype) -> DagGenotype:
             "one list for every operation"
         )
     checked = (_check_inputs(node, read) for node, read in enumerate(inputs, start=2))
-    return DagGenotype(tuple(map(str, ops)), tuple(checked))
+    return tuple(map(str, ops)), tuple(checked)
 
 
 def _check_inputs(node: int, inputs: Any) -> tuple[int, ...]:

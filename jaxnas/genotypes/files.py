@@ -5,13 +5,14 @@ import os
 import pathlib
 from typing import Any
 
+from jaxnas.genotypes.anytime import AnytimeGenotype
 from jaxnas.genotypes.cells import Genotype, from_darts, to_darts
 from jaxnas.genotypes.dag import DagGenotype
 from jaxnas.genotypes.kinds import AnyGenotype, check_any
 from jaxnas.genotypes.macro import MacroGenotype
 from jaxnas.genotypes.recurrent import RecurrentGenotype
 
-_KINDS = (Genotype, MacroGenotype, RecurrentGenotype, DagGenotype)
+_KINDS = (Genotype, MacroGenotype, RecurrentGenotype, DagGenotype, AnytimeGenotype)
 
 
 def to_text(genotype: AnyGenotype) -> str:
@@ -42,7 +43,8 @@ def to_json(genotype: AnyGenotype) -> str:
       `{"normal": [["sep_conv_3x3", 0], ...], "normal_concat": [2, ...], ...}` for two
       cells, `{"ops": ["conv_3x3", ...], "skips": [[], [0], ...]}` for a chain of
       layers, `{"activations": ["tanh", ...], "sources": [0, ...]}` for a recurrent
-      cell and `{"ops": ["conv_1x1", ...], "inputs": [[0, 1], ...]}` for a block.
+      cell and `{"ops": ["conv_1x1", ...], "inputs": [[0, 1], ...]}` for a block; for
+      blocks with exits, lists of these with `scales` and `exits`.
 
     Raises:
       ValueError: if the genotype is invalid.

@@ -1,11 +1,14 @@
 """What holds for a genotype of any kind."""
 
+from jaxnas.genotypes.anytime import AnytimeGenotype, check_anytime
 from jaxnas.genotypes.cells import Genotype, check
 from jaxnas.genotypes.dag import DagGenotype, check_dag
 from jaxnas.genotypes.macro import MacroGenotype, check_macro
 from jaxnas.genotypes.recurrent import RecurrentGenotype, check_recurrent
 
-AnyGenotype = Genotype | MacroGenotype | RecurrentGenotype | DagGenotype
+AnyGenotype = (
+    Genotype | MacroGenotype | RecurrentGenotype | DagGenotype | AnytimeGenotype
+)
 """The human form of an architecture of any search space."""
 
 
@@ -27,4 +30,6 @@ def check_any(genotype: AnyGenotype) -> AnyGenotype:
         return check_recurrent(genotype)
     if isinstance(genotype, DagGenotype):
         return check_dag(genotype)
+    if isinstance(genotype, AnytimeGenotype):
+        return check_anytime(genotype)
     return check(genotype)

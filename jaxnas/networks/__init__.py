@@ -1,16 +1,26 @@
 """Flax networks of one fixed architecture, for training from scratch."""
 
+from jaxnas.networks.dag_network import DagNetwork, dag
 from jaxnas.networks.macro_network import MacroNetwork, macro
 from jaxnas.networks.micro_network import MicroNetwork, micro
-from jaxnas.networks.size import Cost, cost, count_params, largest_channels
+from jaxnas.networks.size import (
+    Cost,
+    cost,
+    count_params,
+    largest_channels,
+    largest_channels_for_flops,
+)
 
 __all__ = [
     "Cost",
+    "DagNetwork",
     "MacroNetwork",
     "MicroNetwork",
     "cost",
     "count_params",
+    "dag",
     "largest_channels",
+    "largest_channels_for_flops",
     "macro",
     "micro",
 ]

@@ -5,8 +5,9 @@ draws initial weights from their specs.
 """
 
 import functools
+import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -59,20 +60,21 @@ class Parametrized(nn.Module):
 
 
 class ConvNorm(nn.Module):
-    """Dense convolution of odd size and stride 1, normalisation."""
+    """Dense convolution of odd size, normalisation."""
 
     channels: int
     size: int
     new_norm: NewNorm
     draw: Draw
+    stride: int = 1
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """`[B, H, W, C]` to `[B, H, W, channels]`."""
+        """`[B, H, W, C]` to `[B, H / stride, W / stride, channels]`."""
         shape = (self.size, self.size, x.shape[-1], self.channels)
         spec = ops.WeightSpec(shape, self.size**2 * x.shape[-1])
         kernel = self.param("kernel", self.draw, spec)
-        return self.new_norm()(ops.conv(x, kernel, (1, 1)))
+        return self.new_norm()(ops.conv(x, kernel, (self.stride, self.stride)))
 
 
 class PointwiseNorm(nn.Module):
@@ -125,6 +127,47 @@ class Classifier(nn.Module):
         if self.bias:
             logits = logits + self.param("bias", self.draw, bias_spec)[None]
         return logits
+
+
+class AuxiliaryHead(nn.Module):
+    """The classifier at two thirds of the depth, used in training only."""
+
+    num_classes: int
+    stride: int
+    padding: Literal["VALID", "SAME"]
+    bias: bool
+    new_norm: NewNorm
+    draw: Draw
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """`[B, H, W, C]` to logits `[B, num_classes]`."""
+        window = 5
+        least = window + self.stride  # so that 2x2 pixels are left after the pool
+        if min(x.shape[1:3]) < least:
+            raise ValueError(
+                f"the auxiliary head needs a feature map of {least}x{least} or larger "
+                f"after the last reduction, not {x.shape[1]}x{x.shape[2]}; train "
+                "larger images, such as 32x32 of CIFAR and 224x224 of ImageNet, or "
+                "without the auxiliary head"
+            )
+
+        def draw_kernel(key: Key, shape: tuple[int, ...], dtype: Any) -> jax.Array:
+            spec = ops.WeightSpec(shape, math.prod(shape[:-1]))
+            return self.draw(key, spec).astype(dtype)
+
+        conv = functools.partial(
+            nn.Conv, use_bias=False, kernel_init=draw_kernel, padding=self.padding
+        )
+        windows = (window, window), (self.stride, self.stride)
+        # Not `nn.avg_pool`, which divides by an integer array.
+        x = nn.pool(jax.nn.relu(x), 0.0, jax.lax.add, *windows, "VALID") / window**2
+        x = jax.nn.relu(self.new_norm()(conv(128, (1, 1), name="conv_1")(x)))
+        x = jax.nn.relu(self.new_norm()(conv(768, (2, 2), name="conv_2")(x)))
+        classifier = Classifier(
+            self.num_classes, self.bias, 0.0, self.draw, name="classifier"
+        )
+        return classifier(x, train=True)
 
 
 def drop_path(key: Key, x: jax.Array, prob: jax.Array) -> jax.Array:

@@ -1,9 +1,8 @@
 """The network of convolutional cells that is trained from scratch."""
 
 import functools
-import math
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 import flax.linen as nn
 import jax
@@ -12,46 +11,10 @@ import jax.numpy as jnp
 from jaxnas import genotypes, ops
 from jaxnas.genotypes import Genotype
 from jaxnas.networks import layers
-from jaxnas.networks.layers import Classifier, ConvNorm, Draw, NewNorm
+from jaxnas.networks.layers import AuxiliaryHead, Classifier, ConvNorm
 from jaxnas.networks.micro_cells import CellOutput, EnasCell, NasnetCell
-from jaxnas.types import Key
 
 Skeleton = Literal["nasnet", "enas"]
-
-
-class _AuxiliaryHead(nn.Module):
-    """The classifier at two thirds of the depth, used in training only."""
-
-    num_classes: int
-    padding: Literal["VALID", "SAME"]
-    bias: bool
-    new_norm: NewNorm
-    draw: Draw
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        if min(x.shape[1:3]) < 8:
-            raise ValueError(
-                f"the auxiliary head needs a feature map of 8x8 or larger after the "
-                f"second reduction, not {x.shape[1]}x{x.shape[2]}; train images of "
-                f"32x32 or larger, or without the auxiliary head"
-            )
-
-        def draw_kernel(key: Key, shape: tuple[int, ...], dtype: Any) -> jax.Array:
-            spec = ops.WeightSpec(shape, math.prod(shape[:-1]))
-            return self.draw(key, spec).astype(dtype)
-
-        conv = functools.partial(
-            nn.Conv, use_bias=False, kernel_init=draw_kernel, padding=self.padding
-        )
-        # Not `nn.avg_pool`, which divides by an integer array.
-        x = nn.pool(jax.nn.relu(x), 0.0, jax.lax.add, (5, 5), (3, 3), "VALID") / 25
-        x = jax.nn.relu(self.new_norm()(conv(128, (1, 1), name="conv_1")(x)))
-        x = jax.nn.relu(self.new_norm()(conv(768, (2, 2), name="conv_2")(x)))
-        classifier = Classifier(
-            self.num_classes, self.bias, 0.0, self.draw, name="classifier"
-        )
-        return classifier(x, train=True)
 
 
 class MicroNetwork(nn.Module):
@@ -142,12 +105,13 @@ class MicroNetwork(nn.Module):
                 outputs, _ = run(cell, outputs, prob)
                 # The head is made even in evaluation: initialisation must make it.
                 if self.auxiliary and index == auxiliary_index:
-                    head = _AuxiliaryHead(
+                    head = AuxiliaryHead(
                         self.num_classes,
-                        "SAME" if enas else "VALID",
-                        not enas,
-                        new_norm,
-                        draw,
+                        stride=3,
+                        padding="SAME" if enas else "VALID",
+                        bias=not enas,
+                        new_norm=new_norm,
+                        draw=draw,
                         name="auxiliary",
                     )
                     if train:

@@ -1,13 +1,15 @@
 """How large a network is, and how large it may be made."""
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxnas.genotypes import Genotype, MacroGenotype
+from jaxnas.genotypes import DagGenotype, Genotype, MacroGenotype
+from jaxnas.networks.dag_network import DagNetwork, dag
 from jaxnas.networks.macro_network import MacroNetwork, macro
 from jaxnas.networks.micro_cells import CellOutput
 from jaxnas.networks.micro_network import MicroNetwork, Skeleton, micro
@@ -36,7 +38,7 @@ def cost(network: nn.Module, image_shape: tuple[int, int, int]) -> Cost:
     Returns:
       Both counts; nothing is computed but shapes.
     """
-    if isinstance(network, MicroNetwork):
+    if isinstance(network, MicroNetwork | DagNetwork):
         # The count of a loop would not say how often it runs.
         network = network.clone(unroll=True)
     variables = _shapes(network, image_shape)
@@ -47,7 +49,7 @@ def cost(network: nn.Module, image_shape: tuple[int, int, int]) -> Cost:
 
 
 def count_params(
-    genotype: Genotype | MacroGenotype,
+    genotype: Genotype | MacroGenotype | DagGenotype,
     channels: int = 36,
     num_cells: int = 20,
     num_classes: int = 10,
@@ -58,34 +60,37 @@ def count_params(
     skeleton: Skeleton = "nasnet",
     separable: bool = True,
 ) -> int:
-    """Number of trainable parameters of the network `micro` or `macro` makes.
+    """Number of trainable parameters of the network `micro`, `macro` or `dag` makes.
 
     Nothing is computed but shapes. Nodes without a path to the output count, as in
     the official codes.
 
     Args:
-      genotype: two cells, or a macro genotype.
-      channels: as for `micro` and `macro`.
-      num_cells: as for `micro`; of no effect on a macro genotype.
-      num_classes: as for `micro` and `macro`.
-      auxiliary: whether to count the auxiliary head of cells.
-      cell_output: as for `micro`; of no effect on a macro genotype.
+      genotype: two cells, a macro genotype, or a block.
+      channels: as for the function that makes the network.
+      num_cells: as for `micro`, or `num_blocks` of `dag`; of no effect on a macro
+        genotype.
+      num_classes: as for the function that makes the network.
+      auxiliary: whether to count the auxiliary head of cells or blocks.
+      cell_output: as for `micro`; of effect on cells only.
       image_channels: channels of the images.
-      skeleton: as for `micro`; of no effect on a macro genotype.
-      separable: as for `macro`; of no effect on cells.
+      skeleton: as for `micro`; of effect on cells only. Blocks are those on CIFAR.
+      separable: as for `macro`; of effect on a macro genotype only.
 
     Returns:
       The count, without running statistics.
 
     Raises:
-      ValueError: as `micro` and `macro` do, and for the auxiliary head of a macro
-        genotype, which has none.
+      ValueError: as `micro`, `macro` and `dag` do, and for the auxiliary head of a
+        macro genotype, which has none.
     """
-    network: MicroNetwork | MacroNetwork
+    network: MicroNetwork | MacroNetwork | DagNetwork
     if isinstance(genotype, MacroGenotype):
         if auxiliary:
             raise ValueError("auxiliary is True; a macro network has no auxiliary head")
         network = macro(genotype, channels, num_classes, separable=separable)
+    elif isinstance(genotype, DagGenotype):
+        network = dag(genotype, channels, num_cells, num_classes, auxiliary=auxiliary)
     else:
         network = micro(
             genotype,
@@ -100,7 +105,7 @@ def count_params(
 
 
 def largest_channels(
-    genotype: Genotype | MacroGenotype,
+    genotype: Genotype | MacroGenotype | DagGenotype,
     params_limit: int,
     num_cells: int = 20,
     num_classes: int = 10,
@@ -115,7 +120,7 @@ def largest_channels(
     The auxiliary head is not counted (ASNG-NAS, official `main_classification.py`).
 
     Args:
-      genotype: two cells, or a macro genotype.
+      genotype: two cells, a macro genotype, or a block.
       params_limit: upper limit of `count_params`.
       num_cells: as for `count_params`.
       num_classes: as for `count_params`.
@@ -143,21 +148,56 @@ def largest_channels(
             separable=separable,
         )
 
-    # Every layer has C_in * C_out, C or constant parameters: a polynomial of degree 2.
+    return _largest(count, params_limit, "params_limit", "parameters")
+
+
+def largest_channels_for_flops(
+    make_network: Callable[[int], nn.Module],
+    flops_limit: float,
+    image_shape: tuple[int, int, int],
+) -> int:
+    """The most channels with which an image takes at most `flops_limit` operations.
+
+    Args:
+      make_network: `channels -> network`, any of this package.
+      flops_limit: upper limit of `Cost.flops`; the 600 million multiplications with
+        additions of the mobile setting of ImageNet are 1.2e9.
+      image_shape: `(height, width, channels)`.
+
+    Returns:
+      Channels, at least 1.
+
+    Raises:
+      ValueError: if even one channel takes more operations.
+    """
+    return _largest(
+        lambda channels: cost(make_network(channels), image_shape).flops,
+        flops_limit,
+        "flops_limit",
+        "operations an image",
+    )
+
+
+def _largest(
+    count: Callable[[int], float], limit: float, limit_name: str, what: str
+) -> int:
+    """The largest argument, from 1 on, with a count within the limit."""
+    # Every layer has C_in * C_out, C or constant parameters, and operations: a
+    # polynomial of degree 2.
     one, two, three = count(1), count(2), count(3)
     curvature = three - 2 * two + one
 
-    def polynomial(channels: int) -> int:
+    def polynomial(channels: int) -> float:
         n = channels - 1
         return one + n * (two - one) + n * (n - 1) // 2 * curvature
 
-    if one > params_limit:
+    if one > limit:
         raise ValueError(
-            f"params_limit is {params_limit}; with a single channel the network "
-            f"already has {one} parameters"
+            f"{limit_name} is {limit}; with a single channel the network already has "
+            f"{one} {what}"
         )
     channels = 1
-    while polynomial(channels + 1) <= params_limit:
+    while polynomial(channels + 1) <= limit:
         channels += 1
     return channels
 

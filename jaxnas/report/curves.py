@@ -1,4 +1,4 @@
-"""Curves and strips of dots, drawn to stand inside a page in light or dark.
+"""Curves, strips and clouds of dots, drawn to stand in a page in light or dark.
 
 Every function makes a matplotlib `Figure` of its own, so nothing depends on the
 state of pyplot or on a display; `svg` turns a figure into markup.
@@ -268,6 +268,59 @@ def strip_chart(
     if percent:
         axes.xaxis.set_major_formatter(ticker.PercentFormatter(xmax=1.0, symbol=""))
     figure.legend(loc="outside lower left", ncols=3)
+    return figure
+
+
+@style()
+def scatter_chart(
+    x: Sequence[float],
+    y: Sequence[float],
+    marked: Sequence[bool],
+    *,
+    title: str,
+    x_label: str,
+    y_label: str,
+    label: str,
+    marked_label: str,
+    percent: bool = False,
+) -> Figure:
+    """Draw points in a plane, some of them marked.
+
+    Args:
+      x: where the points are; finite.
+      y: the same upwards.
+      marked: for each point, whether it is one of the marked ones.
+      title: what is shown.
+      x_label: horizontal axis, with its unit.
+      y_label: vertical axis, with its unit.
+      label: name of the points that are not marked.
+      marked_label: name of those that are.
+      percent: whether both are fractions, to be labelled in percent.
+
+    Returns:
+      The figure, 350 by 260 points.
+    """
+    from matplotlib import ticker
+
+    figure, axes = _axes(width=350, height=260)
+    kinds = (False, label, BLUE, "o"), (True, marked_label, ORANGE, "D")
+    for kind, name, color, marker in kinds:
+        points = [(a, b) for a, b, m in zip(x, y, marked, strict=True) if m == kind]
+        axes.scatter(
+            [a for a, _ in points],
+            [b for _, b in points],
+            s=24,
+            marker=marker,
+            color=color,
+            alpha=0.75,
+            linewidths=0,
+            label=name,
+        )
+    axes.set(title=title, xlabel=x_label, ylabel=y_label)
+    if percent:
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter(ticker.PercentFormatter(xmax=1.0, symbol=""))
+    figure.legend(loc="outside lower left", ncols=2)
     return figure
 
 

@@ -1,15 +1,18 @@
 """Search spaces: what can be chosen, as vectors of integers."""
 
+from jaxnas.spaces.anytime_space import AnytimeSpace, anytime
 from jaxnas.spaces.dag import DagSpace, ghn_dag
 from jaxnas.spaces.macro import MacroSpace, enas_macro
 from jaxnas.spaces.micro import MicroSpace, enas_micro
 from jaxnas.spaces.recurrent import RecurrentSpace, enas_recurrent
 
 __all__ = [
+    "AnytimeSpace",
     "DagSpace",
     "MacroSpace",
     "MicroSpace",
     "RecurrentSpace",
+    "anytime",
     "enas_macro",
     "enas_micro",
     "enas_recurrent",

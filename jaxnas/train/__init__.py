@@ -1,6 +1,7 @@
 """Training: tasks, pure steps, and the two host loops `search` and `retrain`."""
 
 from jaxnas.train.batches import Preprocess
+from jaxnas.train.fitting import Snapshot, fitter
 from jaxnas.train.loop import Diverged, Interrupted
 from jaxnas.train.one_shot import (
     OneShotState,
@@ -9,6 +10,7 @@ from jaxnas.train.one_shot import (
     SearchSplits,
     Timetable,
     Updates,
+    evaluator,
     make_timetable,
     rank,
     repeat,
@@ -23,7 +25,14 @@ from jaxnas.train.steps import (
     weight_gradient,
     weight_step,
 )
-from jaxnas.train.tasks import Objective, classification, error_rate, mean_loss
+from jaxnas.train.tasks import (
+    Objective,
+    classification,
+    error_rate,
+    exit_accuracies,
+    mean_loss,
+    multi_exit_classification,
+)
 
 __all__ = [
     "Diverged",
@@ -34,6 +43,7 @@ __all__ = [
     "Ranked",
     "SearchResult",
     "SearchSplits",
+    "Snapshot",
     "Timetable",
     "TrainResult",
     "TrainState",
@@ -42,9 +52,13 @@ __all__ = [
     "classification",
     "error_rate",
     "evaluation_step",
+    "evaluator",
+    "exit_accuracies",
+    "fitter",
     "init_weights",
     "make_timetable",
     "mean_loss",
+    "multi_exit_classification",
     "rank",
     "repeat",
     "retrain",

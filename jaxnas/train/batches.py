@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxnas.data import Split
+from jaxnas.data import Split, Stream, streaming
 from jaxnas.types import Batch, Key
 
 Preprocess = Callable[[Key, jax.Array], jax.Array]
@@ -62,12 +62,15 @@ def share(batch: Batch, batch_axis: str | None, num_devices: int) -> Batch:
     return {name: slice_leaf(leaf) for name, leaf in batch.items()}
 
 
-def in_order(split: Split, batch_size: int) -> Iterator[dict[str, Any]]:
+def in_order(split: Split | Stream, batch_size: int) -> Iterator[dict[str, Any]]:
     """All images once, in batches of one size.
 
     The last batch is filled up with images from the beginning, whose `weight` is 0:
     they take part in batch statistics and in nothing else.
     """
+    if isinstance(split, Stream):
+        yield from streaming.in_order(split, batch_size)
+        return
     num = split.labels.shape[0]
     images, labels = np.asarray(split.images), np.asarray(split.labels)
     for start in range(0, num, batch_size):
@@ -79,7 +82,9 @@ def in_order(split: Split, batch_size: int) -> Iterator[dict[str, Any]]:
         }
 
 
-def mean_metrics(step: Callable[[Batch], Any], split: Split, batch_size: int) -> Any:
+def mean_metrics(
+    step: Callable[[Batch], Any], split: Split | Stream, batch_size: int
+) -> Any:
     """Mean of a step's metrics over all images of a split.
 
     Args:

@@ -1,7 +1,9 @@
 """Training one fixed network from scratch."""
 
+import contextlib
+import itertools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
@@ -11,7 +13,7 @@ import optax
 from jax import lax
 
 from jaxnas import parallel
-from jaxnas.data import Split
+from jaxnas.data import Split, Stream, streaming
 from jaxnas.train import batches, loop
 from jaxnas.train.batches import Preprocess
 from jaxnas.types import Batch, Device, Key, Metrics, Task
@@ -120,14 +122,14 @@ def retrain(
     network: nn.Module,
     task: Task,
     optimizer: optax.GradientTransformation,
-    train: Split,
+    train: Split | Stream,
     *,
     key: Key,
     num_epochs: int,
     batch_size: int,
     augment: Preprocess,
     normalize: Preprocess,
-    test: Split | None = None,
+    test: Split | Stream | None = None,
     max_drop_path_prob: float = 0.0,
     drop_path_growth: Literal["epoch", "step"] = "epoch",
     devices: Sequence[Device] | None = None,
@@ -144,7 +146,8 @@ def retrain(
         `batch_axis=jaxnas.parallel.BATCH_AXIS`.
       task: the loss.
       optimizer: an optax transformation.
-      train: training images (uint8).
+      train: training images (uint8): all of them on the devices, or a stream that is
+        read batch by batch.
       key: determines everything random.
       num_epochs: length of the training.
       batch_size: images in a batch, over all devices.
@@ -178,21 +181,20 @@ def retrain(
         raise ValueError(
             f"drop_path_growth is {drop_path_growth!r}; expected 'epoch' or 'step'"
         )
-    num_images = train.labels.shape[0]
-    if num_images < batch_size:
+    if train.num_images < batch_size:
         raise ValueError(
-            f"batch_size is {batch_size}, but there are only {num_images} images"
+            f"batch_size is {batch_size}, but there are only {train.num_images} images"
         )
     devices = [jax.local_devices()[0]] if devices is None else list(devices)
     num_devices = len(devices)
     parallel.share(batch_size, num_devices, "batch_size")
     batch_axis = parallel.batch_axis(devices)
-    steps_per_epoch = num_images // batch_size
+    steps_per_epoch = train.num_images // batch_size
     step_on_batch = train_step(network, task, optimizer, batch_axis=batch_axis)
 
-    def init(key: Key, split: Split) -> TrainState:
+    def init(key: Key, image: jax.Array) -> TrainState:
         run_key, params_key = jax.random.split(key)
-        images = normalize(key, jnp.asarray(split.images[:1]))
+        images = normalize(key, image)
         variables = network.init(params_key, images, train=True)
         # In training the statistics would need the devices' axis.
         outputs = jax.eval_shape(lambda: network.apply(variables, images, train=False))
@@ -212,10 +214,20 @@ def retrain(
             },
         )
 
-    def one_step(state: TrainState, split: Split) -> TrainState:
+    def one_step(state: TrainState, images: Split) -> TrainState:
+        """One step on a batch of all images, or on the images of a stream's batch."""
         epoch, position = state.step // steps_per_epoch, state.step % steps_per_epoch
         batch_key, network_key = jax.random.split(state.key)
-        batch = batches.shuffled(batch_key, split, epoch, position, batch_size, augment)
+        if isinstance(train, Stream):
+            image_key = jax.random.fold_in(batch_key, state.step)
+            batch = {
+                "image": augment(image_key, jnp.asarray(images.images)),
+                "label": images.labels,
+            }
+        else:
+            batch = batches.shuffled(
+                batch_key, images, epoch, position, batch_size, augment
+            )
         batch = batches.share(batch, batch_axis, num_devices)
         prob = None
         if max_drop_path_prob > 0:
@@ -229,8 +241,8 @@ def retrain(
         means = loop.mean_over_epoch(state.epoch_metrics, metrics, position)
         return new._replace(step=state.step + 1, epoch_metrics=means)
 
-    def advance(state: TrainState, split: Split, num_steps: jax.Array) -> TrainState:
-        return lax.fori_loop(0, num_steps, lambda _, s: one_step(s, split), state)
+    def advance(state: TrainState, images: Split, num_steps: jax.Array) -> TrainState:
+        return lax.fori_loop(0, num_steps, lambda _, s: one_step(s, images), state)
 
     # Evaluation has running statistics, so that shares need not know of each other.
     evaluation = jax.jit(
@@ -259,17 +271,49 @@ def retrain(
         return {f"test/{name}": value for name, value in newest.items()}
 
     advance = parallel.replicated(advance, devices, donate_argnums=0)
-    device_split = parallel.place(train, devices)
-    state = loop.run(
-        lambda state, num_steps: advance(state, device_split, jnp.int32(num_steps)),
-        parallel.place(jax.jit(init)(key, train), devices),
-        num_epochs=num_epochs,
-        steps_per_epoch=steps_per_epoch,
-        images_per_step=lambda step: batch_size,
-        end_epoch=end_epoch,
-        description=description,
-        workdir=workdir,
-        save_seconds=save_seconds,
-    )
+    if isinstance(train, Stream):
+        feed = _advance_on_stream(advance, train, batch_size)
+    else:
+        split = parallel.place(train, devices)
+        feed = contextlib.nullcontext(
+            lambda state, num_steps: advance(state, split, jnp.int32(num_steps))
+        )
+    image = jnp.zeros((1, *train.image_shape), jnp.uint8)
+    with feed as advance_by:
+        state = loop.run(
+            advance_by,
+            parallel.place(jax.jit(init)(key, image), devices),
+            num_epochs=num_epochs,
+            steps_per_epoch=steps_per_epoch,
+            images_per_step=lambda step: batch_size,
+            end_epoch=end_epoch,
+            description=description,
+            workdir=workdir,
+            save_seconds=save_seconds,
+        )
     # A finished run that is started again has not ended an epoch.
     return TrainResult(state, evaluate(state) if newest is None else newest)
+
+
+@contextlib.contextmanager
+def _advance_on_stream(
+    advance: Callable[[TrainState, Split, jax.Array], TrainState],
+    stream: Stream,
+    batch_size: int,
+) -> Iterator[Callable[[TrainState, int], TrainState]]:
+    """Read batch by batch, from where the first state is, until the block is left."""
+    with contextlib.ExitStack() as stack:
+        feed = None
+
+        def advance_by(state: TrainState, num_steps: int) -> TrainState:
+            nonlocal feed
+            if feed is None:
+                batch_key, _ = jax.random.split(state.key)
+                seed = jax.random.key_data(batch_key).tolist()
+                feed = streaming.shuffled(stream, seed, batch_size, int(state.step))
+                stack.enter_context(contextlib.closing(feed))
+            for batch in itertools.islice(feed, num_steps):
+                state = advance(state, batch, jnp.int32(1))
+            return state
+
+        yield advance_by

@@ -63,3 +63,31 @@ def classification(auxiliary_weight: float = 0.4) -> Task:
         return total, metrics
 
     return Task(loss)
+
+
+def multi_exit_classification() -> Task:
+    """Cross-entropy of class labels, the mean over all exits of a network.
+
+    Exits weigh the same, as in MSDNet (Huang et al. 2018).
+
+    Returns:
+      A `Task` like `classification`, for networks that return logits
+      `[num_exits, B, num_classes]`. Its metrics are `loss`, `accuracy` (0 to 1) of the
+      last exit, and `exit_0_accuracy` and so on of each; see `exit_accuracies`.
+    """
+    single = classification()
+
+    def loss(outputs: Outputs, batch: Batch) -> tuple[jax.Array, Metrics]:
+        losses, metrics = jax.vmap(lambda logits: single.loss(logits, batch))(outputs)
+        accuracies = metrics["accuracy"]
+        mean = losses.mean()
+        of_exits = {f"exit_{i}_accuracy": a for i, a in enumerate(accuracies)}
+        return mean, {"loss": mean, "accuracy": accuracies[-1]} | of_exits
+
+    return Task(loss)
+
+
+def exit_accuracies(metrics: Mapping[str, Any]) -> list[Any]:
+    """The accuracies of all exits in order, of `multi_exit_classification`."""
+    num_exits = sum(name.startswith("exit_") for name in metrics)
+    return [metrics[f"exit_{i}_accuracy"] for i in range(num_exits)]

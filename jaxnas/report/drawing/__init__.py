@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from jaxnas import genotypes
 from jaxnas.report.drawing import _svg
+from jaxnas.report.drawing.anytime import draw_anytime
 from jaxnas.report.drawing.cells import draw_cell
 from jaxnas.report.drawing.dag import draw_dag
 from jaxnas.report.drawing.macro import draw_macro
@@ -37,7 +38,7 @@ def genotype_svg(genotype: genotypes.AnyGenotype, *, title: str) -> str:
 
     Two cells stand one above the other. A macro genotype is a chain of layers from
     top to bottom with its skips as arcs, a recurrent genotype a tree and a block a
-    graph from left to right.
+    graph from left to right; blocks with exits stand one above the other.
 
     Args:
       genotype: the genotype.
@@ -56,6 +57,8 @@ def genotype_svg(genotype: genotypes.AnyGenotype, *, title: str) -> str:
         return _svg.document(title, [draw_recurrent(genotype)])
     if isinstance(genotype, genotypes.DagGenotype):
         return _svg.document(title, [draw_dag(genotype)])
+    if isinstance(genotype, genotypes.AnytimeGenotype):
+        return _svg.document(title, draw_anytime(genotype))
     normal = draw_cell(genotype.normal, genotype.normal_concat)
     reduce = draw_cell(genotype.reduce, genotype.reduce_concat)
     drawings = [

@@ -9,7 +9,7 @@ order within columns found by sifting (Matuszewski et al. 1999).
 
 import itertools
 import statistics
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 from jaxnas import genotypes
@@ -40,6 +40,22 @@ class _Ties(NamedTuple):
 def draw_dag(genotype: genotypes.DagGenotype) -> _svg.Drawing:
     """Draw a block; an input that nobody reads is grey."""
     genotype = genotypes.check_dag(genotype)
+    labels = [_svg.short(op) for op in genotype.ops]
+    return draw_graph(genotype, labels)
+
+
+def draw_graph(
+    genotype: genotypes.DagGenotype,
+    labels: Sequence[str],
+    marked: Collection[int] = (),
+) -> _svg.Drawing:
+    """Draw a block whose operations may be of any space.
+
+    Args:
+      genotype: the block.
+      labels: what stands in each node from node 2 on.
+      marked: nodes with a thick border.
+    """
     output = 2 + len(genotype.ops)
     # The leaves are the inputs of the output.
     inputs = [*genotype.inputs, genotypes.dag_leaves(genotype)]
@@ -54,7 +70,7 @@ def draw_dag(genotype: genotypes.DagGenotype) -> _svg.Drawing:
     extents = _extents(edges, columns)
     heights = _layers.heights(columns, segments, extents)
     ports = _ports(edges, heights, output)
-    op_width = max(_svg.GLYPH * len(_svg.short(op)) for op in genotype.ops)
+    op_width = max(_svg.GLYPH * len(label) for label in labels)
     lefts, rights = _abscissae(columns, edges, heights, ports, _NUMBER + op_width + 16)
 
     elements = []
@@ -88,7 +104,11 @@ def draw_dag(genotype: genotypes.DagGenotype) -> _svg.Drawing:
     for node, op in enumerate(genotype.ops, start=2):
         x, right, y = lefts[levels[node]], rights[levels[node]], heights[(node,)]
         half = extents[(node,)] - _NODE_GAP / 2
-        elements.append(_draw_node(node, op, x, right, y, half))
+        border = 3 if node in marked else 1
+        colour = _svg.op_colour(op)
+        elements.append(
+            _draw_node(node, labels[node - 2], x, right, y, half, colour, border)
+        )
     top = min(height - extents[item] for item, height in heights.items())
     bottom = max(height + extents[item] for item, height in heights.items())
     return _svg.Drawing(rights[-1], bottom - top, _svg.moved(elements, 0, -top))
@@ -288,15 +308,20 @@ def _path(
 
 
 def _draw_node(
-    node: int, op: str, x: float, right: float, y: float, half: float
+    node: int,
+    words: str,
+    x: float,
+    right: float,
+    y: float,
+    half: float,
+    colour: str,
+    border: int,
 ) -> str:
-    colour = _svg.op_colour(op)
     middle = (x + _NUMBER + right) / 2
+    width = f' stroke-width="{border}"' if border > 1 else ""
     return (
         f'<rect x="{x:.1f}" y="{y - half:.1f}" width="{right - x:.1f}" '
-        f'height="{2 * half:.1f}" rx="6" fill="#ffffff" stroke="{colour}"/>'
+        f'height="{2 * half:.1f}" rx="6" fill="#ffffff" stroke="{colour}"{width}/>'
         + _svg.text(x + 8, y + 4, str(node), 'font-weight="600"')
-        + _svg.text(
-            middle, y + 4, _svg.short(op), f'fill="{colour}" text-anchor="middle"'
-        )
+        + _svg.text(middle, y + 4, words, f'fill="{colour}" text-anchor="middle"')
     )

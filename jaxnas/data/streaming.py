@@ -1,0 +1,339 @@
+"""Images that are read while they are used, where memory cannot hold them all.
+
+Files are decoded and brought to one size in threads, some batches ahead. Which image
+is where in which batch, and what is cut out of it, depends on a seed and the number of
+the step only, so that a resumed run sees the same batches.
+"""
+
+import collections
+import concurrent.futures
+import io
+import itertools
+import os
+import pathlib
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+import numpy as np
+
+from jaxnas.data import folder, images, prepared
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+"""Per-channel mean of ImageNet's training pixels in `[0, 1]`."""
+
+IMAGENET_STD = (0.229, 0.224, 0.225)
+"""Per-channel standard deviation of the same."""
+
+_TFDS_NAME = "imagenet2012"
+_BATCHES_AHEAD = 2
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
+
+class Example(NamedTuple):
+    """A labelled image that is not decoded yet.
+
+    Attributes:
+      contents: an image file.
+      label: its class.
+      name: what to call it in a message.
+    """
+
+    contents: bytes
+    label: int
+    name: str
+
+
+class Stream(NamedTuple):
+    """Labelled images that are read when they are needed.
+
+    Attributes:
+      num_images: how many there are.
+      image_size: side in pixels of the square RGB images to make.
+      read: `index -> Example`; is called in many threads.
+    """
+
+    num_images: int
+    image_size: int
+    read: Callable[[int], Example]
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """`(height, width, channels)`."""
+        return self.image_size, self.image_size, 3
+
+
+class StreamedDataset(NamedTuple):
+    """An image classification data set that is not held in memory.
+
+    Attributes:
+      name: the name it was loaded by.
+      train: the training images.
+      test: the held-out images.
+      class_names: the names of the classes, in label order.
+      mean: per-channel mean of the training pixels scaled to `[0, 1]`.
+      std: per-channel standard deviation of the same pixels.
+      source: one line saying what is read.
+    """
+
+    name: str
+    train: Stream
+    test: Stream
+    class_names: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    source: str
+
+
+def stream(
+    data_dir: str | os.PathLike[str], *, image_size: int = 224
+) -> StreamedDataset:
+    """Find ImageNet, or any images in its layout, without reading them.
+
+    Looked for are `data_dir/train/CLASS/*` with `data_dir/val/CLASS/*` (or `test/`),
+    and a TFDS data set `imagenet2012` stored as array_record, whose validation images
+    are for testing.
+
+    Args:
+      data_dir: the folder that holds `train`; or a TFDS folder, or that of one version.
+      image_size: side in pixels of the images to make.
+
+    Returns:
+      The data set, with ImageNet's mean and standard deviation.
+
+    Raises:
+      DatasetError: if there is neither, or it is not as it should be.
+    """
+    path = pathlib.Path(data_dir).expanduser()
+    if image_size < 1:
+        raise images.DatasetError(f"image_size must be at least 1, got {image_size}")
+    version_dir = prepared.find_version(path, _TFDS_NAME)
+    if version_dir is not None:
+        return _tfds(version_dir, image_size)
+    if not (path / "train").is_dir():
+        raise images.DatasetError(
+            f"{path} holds neither images in train/CLASS and val/CLASS nor a TFDS data "
+            f"set {_TFDS_NAME} stored as array_record"
+        )
+    train, test, class_names = folder.find(path)
+    return _dataset(
+        _files(train, image_size),
+        _files(test, image_size),
+        class_names,
+        f"images in {path}, {train.folder.name} and {test.folder.name}",
+    )
+
+
+def _dataset(
+    train: Stream, test: Stream, class_names: Sequence[str], source: str
+) -> StreamedDataset:
+    size = train.image_size
+    return StreamedDataset(
+        name="imagenet",
+        train=train,
+        test=test,
+        class_names=tuple(class_names),
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
+        source=f"{source}, cut to {size}x{size} while they are read",
+    )
+
+
+def _files(files: folder.Files, image_size: int) -> Stream:
+    def read(index: int) -> Example:
+        path = files.paths[index]
+        return Example(path.read_bytes(), int(files.labels[index]), str(path))
+
+    return Stream(len(files.paths), image_size, read)
+
+
+def _tfds(version_dir: pathlib.Path, image_size: int) -> StreamedDataset:
+    import tensorflow_datasets as tfds
+
+    builder: Any = tfds.builder_from_directory(version_dir)
+
+    def split(name: str) -> Stream:
+        source = prepared.data_source(builder, name)
+
+        def read(index: int) -> Example:
+            with prepared.damage_told(builder, name):
+                example = source[index]
+            where = f"image {index} of the split {name!r} in {version_dir}"
+            return Example(example["image"], int(example["label"]), where)
+
+        return Stream(len(source), image_size, read)
+
+    return _dataset(
+        split("train"),
+        split("validation"),
+        builder.info.features["label"].names,
+        f"the TFDS data set {version_dir.parent.name}/{version_dir.name}",
+    )
+
+
+def random_resized_crop(
+    image: "Image.Image", size: int, generator: np.random.Generator
+) -> np.ndarray:
+    """Cut out a random rectangle and bring it to one size.
+
+    The rectangle has 8 to 100 % of the area and a ratio of width to height between 3/4
+    and 4/3, uniform in its logarithm; if ten of them do not fit into the image, it is
+    the largest square in the centre.
+
+    Args:
+      image: RGB.
+      size: side in pixels of the result.
+      generator: source of the draws.
+
+    Returns:
+      uint8 `[size, size, 3]`.
+
+    Source: Szegedy et al. 2015 (Going deeper with convolutions), section 6.
+    """
+    for _ in range(10):
+        area = image.width * image.height * generator.uniform(0.08, 1)
+        ratio = np.exp(generator.uniform(np.log(3 / 4), np.log(4 / 3)))
+        width, height = np.sqrt(area * ratio), np.sqrt(area / ratio)
+        if width <= image.width and height <= image.height:
+            left = generator.uniform(0, image.width - width)
+            top = generator.uniform(0, image.height - height)
+            return _resize(image, size, (left, top, left + width, top + height))
+    return _resize(image, size, _central_square(image, min(image.size)))
+
+
+def central_crop(image: "Image.Image", size: int) -> np.ndarray:
+    """Cut out the central 7/8 of the shorter side and bring them to one size.
+
+    Of 224 pixels, this is the centre of an image whose shorter side has 256 pixels.
+
+    Args:
+      image: RGB.
+      size: side in pixels of the result.
+
+    Returns:
+      uint8 `[size, size, 3]`.
+    """
+    return _resize(image, size, _central_square(image, 7 / 8 * min(image.size)))
+
+
+def _central_square(
+    image: "Image.Image", side: float
+) -> tuple[float, float, float, float]:
+    left, top = (image.width - side) / 2, (image.height - side) / 2
+    return left, top, left + side, top + side
+
+
+def _resize(
+    image: "Image.Image", size: int, box: tuple[float, float, float, float]
+) -> np.ndarray:
+    from PIL import Image
+
+    return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR, box))
+
+
+def shuffled(
+    stream: Stream, seed: Sequence[int], batch_size: int, first_step: int = 0
+) -> Generator[images.Split, None, None]:
+    """Batches of freshly shuffled epochs, without end.
+
+    The images that do not fill a last batch are left out, others in each epoch.
+
+    Args:
+      stream: the images.
+      seed: determines order and crops, together with the epoch.
+      batch_size: images in a batch.
+      first_step: number of the first batch, counted from the first epoch's first.
+
+    Yields:
+      Batches of randomly cropped images; those of a step do not depend on
+      `first_step`.
+
+    Raises:
+      DatasetError: if an image cannot be read.
+    """
+    steps_per_epoch = stream.num_images // batch_size
+    first_epoch, position = divmod(first_step, steps_per_epoch)
+
+    def generator(*place: int) -> np.random.Generator:
+        sequence = np.random.SeedSequence(seed, spawn_key=place)
+        return np.random.default_rng(sequence)
+
+    def places() -> Iterator[tuple[int, int]]:
+        for epoch in itertools.count(first_epoch):
+            order = generator(epoch).permutation(stream.num_images)
+            start = position * batch_size if epoch == first_epoch else 0
+            for index in order[start : steps_per_epoch * batch_size]:
+                yield epoch, int(index)
+
+    def load(place: tuple[int, int]) -> tuple[np.ndarray, int]:
+        image, label = _open(stream, place[1])
+        return random_resized_crop(image, stream.image_size, generator(*place)), label
+
+    yield from _batches(load, places(), batch_size)
+
+
+def in_order(stream: Stream, batch_size: int) -> Iterator[dict[str, Any]]:
+    """All images once, cut from the centre, in batches of one size.
+
+    The last batch is filled up with images from the beginning, whose `weight` is 0.
+
+    Args:
+      stream: the images.
+      batch_size: images in a batch.
+
+    Yields:
+      `image` uint8 `[batch_size, H, W, C]`, `label` int32 and `weight` float32
+      `[batch_size]`.
+
+    Raises:
+      DatasetError: if an image cannot be read.
+    """
+    num = stream.num_images
+
+    def load(index: int) -> tuple[np.ndarray, int]:
+        image, label = _open(stream, index % num)
+        return central_crop(image, stream.image_size), label
+
+    num_batches = -(-num // batch_size)
+    loaded = _batches(load, range(num_batches * batch_size), batch_size)
+    for start, batch in zip(itertools.count(step=batch_size), loaded, strict=False):
+        index = np.arange(start, start + batch_size)
+        weight = (index < num).astype(np.float32)
+        yield {"image": batch.images, "label": batch.labels, "weight": weight}
+
+
+def _open(stream: Stream, index: int) -> tuple["Image.Image", int]:
+    contents, label, name = stream.read(index)
+    return folder.open_image(io.BytesIO(contents), name), label
+
+
+def _batches(
+    load: Callable[[_Item], tuple[np.ndarray, int]],
+    items: Iterable[_Item],
+    batch_size: int,
+) -> Iterator[images.Split]:
+    loaded = _in_threads(load, items, _BATCHES_AHEAD * batch_size)
+    while batch := list(itertools.islice(loaded, batch_size)):
+        pixels, labels = zip(*batch, strict=True)
+        yield images.Split(np.stack(pixels), np.array(labels, np.int32))
+
+
+def _in_threads(
+    function: Callable[[_Item], _Result], items: Iterable[_Item], num_ahead: int
+) -> Iterator[_Result]:
+    """Results in order, some of them computed ahead."""
+    pool = concurrent.futures.ThreadPoolExecutor(os.cpu_count())
+    pending: collections.deque[concurrent.futures.Future[_Result]] = collections.deque()
+    try:
+        for item in items:
+            pending.append(pool.submit(function, item))
+            if len(pending) > num_ahead:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)

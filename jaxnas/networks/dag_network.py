@@ -1,0 +1,263 @@
+"""The network of blocks of any graph that is trained from scratch."""
+
+from collections.abc import Callable
+from typing import Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxnas import genotypes, ops
+from jaxnas.genotypes import DagGenotype
+from jaxnas.networks import layers
+from jaxnas.networks.layers import (
+    AuxiliaryHead,
+    Classifier,
+    ConvNorm,
+    Draw,
+    NewNorm,
+    PointwiseNorm,
+)
+
+DagSkeleton = Literal["cifar", "imagenet"]
+
+
+class _Block(nn.Module):
+    """A block: its inputs, each made of one earlier output, its nodes, its leaves."""
+
+    genotype: DagGenotype
+    channels: int
+    strides: tuple[int, int]
+    separately: bool
+    new_norm: NewNorm
+    draw: Draw
+
+    @nn.compact
+    def __call__(
+        self, outputs: tuple[jax.Array, jax.Array], drop_path_prob: jax.Array | None
+    ) -> jax.Array:
+        """Compute the output from those of the blocks i-1 and i-2."""
+        vocabulary = ops.vocabulary()
+        read = {source for inputs in self.genotype.inputs for source in inputs}
+        states: dict[int, jax.Array] = {}
+        for node, (x, stride) in enumerate(zip(outputs, self.strides, strict=True)):
+            if node in read:
+                bottleneck = PointwiseNorm(
+                    self.channels, self.new_norm, self.draw, name=f"input_{node}"
+                )
+                states[node] = bottleneck(jax.nn.relu(x[:, ::stride, ::stride]))
+        for node, (name, inputs) in enumerate(
+            zip(*self.genotype, strict=True), start=2
+        ):
+            op = layers.Parametrized(
+                vocabulary[name],
+                1,
+                self.new_norm,
+                self.draw,
+                name=f"node_{node}_{name}",
+            )
+            terms = self._apply_to_each(op, [states[source] for source in inputs])
+            if drop_path_prob is not None and name != "skip_connect":
+                key = self.make_rng("drop_path")
+                images = terms.reshape(-1, *terms.shape[2:])
+                dropped = layers.drop_path(key, images, drop_path_prob)
+                terms = dropped.reshape(terms.shape)
+            states[node] = terms.sum(0)
+        leaves = [states[node] for node in genotypes.dag_leaves(self.genotype)]
+        return jnp.concatenate(leaves, axis=-1)
+
+    def _apply_to_each(
+        self, op: Callable[[jax.Array], jax.Array], inputs: list[jax.Array]
+    ) -> jax.Array:
+        """Results of an operation, `[num_inputs, B, H, W, C]`."""
+        if self.separately:
+            return jnp.stack([op(x) for x in inputs])
+        # As one batch, so that the normalisation has one pair of statistics for all
+        # inputs, which the running ones can follow: with statistics of each input
+        # alone, no running pair would do in evaluation what was done in training.
+        y = op(jnp.concatenate(inputs))
+        return y.reshape(len(inputs), -1, *y.shape[1:])
+
+
+class DagNetwork(nn.Module):
+    """A network of equal blocks; made by `dag`, which documents it."""
+
+    genotype: DagGenotype
+    channels: int
+    num_blocks: int
+    num_classes: int
+    skeleton: DagSkeleton
+    auxiliary: bool
+    dropout: float
+    batch_axis: str | None
+    unroll: bool
+
+    @nn.compact
+    def __call__(
+        self,
+        images: jax.Array,
+        *,
+        train: bool,
+        drop_path_prob: jax.Array | None = None,
+    ) -> jax.Array | tuple[jax.Array, jax.Array]:
+        """Return logits, and in training with an auxiliary head its logits too."""
+        new_norm = layers.batch_norm(train=train, batch_axis=self.batch_axis)
+        on_imagenet = self.skeleton == "imagenet"
+        reductions = _reductions(self.skeleton, self.num_blocks)
+        prob = drop_path_prob if train else None
+
+        def new_block(name: str, index: int) -> _Block:
+            # An input is to be reduced as often as there were reductions since.
+            first, second = (
+                2 ** sum(index - distance < r <= index for r in reductions)
+                for distance in (1, 2)
+            )
+            doublings = sum(0 < r <= index for r in reductions)
+            return _Block(
+                self.genotype,
+                self.channels * 2**doublings,
+                (first, second),
+                self.unroll and not train,
+                new_norm,
+                ops.draw,
+                name=name,
+            )
+
+        def run(block: _Block, outputs, prob):
+            return (block(outputs, prob), outputs[0]), None
+
+        def run_alike(block: _Block, outputs, num: int):
+            """Run `num` blocks of one shape as a scan, which keeps programs small."""
+            scan = nn.scan(
+                run,
+                variable_axes={"params": 0, "batch_stats": 0},
+                split_rngs={"params": True, "drop_path": True},
+                length=num,
+                unroll=num if self.unroll else 1,
+            )
+            probs = None if prob is None else jnp.full(num, prob)
+            return scan(block, outputs, probs)[0]
+
+        stem = ConvNorm(
+            self.channels, 3, new_norm, ops.draw, 2 if on_imagenet else 1, name="stem"
+        )
+        x = stem(images)
+        outputs, auxiliary_logits = (x, x), None
+        starts = sorted({0, *reductions})
+        for start, end in zip(starts, (*starts[1:], self.num_blocks), strict=True):
+            # From the third block of a stage on, both inputs are of the stage.
+            for index in range(start, min(start + 2, end)):
+                outputs, _ = run(new_block(f"block_{index}", index), outputs, prob)
+                # The head is made even in evaluation: initialisation must make it.
+                if self.auxiliary and index == reductions[-1]:
+                    head = AuxiliaryHead(
+                        self.num_classes,
+                        stride=2 if on_imagenet else 3,
+                        padding="VALID",
+                        bias=True,
+                        new_norm=new_norm,
+                        draw=ops.draw,
+                        name="auxiliary",
+                    )
+                    if train:
+                        auxiliary_logits = head(outputs[0])
+            if end > start + 2:
+                index = start + 2
+                block = new_block(f"blocks_{index}_to_{end - 1}", index)
+                outputs = run_alike(block, outputs, end - index)
+        classifier = Classifier(
+            self.num_classes, True, self.dropout, ops.draw, name="classifier"
+        )
+        logits = classifier(jax.nn.relu(outputs[0]), train=train)
+        return logits if auxiliary_logits is None else (logits, auxiliary_logits)
+
+
+def _reductions(skeleton: DagSkeleton, num_blocks: int) -> tuple[int, ...]:
+    """Blocks, counted from 0, that halve the image."""
+    if skeleton == "cifar":
+        return num_blocks // 3, 2 * num_blocks // 3
+    rest = num_blocks - 1
+    return 0, 1, 1 + rest // 3, 1 + 2 * rest // 3
+
+
+def dag(
+    genotype: DagGenotype,
+    channels: int = 32,
+    num_blocks: int = 18,
+    num_classes: int = 10,
+    *,
+    skeleton: DagSkeleton = "cifar",
+    auxiliary: bool = False,
+    dropout: float = 0.0,
+    batch_axis: str | None = None,
+    unroll: bool = False,
+) -> DagNetwork:
+    """Make the network of a block, as Graph HyperNetworks train it from scratch.
+
+    A stem (3x3 convolution, normalisation), `num_blocks` blocks, ReLU, global average
+    pooling and a linear classifier. Nodes 0 and 1 of a block apply ReLU, a 1x1
+    convolution and normalisation to the outputs of the blocks i-1 and i-2 (of the stem
+    where there is none), with a stride where these are larger; inputs that no node
+    reads are not made. Any other node applies its operation, with the same weights, to
+    each of its inputs and adds up; the output is the concatenation of the leaves.
+    Initialise the network with `train=True`, so that an auxiliary head gets its
+    parameters.
+
+    The skeleton `"cifar"` halves the image and doubles the channels after the first and
+    after the second third of the blocks (after blocks 6 and 12 of 18). `"imagenet"` has
+    a stem of stride 2, and halves the image in the first block, in the second, and
+    after the first and the second third of the others: of 14 blocks in the blocks 1, 2,
+    6 and 10. It doubles the channels in all of these but the first.
+
+    Source: Zhang et al. 2019, section 3 (equation 7) and appendix. The paper does not
+    say whether the blocks on ImageNet are counted from one, as chosen here after its
+    count on CIFAR-10, nor where their channels double: here as on CIFAR-10, so that
+    blocks of all sizes take about as many operations. Nor does it say how nodes
+    normalise (here as in DARTS, with statistics over all inputs of a node) and where
+    exactly at two thirds of the network the auxiliary head is (here, as in NASNet,
+    after the block of the last reduction). Drop path zeroes the result of an operation
+    other than the identity for one input and example, with the same probability in all
+    blocks.
+
+    Args:
+      genotype: the block.
+      channels: channels of the nodes before any doubling.
+      num_blocks: at least 3, on ImageNet 4.
+      num_classes: size of the output.
+      skeleton: `"cifar"` or `"imagenet"`, what is around the blocks.
+      auxiliary: add a second classifier after the last reduction (training only; it
+        needs 8x8 pixels, of images of 32x32, or 7x7 on ImageNet, of 224x224).
+      dropout: probability of dropping a feature before the classifier, in training.
+      batch_axis: mapped axis over which the batch is sharded, if any; statistics of
+        training batches are then taken over the whole batch.
+      unroll: compile every block on its own instead of as a scan over alike blocks;
+        and in evaluation, where it is the same, every input of a node.
+
+    Returns:
+      A Flax module over float images `[B, H, W, C]`, with collections `params` and
+      `batch_stats` and, in training, the PRNG streams `drop_path` and `dropout`.
+
+    Raises:
+      ValueError: if the genotype is malformed or a number is out of range.
+    """
+    if skeleton not in ("cifar", "imagenet"):
+        raise ValueError(f"skeleton is {skeleton!r}; expected 'cifar' or 'imagenet'")
+    num_reductions, least = (2, 3) if skeleton == "cifar" else (4, 4)
+    if num_blocks < least:
+        raise ValueError(
+            f"num_blocks is {num_blocks}; {num_reductions} reductions need at least "
+            f"{least}"
+        )
+    layers.check_sizes(channels=channels, num_classes=num_classes)
+    layers.check_dropout(dropout)
+    return DagNetwork(
+        genotype=genotypes.check_dag(genotype),
+        channels=channels,
+        num_blocks=num_blocks,
+        num_classes=num_classes,
+        skeleton=skeleton,
+        auxiliary=auxiliary,
+        dropout=dropout,
+        batch_axis=batch_axis,
+        unroll=unroll,
+    )

@@ -1,0 +1,187 @@
+"""Reports on searches for networks that predict at any time."""
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxnas import analysis, genotypes
+from jaxnas.report import curves, html
+
+_NUM_BUDGETS = 500  # points of a curve
+
+
+class AnytimeNetwork(NamedTuple):
+    """A network with exits, and what is known about it.
+
+    Attributes:
+      name: how the report calls it.
+      genotype: the architecture.
+      flops: `[num_exits]`, multiply-adds for one image until each exit.
+      predicted: `[num_exits]`, accuracies with generated weights, fractions.
+      trained: `[num_exits]`, accuracies after training from scratch.
+    """
+
+    name: str
+    genotype: genotypes.AnytimeGenotype
+    flops: Sequence[float] | np.ndarray
+    predicted: Sequence[float] | np.ndarray
+    trained: Sequence[float] | np.ndarray
+
+    def area(self, accuracies: Sequence[float] | np.ndarray, budget: float) -> float:
+        """The mean of some accuracies of its exits over all budgets up to this."""
+        return analysis.area_under_accuracy_flops(self.flops, accuracies, budget)
+
+
+def anytime_report(
+    path: str | os.PathLike[str],
+    *,
+    title: str,
+    summary: Mapping[str, str],
+    config: Mapping[str, object],
+    history: html.History,
+    drawing: str,
+    found: AnytimeNetwork,
+    random: Sequence[AnytimeNetwork],
+    budget: float,
+) -> None:
+    """Write the report of a search for networks with exits.
+
+    Args:
+      path: the HTML file.
+      title: heading of the report.
+      summary: the circumstances by name: data, device, seed, versions, command.
+      config: the resolved configuration; may be nested.
+      history: lines of the hypernetwork's metrics log, one per epoch, with `epoch` and
+        possibly `train/loss`.
+      drawing: the found network as an `<svg>` element.
+      found: the network that was selected.
+      random: random networks to compare with, at least one.
+      budget: the largest number of multiply-adds for one image.
+
+    Raises:
+      ValueError: if there is no random network, or the drawing is malformed.
+    """
+    if not random:
+        raise ValueError("there are 0 random networks; expected at least 1")
+    areas = [network.area(network.trained, budget) for network in random]
+    area = found.area(found.trained, budget)
+    num_worse = sum(other < area for other in areas)
+    loss = curves.series(history, "train/loss", label="train", color=curves.BLUE)
+    learning = []
+    if loss.y:
+        chart = curves.line_chart(
+            [loss], title="Loss", x_label="epoch", y_label="mean over exits (nats)"
+        )
+        svg = curves.svg(chart, "Loss of the hypernetwork by epoch")
+        learning = [html.section("Training of the hypernetwork", html.figure(svg))]
+    parts = [
+        html.paragraph(
+            f"The network found has, after training from scratch, {area:.2%} accuracy "
+            f"on the test images, averaged over budgets up to {budget / 1e6:,.3g} M "
+            f"multiply-adds; better than {num_worse} of {len(random)} random networks "
+            f"trained alike, which have {np.mean(areas):.2%} on average.",
+            css_class="lead",
+        ),
+        html.pairs(summary),
+        html.section(
+            "Accuracy by computation",
+            html.grid(
+                [
+                    _chart("trained", "After training", found, random, budget),
+                    _chart(
+                        "predicted", "With generated weights", found, random, budget
+                    ),
+                ]
+            ),
+            _table([found, *random], budget),
+        ),
+        html.section(
+            "Found network",
+            _exits(found),
+            html.figure(drawing),
+            html.details("As text", html.code(genotypes.to_text(found.genotype))),
+        ),
+        *learning,
+        html.section("Configuration", html.pairs(config)),
+    ]
+    html.write(path, html.page(title, *parts))
+
+
+def _chart(
+    name: str,
+    title: str,
+    found: AnytimeNetwork,
+    random: Sequence[AnytimeNetwork],
+    budget: float,
+) -> html.Html:
+    """Draw the steps of the found network, and the range of the random ones."""
+    budgets = np.linspace(0, budget, _NUM_BUDGETS)
+
+    def steps(network: AnytimeNetwork) -> np.ndarray:
+        accuracies = getattr(network, name)
+        return 100 * analysis.accuracy_within(network.flops, accuracies, budgets)
+
+    own = steps(found)
+    others = np.stack([steps(network) for network in random])
+    x = (budgets / 1e6).tolist()
+    chart = curves.band_chart(
+        [
+            curves.Band("found", curves.ORANGE, x, *[own.tolist()] * 3),
+            curves.Band(
+                "random",
+                curves.BLUE,
+                x,
+                others.mean(0).tolist(),
+                others.min(0).tolist(),
+                others.max(0).tolist(),
+            ),
+        ],
+        title=title,
+        x_label="budget (million multiply-adds)",
+        y_label="accuracy (%)",
+    )
+    return html.figure(
+        curves.svg(chart, f"{title}: accuracy by budget, found and random networks"),
+        caption=f"Best exit within the budget, on the test images. Random: mean of "
+        f"{len(random)} networks; band: lowest to highest.",
+    )
+
+
+def _table(networks: Sequence[AnytimeNetwork], budget: float) -> html.Html:
+    columns = {
+        "network": "",
+        "area, trained": ".2%",
+        "last exit, trained": ".2%",
+        "area, generated": ".2%",
+        "last exit, generated": ".2%",
+        "multiply-adds (M)": ",.3f",
+    }
+    rows = [
+        (
+            network.name,
+            network.area(network.trained, budget),
+            network.trained[-1],
+            network.area(network.predicted, budget),
+            network.predicted[-1],
+            network.flops[-1] / 1e6,
+        )
+        for network in networks
+    ]
+    return html.table(columns, rows, marked_row=0)
+
+
+def _exits(network: AnytimeNetwork) -> html.Html:
+    columns = {
+        "exit": "d",
+        "multiply-adds (M)": ",.3f",
+        "accuracy, trained": ".2%",
+        "accuracy, generated": ".2%",
+    }
+    values = zip(network.flops, network.trained, network.predicted, strict=True)
+    rows = [
+        (number, flops / 1e6, trained, predicted)
+        for number, (flops, trained, predicted) in enumerate(values, start=1)
+    ]
+    return html.table(columns, rows)

@@ -1,0 +1,86 @@
+"""The anytime command, cut down to its compilation."""
+
+import json
+
+import anytime_search
+import pytest
+from test_commands import assert_refused, check_report, run
+from test_commands import variables as variables  # a fixture
+
+from jaxnas import analysis, genotypes, metrics
+
+TINY = (
+    *("--num-nodes", "2,1,1", "--min-nodes", "1,1,1", "--num-exits", "1,1,1"),
+    *("--channels", "2", "--max-images", "128", "--validation-images", "32"),
+    *("--batch-size", "32", "--epochs", "1", "--hidden-size", "4", "--num-steps", "1"),
+    *("--num-candidates", "3", "--num-random", "1", "--final-epochs", "1"),
+    *("--budget", "30000"),
+)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, variables):
+    """The folder of a run, and what was printed."""
+    workdir = tmp_path_factory.mktemp("anytime") / "run"
+    # Compiling takes most of the time of this test: less of it like this.
+    flags = {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
+    quick = {**variables, **flags}
+    result = run(quick, "anytime_search", *TINY, "--workdir", workdir)
+    return workdir, result, quick
+
+
+def test_a_search_ends_with_a_trained_network(finished):
+    workdir, (status, output, errors), _ = finished
+    assert status == 0, errors
+    genotype = genotypes.load(workdir / "genotype.json")
+    assert genotypes.to_text(genotype) in output
+    check_report(workdir / "report.html")
+    found, random = json.loads((workdir / "networks.json").read_text())
+    assert (found["name"], random["name"]) == ("found", "random 1")
+    assert genotypes.from_json(json.dumps(found["genotype"])) == genotype
+    assert found["flops"] == list(analysis.exit_costs(genotype, 2, 10, (8, 8, 1)))
+    assert all(len(random[name]) == 3 for name in ("predicted", "trained", "flops"))
+
+
+def test_the_best_candidate_is_found(finished):
+    workdir, (_, output, _), _ = finished
+    lines = metrics.read(workdir / "candidates.jsonl")
+    assert [line["step"] for line in lines] == [0, 1, 2]
+    assert {f"exit_{i}_accuracy" for i in range(3)} < set(lines[0])
+    assert "predicted area of 3 candidates" in output
+
+
+def test_the_same_command_has_nothing_left_to_do(finished):
+    workdir, (_, output, _), quick = finished
+    before = (workdir / "networks.json").read_text()
+    status, again, errors = run(quick, "anytime_search", *TINY, "--workdir", workdir)
+    assert status == 0, errors
+    assert "trained" not in again.partition("found:")[0]
+    assert again.partition("found:")[2] == output.partition("found:")[2]
+    assert (workdir / "networks.json").read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--num-nodes", "6,4"), ("--num-nodes is '6,4'", "three numbers")),
+        (("--num-exits", "2,x,2"), ("--num-exits is '2,x,2'",)),
+        (("--min-nodes", "1,2,2"), ("min_nodes of block 0 is 1",)),
+        (("--density", "0"), ("density is 0.0",)),
+        (("--channels", "3"), ("channels is 3",)),
+        (("--validation-images", "1500"), ("--validation-images is 1500",)),
+    ],
+)
+def test_wrong_settings(tmp_path, variables, flags, words):
+    result = run(variables, "anytime_search", *flags, "--workdir", tmp_path / "run")
+    assert_refused(result, *words)
+
+
+@pytest.mark.parametrize("preset", anytime_search.PRESETS)
+def test_presets_describe_spaces(preset):
+    config = anytime_search.PRESETS[preset]()
+    sizes = (config.num_nodes, config.min_nodes, config.num_exits)
+    for largest, least, exits in zip(
+        *(anytime_search.three("", size) for size in sizes), strict=True
+    ):
+        assert exits <= least <= largest
