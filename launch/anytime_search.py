@@ -214,7 +214,9 @@ def select(experiment: Experiment, params):
     def measure(i: int) -> dict[str, float]:
         return evaluate(params(), candidates[i], experiment.splits.validation)
 
-    lines = measure_missing(experiment.folder / "candidates.jsonl", len(candidates), measure)
+    lines = measure_missing(
+        experiment.folder / "candidates.jsonl", len(candidates), measure
+    )
     areas = [
         analysis.area_under_accuracy_flops(
             exit_costs(experiment, arch),

@@ -347,11 +347,12 @@ class AnytimeSpace:
         block = next(
             block for block in range(_BLOCKS) if decision < self._decisions(block).stop
         )
-        rows, columns = _rows_and_columns(self.num_nodes[block])
         at = decision - self._decisions(block).start
+        table = np.stack(_rows_and_columns(self.num_nodes[block]), axis=1)
+        row, column = table[at].tolist()
         names = {_OP: "op", _SCALE: "scale", _EXIT: "exit"}
-        edge = f"edge from node {columns[at] - _EDGES}"
-        return f"block {block}, node {2 + rows[at]}, {names.get(columns[at], edge)}"
+        name = names.get(column, f"edge from node {column - _EDGES}")
+        return f"block {block}, node {2 + row}, {name}"
 
 
 def _num_decisions(num_nodes: int) -> int:

@@ -179,9 +179,9 @@ def _block_sites(
 ) -> dict[str, Any]:
     """Sites of the weights of one block, in the structure of their specs."""
 
-    def places(block: int, nodes: Any) -> np.ndarray:
-        nodes = np.asarray(nodes)
-        return np.stack([np.full_like(nodes, block), nodes], -1).astype(np.int32)
+    def places(block: int, nodes: Any) -> jax.Array:
+        nodes = jnp.asarray(nodes, jnp.int32)
+        return jnp.stack([jnp.full_like(nodes, block), nodes], axis=-1)
 
     nodes = range(2, 2 + space.num_nodes[block])
     present = space.is_present(arch, block)[2:]

@@ -57,7 +57,12 @@ class Config(ImageConfig):
 
 
 def quick() -> Config:
-    """The search in small on scikit-learn's digits (8x8), for a laptop CPU."""
+    """The search in small on scikit-learn's digits (8x8), for a laptop CPU.
+
+    Expected (one seed): the found network has 84 % accuracy after training, averaged
+    over all budgets, and the 4 random ones have 65 to 73 %; with generated weights 61
+    and 45 to 60 %. Cost: 150 seconds of CPU time, most of which is compilation.
+    """
     return Config(
         dataset="digits",
         crop_padding=1,
