@@ -127,9 +127,19 @@ def decode(
     node_hidden = jax.nn.relu(linear(params["node_hidden"], embeddings))
     rest = iter(learned)
 
-    def write(path, spec: WeightSpec, site: Site | None) -> jax.Array:
-        if site is None:
-            return next(rest)
+    # Arrays of one branch and of the same nodes are cut from one product: most nodes
+    # are there once for each operation they might have.
+    def product_of(path, spec: WeightSpec, site: Site) -> tuple[str, int, int]:
+        return _branch(path, spec, site), id(site.node), id(site.source)
+
+    shapes: dict[Any, tuple[int, ...]] = {}
+    for path, spec, site in arrays:
+        if site is not None:
+            entry, product = _entry_shape(spec, site), product_of(path, spec, site)
+            shapes[product] = tuple(map(max, shapes.get(product, entry), entry))
+    products: dict[Any, jax.Array] = {}
+
+    def multiply(path, spec: WeightSpec, site: Site) -> jax.Array:
         block, node = site.node[..., 0], site.node[..., 1]
         if site.source is None:
             hidden = node_hidden[block, node]
@@ -137,12 +147,20 @@ def decode(
             other = embeddings[site.source[..., 0], site.source[..., 1]]
             ends = jnp.concatenate([other, embeddings[block, node]], axis=-1)
             hidden = jax.nn.relu(linear(params["edge_hidden"], ends))
-        entry = _entry_shape(spec, site)
+        shape = shapes[product_of(path, spec, site)]
         branch = params["branches"][_branch(path, spec, site)]
         branch = {
-            name: _fit(leaf, entry, spec.spatial) for name, leaf in branch.items()
+            name: _fit(leaf, shape, spec.spatial) for name, leaf in branch.items()
         }
-        values = _tile(linear(branch, hidden), entry)
+        return linear(branch, hidden)
+
+    def write(path, spec: WeightSpec, site: Site | None) -> jax.Array:
+        if site is None:
+            return next(rest)
+        product, entry = product_of(path, spec, site), _entry_shape(spec, site)
+        if product not in products:
+            products[product] = multiply(path, spec, site)
+        values = _tile(_fit(products[product], entry, spec.spatial), entry)
         if fan_in_scaling and spec.constant is None:
             values = values * _fan_in_scale(spec)
         if spec.constant is not None:

@@ -44,7 +44,7 @@ def load(path: str | os.PathLike[str], provider: WeightProvider) -> Params:
     """
     expected = jax.eval_shape(provider.init, jax.random.key(0))
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = dict(archive)
     except (ValueError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path} is not a file of a hypernetwork: {error}") from error

@@ -145,10 +145,11 @@ def stage_sites(
 ) -> dict[str, Any]:
     """Sites of the weights of one stage, in the structure of their specs."""
 
+    node = _places(blocks, range(2, space.max_nodes))
+    is_live = block.is_live[np.asarray(blocks)]
+
     def node_site(op: int) -> Site:
         is_used = block.is_present[2:] & (block.ops == op)
-        is_live = block.is_live[np.asarray(blocks)]
-        node = _places(blocks, range(2, space.max_nodes))
         return Site(node, None, is_live[:, None] & is_used[None])
 
     sites: dict[str, Any] = {
@@ -161,10 +162,10 @@ def stage_sites(
             for name, place in entries_of(blocks).items()
         },
     }
-    for node in range(2):
-        if f"input_{node}" in specs:
-            readers = range(blocks.start + 1 + node, blocks.stop)
-            sites[f"input_{node}"] = _bottleneck_site(block, readers, node)
+    for side in range(2):
+        if f"input_{side}" in specs:
+            readers = range(blocks.start + 1 + side, blocks.stop)
+            sites[f"input_{side}"] = _bottleneck_site(block, readers, side)
     return sites
 
 
