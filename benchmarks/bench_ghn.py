@@ -79,6 +79,11 @@ def torch_block(space: DagSpace, arch: Arch):
     return torch_ghn.make_block(*space.decode(arch))
 
 
+def make_optimizer():
+    """The optimiser of the search, which clips as the step in PyTorch does."""
+    return optim.adam(1e-3, clip_norm=5.0)
+
+
 # Timings --------------------------------------------------------------------------
 
 
@@ -134,7 +139,7 @@ def test_gradient_of_written_weights(benchmark, num_nodes):
 def test_train_step(benchmark):
     """Blocks of 7 nodes, 16 channels, batch 16 of 32x32."""
     case = make_case(7, 16, num_groups=1)
-    optimizer = optim.adam(1e-3, clip_norm=5.0)
+    optimizer = make_optimizer()
     step = train.weight_step(case.net, case.provider, train.classification(), optimizer)
     rng = np.random.default_rng(0)
     images = rng.standard_normal((BATCH_SIZE, 32, 32, 3)).astype(np.float32)
@@ -323,33 +328,72 @@ def test_the_operations_are_the_same():
 
 
 @pytest.mark.parametrize("num_nodes", [4, 17])
-def test_both_sides_do_the_same_work(num_nodes):
-    """Weights and their gradients, logits, losses, updates, in double precision."""
+def test_both_sides_write_the_same_weights(num_nodes):
+    """Weights and the gradients of a linear function of them, in double precision."""
     num_blocks, channels, tile = 6, 4, 6
+    space = spaces.ghn_dag(num_nodes)
+    archs = jax.vmap(space.sample)(jax.random.split(KEY, 4))
+
+    with jax.enable_x64(True):
+        net = supernets.dag(space, channels, num_blocks)
+        provider = ghn.hypernetwork(net, tile=tile)
+        params = jax.jit(provider.init)(KEY)
+        direction = random_direction(net)
+
+        @jax.jit
+        def write(params, arch, direction):
+            weights, pull = jax.vjp(lambda p: provider.apply(p, arch), params)
+            return weights, pull(direction)[0]
+
+        written = [write(params, arch, direction) for arch in archs]
+
+    model = torch_ghn.DagNetwork(channels, num_blocks, tile=tile).double()
+    model.load_state_dict(state_dict(params))
+    for arch, (weights, gradient) in zip(archs, written, strict=True):
+        expected = used_entries(weights, space, arch, model)
+        generated = weights["stages"], weights["head"]
+        num_used = sum(np.count_nonzero(leaf) for leaf in jax.tree.leaves(generated))
+        assert num_used == sum(value.numel() for value in expected.values())
+        model.zero_grad(set_to_none=True)
+        found = model.hypernetwork(torch_block(space, arch))
+        assert found.keys() == expected.keys()
+        for place, value in found.items():
+            np.testing.assert_allclose(
+                value.detach(), expected[place], rtol=0, atol=1e-9, err_msg=str(place)
+            )
+        directions = used_entries(direction, space, arch, model)
+        torch.autograd.backward(list(found.values()), list(directions.values()))
+        gradients = state_dict(gradient)
+        for name, parameter in model.hypernetwork.named_parameters():
+            np.testing.assert_allclose(
+                0 * parameter.detach() if parameter.grad is None else parameter.grad,
+                gradients[f"hypernetwork.{name}"],
+                rtol=1e-9,
+                atol=1e-9,
+                err_msg=name,
+            )
+
+
+def test_both_sides_do_the_same_work():
+    """Losses and updated parameters, in double precision."""
+    num_blocks, channels = 6, 4
     rng = np.random.default_rng(0)
     images = rng.standard_normal((6, 8, 8, 3))
     labels = rng.integers(0, 10, 6)
     torch_images = torch.tensor(images.transpose(0, 3, 1, 2).copy())
     torch_labels = torch.tensor(labels)
-    space = spaces.ghn_dag(num_nodes)
-    # One block of 4 nodes reads only node 0, another only node 1.
-    archs = jax.vmap(space.sample)(jax.random.split(KEY, 4))
+    space = spaces.ghn_dag(7)
+    archs = jax.vmap(space.sample)(jax.random.split(KEY, 5))
 
     with jax.enable_x64(True):
         net = supernets.dag(space, channels, num_blocks)
-        provider, task = ghn.hypernetwork(net, tile=tile), train.classification()
-        optimizer = optim.adam(1e-3, clip_norm=5.0)
+        provider = ghn.hypernetwork(net)
+        optimizer = make_optimizer()
         state = train.init_weights(provider, optimizer, KEY)
         initial = state_dict(state.params)
-        direction = random_direction(net)
-
-        @jax.jit
-        def write(params, arch, images):
-            weights, pull = jax.vjp(lambda p: provider.apply(p, arch), params)
-            return weights, pull(direction)[0], net.apply(weights, arch, images)
-
-        written = [write(state.params, arch, images) for arch in archs]
-        step = jax.jit(train.weight_step(net, provider, task, optimizer))
+        step = jax.jit(
+            train.weight_step(net, provider, train.classification(), optimizer)
+        )
         batch, losses = {"image": images, "label": labels}, []
         for arch in archs:
             state, metrics = step(state, arch[None], batch, KEY)
@@ -357,49 +401,15 @@ def test_both_sides_do_the_same_work(num_nodes):
         updated = state_dict(state.params)
 
     for channels_last in (False, True):
-        model = torch_ghn.DagNetwork(
-            channels, num_blocks, tile=tile, channels_last=channels_last
-        ).double()
-        model.load_state_dict(initial)
-        for arch, (weights, gradient, logits) in zip(archs, written, strict=True):
-            expected = used_entries(weights, space, arch, model)
-            assert sum(
-                int(np.count_nonzero(leaf))
-                for leaf in jax.tree.leaves((weights["stages"], weights["head"]))
-            ) == sum(value.numel() for value in expected.values())
-            model.zero_grad(set_to_none=False)
-            found = model.hypernetwork(torch_block(space, arch))
-            assert found.keys() == expected.keys()
-            for place, value in found.items():
-                np.testing.assert_allclose(
-                    value.detach(), expected[place], rtol=0, atol=1e-9
-                )
-            cotangents = used_entries(direction, space, arch, model)
-            torch.autograd.backward(
-                list(found.values()), [cotangents[place] for place in found]
-            )
-            gradients = state_dict(gradient)
-            for name, parameter in model.hypernetwork.named_parameters():
-                expected_gradient = gradients[f"hypernetwork.{name}"]
-                np.testing.assert_allclose(
-                    0 * parameter.detach()
-                    if parameter.grad is None
-                    else parameter.grad,
-                    expected_gradient,
-                    rtol=1e-9,
-                    atol=1e-9,
-                    err_msg=name,
-                )
-            with torch.inference_mode():
-                torch_logits = model(torch_images, space.decode(arch))
-            np.testing.assert_allclose(torch_logits, logits, rtol=0, atol=1e-9)
+        model = torch_ghn.DagNetwork(channels, num_blocks, channels_last=channels_last)
+        model.double().load_state_dict(initial)
         torch_optimizer = torch_ghn.make_optimizer(model)
-        # PyTorch adds 1e-6 to the norm by which it clips.
-        for arch, loss in zip(archs, losses, strict=True):
+        for i, (arch, loss) in enumerate(zip(archs, losses, strict=True)):
             found = torch_micro.train_step(
                 model, torch_optimizer, torch_images, torch_labels, [space.decode(arch)]
             )
-            assert found == pytest.approx(loss, rel=1e-6)
+            # PyTorch adds 1e-6 to the norm by which it clips.
+            assert found == pytest.approx(loss, rel=1e-6 if i else 1e-9)
         for name, value in model.state_dict().items():
             np.testing.assert_allclose(
                 value, updated[name], rtol=0, atol=1e-6, err_msg=name

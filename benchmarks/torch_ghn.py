@@ -214,7 +214,7 @@ class Hypernetwork(nn.Module):
             width, is_head = self.width(b), b == self.num_blocks
             for v in range(2):
                 source = b - 1 - v
-                if is_head and v == 1 or not is_head and not block.outputs[v]:
+                if not (v == 0 if is_head else block.outputs[v]):
                     continue
                 shape = (width, self.width(source), 1, 1)
                 if source < 0:

@@ -15,8 +15,9 @@ import statistics
 from typing import Any, NamedTuple
 
 import command_line
+import hypernetworks
 import images
-from measurements import measure_missing
+import measurements
 from presets.anytime_search import PRESETS, Config
 
 # A run may go on in another place or on another number of devices.
@@ -70,7 +71,7 @@ def prepare(preset: str, config: Config) -> Experiment:
     """Load and make everything; what is wrong with the settings shows here."""
     import jax
 
-    from jaxnas import data, ghn, parallel, spaces, supernets, train, workdir
+    from jaxnas import data, parallel, spaces, supernets, train, workdir
 
     devices = parallel.local_devices(config.devices)
     parallel.share(config.batch_size, len(devices), "batch_size")
@@ -113,7 +114,7 @@ def prepare(preset: str, config: Config) -> Experiment:
         splits,
         net,
         spaces.anytime(*sizes, config.density, min_nodes=fewest),
-        ghn.hypernetwork(net, config.hidden_size, config.num_steps),
+        hypernetworks.make_hypernetwork(config, net),
         augment,
         normalize,
         keys,
@@ -214,7 +215,7 @@ def select(experiment: Experiment, params):
     def measure(i: int) -> dict[str, float]:
         return evaluate(params(), candidates[i], experiment.splits.validation)
 
-    lines = measure_missing(
+    lines = measurements.measure_missing(
         experiment.folder / "candidates.jsonl", len(candidates), measure
     )
     areas = [
@@ -289,7 +290,9 @@ def compare(experiment: Experiment, params, archs: list) -> list:
         )
 
     names = ["found", *(f"random {i}" for i in range(1, len(archs)))]
-    lines = measure_missing(experiment.folder / "trained.jsonl", len(archs), measure)
+    lines = measurements.measure_missing(
+        experiment.folder / "trained.jsonl", len(archs), measure
+    )
     return list(map(network, names, archs, lines))
 
 

@@ -332,7 +332,7 @@ def conclude(experiment: Experiment, result, key) -> None:
         ghn.save(folder / "ghn.npz", params)
     evaluate = make_evaluator(experiment, params)
 
-    def candidate(name, arch, means) -> report.Candidate:
+    def candidate(name, arch, means, trained=None) -> report.Candidate:
         genotype = space.decode(arch)
         network = make_network(config, genotype, len(dataset.class_names))
         return report.Candidate(
@@ -341,6 +341,7 @@ def conclude(experiment: Experiment, result, key) -> None:
             means["loss"],
             means["accuracy"],
             *networks.cost(network, shape),
+            trained,
         )
 
     print("ranking candidates by the validation images", flush=True)
@@ -353,17 +354,20 @@ def conclude(experiment: Experiment, result, key) -> None:
         objective=make_objective(config),
     )
     found = ranked[0].arch if config.select == "best" else result.arch
+    trained: list[float | None] = [None] * len(ranked)
     if config.select == "trained":
         print("training the best candidates from scratch", flush=True)
         accuracies = train_finalists(experiment, ranked, finalists_key)
         found = ranked[accuracies.index(max(accuracies))].arch
+        trained = [*accuracies]
     top = [
         candidate(
             "found" if (entry.arch == found).all() else f"candidate {entry.position}",
             entry.arch,
             entry.metrics,
+            accuracy,
         )
-        for entry in ranked
+        for entry, accuracy in zip(ranked, trained, strict=True)
     ]
     print("comparing with random architectures by the test images", flush=True)
     found_on_test = candidate("found", found, evaluate(found, dataset.test))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxnas import ops, spaces, supernets
-from jaxnas.types import Site
+from jaxnas.types import Blueprint, Site, Supernet
 
 
 def is_site(leaf):
@@ -31,6 +31,11 @@ NETS = {
 all_nets = pytest.mark.parametrize("name", NETS)
 
 
+def blueprint(net: Supernet) -> Blueprint:
+    assert net.blueprint is not None
+    return net.blueprint
+
+
 def sample(net, seed):
     return net.space.sample(jax.random.key(seed))
 
@@ -39,7 +44,7 @@ def sample(net, seed):
 def test_specs_are_those_of_the_weights(name):
     net = NETS[name]()
     weights = jax.eval_shape(net.init, jax.random.key(0))
-    specs = net.blueprint.specs
+    specs = blueprint(net).specs
     shapes = jax.tree.map(lambda spec: spec.shape, specs, is_leaf=is_spec)
     expected = jax.tree.map(lambda leaf: leaf.shape, weights)
     assert shapes == expected
@@ -48,9 +53,9 @@ def test_specs_are_those_of_the_weights(name):
 @all_nets
 def test_graph(name):
     net = NETS[name]()
-    graph = jax.jit(net.blueprint.graph)(sample(net, 0))
+    graph = jax.jit(blueprint(net).graph)(sample(net, 0))
     num_blocks, num_nodes = graph.is_present.shape
-    sizes = net.blueprint.attribute_sizes
+    sizes = blueprint(net).attribute_sizes
     chex.assert_shape(graph.attributes, (num_blocks, num_nodes, len(sizes)))
     chex.assert_shape(graph.adjacency, (num_blocks, num_nodes, num_nodes))
     chex.assert_type([*graph], [jnp.int32, bool, bool])
@@ -68,12 +73,12 @@ def test_graph(name):
 def test_sites_fit_the_weights(name):
     net = NETS[name]()
     arch = sample(net, 0)
-    graph = net.blueprint.graph(arch)
-    sites = jax.jit(net.blueprint.sites)(arch)
+    graph = blueprint(net).graph(arch)
+    sites = jax.jit(blueprint(net).sites)(arch)
     assert jax.tree.structure(sites, is_leaf=is_site) == jax.tree.structure(
-        net.blueprint.specs, is_leaf=is_spec
+        blueprint(net).specs, is_leaf=is_spec
     )
-    specs = jax.tree.leaves(net.blueprint.specs, is_leaf=is_spec)
+    specs = jax.tree.leaves(blueprint(net).specs, is_leaf=is_spec)
     for spec, site in zip(specs, jax.tree.leaves(sites, is_leaf=is_site), strict=True):
         if site is None:
             continue
@@ -109,8 +114,8 @@ def test_what_is_used_is_what_has_a_gradient(name):
     for seed in range(8):
         arch = sample(net, seed)
         # Blocks whose outputs nobody reads are of no use at all.
-        is_whole = bool(net.blueprint.graph(arch).is_present[:-1, :2].all())
-        sites = jax.tree.leaves(net.blueprint.sites(arch), is_leaf=is_site)
+        is_whole = bool(blueprint(net).graph(arch).is_present[:-1, :2].all())
+        sites = jax.tree.leaves(blueprint(net).sites(arch), is_leaf=is_site)
         leaves = jax.tree.leaves(gradient(weights, arch))
         for leaf, site in zip(leaves, sites, strict=True):
             if site is None:

@@ -1,6 +1,8 @@
 """Graph hypernetworks: what the weights of an architecture depend on, and what not."""
 
+import functools
 import itertools
+from typing import Any
 
 import chex
 import jax
@@ -11,14 +13,13 @@ import pytest
 
 from jaxnas import genotypes, ghn, ops, spaces, supernets, train, weights
 from jaxnas.ghn import decoder
-from jaxnas.spaces.dag import DagSpace
 from jaxnas.types import Site
 
 BLOCK = genotypes.DagGenotype(
     ("sep_conv_3x3", "conv_1x1", "skip_connect", "max_pool_3x3"),
     ((0, 1), (0,), (1, 2), (2, 3)),
 )
-SMALL = {"hidden_size": 6, "num_steps": 2, "decoder_size": 5}
+SMALL: dict[str, Any] = {"hidden_size": 6, "num_steps": 2, "decoder_size": 5}
 
 
 def make_net(num_nodes=6, max_nodes=None, channels=2, num_blocks=3):
@@ -29,16 +30,22 @@ def make_net(num_nodes=6, max_nodes=None, channels=2, num_blocks=3):
 def make_small_net():
     """Few operations, so that the network itself is compiled quickly."""
     ops = ("sep_conv_3x3", "conv_1x1", "max_pool_3x3", "skip_connect")
-    return supernets.dag(DagSpace(6, 6, 0.3, ops), 2, 3, 3)
+    return supernets.dag(spaces.ghn_dag(6, ops=ops), 2, 3, 3)
 
 
 def is_site(leaf):
     return leaf is None or isinstance(leaf, Site)
 
 
+def sites_of(net, arch):
+    """The site of every array, in order."""
+    assert net.blueprint is not None
+    return jax.tree.leaves(net.blueprint.sites(arch), is_leaf=is_site)
+
+
 def entries(net, arch, generated):
     """Every used entry: (array, block, node, source block and node) -> its values."""
-    sites = jax.tree.leaves(net.blueprint.sites(arch), is_leaf=is_site)
+    sites = sites_of(net, arch)
     found = {}
     leaves = jax.tree_util.tree_leaves_with_path(generated)
     for (path, leaf), site in zip(leaves, sites, strict=True):
@@ -75,7 +82,7 @@ def orders(genotype):
             yield new
 
 
-OPTIONS = {
+OPTIONS: dict[str, dict[str, Any]] = {
     "paper": {},
     "forward": {"propagation": "forward"},
     "synchronous": {"propagation": "synchronous"},
@@ -223,7 +230,7 @@ def test_weights_have_one_compilation_and_are_0_where_unused():
         chex.assert_trees_all_equal_shapes_and_dtypes(
             generated, jax.eval_shape(net.init, jax.random.key(0))
         )
-        sites = jax.tree.leaves(net.blueprint.sites(arch), is_leaf=is_site)
+        sites = sites_of(net, arch)
         for leaf, site in zip(jax.tree.leaves(generated), sites, strict=True):
             if site is not None:
                 axes = tuple(range(site.is_used.ndim, leaf.ndim))
@@ -248,8 +255,8 @@ def test_weights_of_cells(layout):
 
 def decode_one(spec, base, *, tile=64, **options):
     """What a decoder writes that also knows a larger kernel of the same branch."""
-    site = Site(np.array([[0, 0]], np.int32), None, np.array([True]))
-    arrays = [
+    site = Site(jnp.zeros((1, 2), jnp.int32), None, jnp.ones(1, bool))
+    arrays: list[Any] = [
         ((jax.tree_util.DictKey("kernel"),), s.stack(1), site) for s in (spec, base)
     ]
     specs = decoder.decoder_specs(arrays, 3, 4, tile)
@@ -321,8 +328,8 @@ def test_weight_penalty(x64):
         return value + penalty / 2 * (squares[0] - squares[1])
 
     first, second = (
-        jax.jit(jax.value_and_grad(lambda params, args=args: loss(*args, params)))
-        for args in ((penalized, 0.0), (plain, 0.3))
+        jax.jit(jax.value_and_grad(functools.partial(loss, provider, penalty)))
+        for provider, penalty in ((penalized, 0.0), (plain, 0.3))
     )
     (value, gradient), (with_penalty, expected) = first(params), second(params)
     chex.assert_trees_all_close(gradient, expected, rtol=1e-9, atol=1e-12)

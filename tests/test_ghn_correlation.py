@@ -4,6 +4,7 @@ import json
 
 import command_line
 import ghn_correlation
+import hypernetworks
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -62,7 +63,7 @@ def stand_ins(monkeypatch):
 
     monkeypatch.setattr(ghn_correlation, "make_supernet", make_supernet)
     monkeypatch.setattr(
-        ghn_correlation, "make_hypernetwork", lambda config, net: weights.shared(net)
+        hypernetworks, "make_hypernetwork", lambda config, net: weights.shared(net)
     )
     # Adam mixes types; the command itself does not run under strict promotion.
     with jax.numpy_dtype_promotion("standard"):
@@ -183,14 +184,14 @@ def test_networks_and_hypernetworks_of_a_configuration():
     assert [net.space.num_nodes for net in nets] == [3, 5]
     small, large = (
         jax.eval_shape(
-            ghn_correlation.make_hypernetwork(config, net).init, jax.random.key(0)
+            hypernetworks.make_hypernetwork(config, net).init, jax.random.key(0)
         )
         for net in nets
     )
     # One hypernetwork for both.
     assert jax.tree.map(jnp.shape, small) == jax.tree.map(jnp.shape, large)
     shared = jax.eval_shape(
-        ghn_correlation.make_hypernetwork(PRESETS["quick"](), nets[0]).init,
+        hypernetworks.make_hypernetwork(PRESETS["quick"](), nets[0]).init,
         jax.random.key(0),
     )
     (size,) = {a.shape[1] for a in shared["graph"]["attributes"]}

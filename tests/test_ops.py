@@ -8,6 +8,7 @@ import pytest
 from jax import lax
 
 from jaxnas import genotypes, ops
+from jaxnas.ops import convolutions
 
 WEIGHTLESS = ("none", "avg_pool_3x3", "max_pool_3x3")
 SIZE = (7, 8)  # an odd height and an even width
@@ -183,7 +184,7 @@ def test_conv(x64, kernel_size, stride):
 def test_conv_of_chunks(x64, monkeypatch, kernel_size, batch, wanted, chunks):
     x, kernel = image(batch, 6, 4, 3), image(*kernel_size, 3, 2, seed=1)
     limit = -(-x.nbytes * kernel_size[1] // wanted)
-    monkeypatch.setattr(ops.convolutions, "_BYTES_OF_COLUMNS", limit)
+    monkeypatch.setattr(convolutions, "_BYTES_OF_COLUMNS", limit)
 
     def conv(x, kernel):
         return ops.conv(x, kernel, (1, 1))

@@ -101,6 +101,7 @@ class Candidate(NamedTuple):
       accuracy: a fraction.
       num_params: number of trainable parameters.
       flops: floating point operations for one example.
+      trained_accuracy: after a short training from scratch, if there was one.
     """
 
     name: str
@@ -109,6 +110,7 @@ class Candidate(NamedTuple):
     accuracy: float
     num_params: int
     flops: float
+    trained_accuracy: float | None = None
 
 
 def escape(value: object) -> Html:
@@ -499,11 +501,13 @@ def _candidate_table(
 ) -> Html:
     """Show one candidate per row; cells with width and depth of the normal one."""
     has_cells = any(isinstance(c.genotype, genotypes.Genotype) for c in candidates)
+    were_trained = any(c.trained_accuracy is not None for c in candidates)
     columns = {
         **({"rank": "d"} if ranks else {}),
         "architecture": "",
         f"loss ({loss_unit})": ".4f",
         "accuracy": ".2%",
+        **({"accuracy, trained": ".2%"} if were_trained else {}),
         "parameters (M)": ",.3f",
         "FLOPs (M)": ",.1f",
         **({"width (c)": ".1f", "depth": "d"} if has_cells else {}),
@@ -515,6 +519,7 @@ def _candidate_table(
             candidate.name,
             candidate.loss,
             candidate.accuracy,
+            *((candidate.trained_accuracy,) if were_trained else ()),
             candidate.num_params / 1e6,
             candidate.flops / 1e6,
             *(_topology(candidate.genotype) if has_cells else ()),

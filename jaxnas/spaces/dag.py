@@ -7,6 +7,7 @@ the outputs of the two blocks before it.
 import dataclasses
 import math
 import numbers
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -262,7 +263,11 @@ def _rows_and_columns(num_nodes: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def ghn_dag(
-    num_nodes: int = 17, *, max_nodes: int | None = None, density: float = 0.3
+    num_nodes: int = 17,
+    *,
+    max_nodes: int | None = None,
+    density: float = 0.3,
+    ops: Sequence[str] = genotypes.DAG_OPS,
 ) -> DagSpace:
     """Make the search space of Graph HyperNetworks for image classification.
 
@@ -273,14 +278,15 @@ def ghn_dag(
       num_nodes: nodes of a block, the two inputs included.
       max_nodes: nodes that a vector has room for; `num_nodes` unless given.
       density: probability with which `sample` joins a node to each earlier one.
+      ops: operations to choose from, some of `genotypes.DAG_OPS`.
 
     Returns:
-      The space over the operations `genotypes.DAG_OPS`.
+      The space.
 
     Raises:
-      ValueError: if `num_nodes` is less than 3 or more than `max_nodes`, or `density`
-        is not above 0 and at most 1.
+      ValueError: if `num_nodes` is less than 3 or more than `max_nodes`, `density` is
+        not above 0 and at most 1, or an operation is unknown or named twice.
     """
     if max_nodes is None:
         max_nodes = num_nodes
-    return DagSpace(num_nodes, max_nodes, density, genotypes.DAG_OPS)
+    return DagSpace(num_nodes, max_nodes, density, tuple(ops))

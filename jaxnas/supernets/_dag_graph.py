@@ -144,7 +144,6 @@ def stage_sites(
     space: DagSpace, block: Block, blocks: range, specs: dict[str, Any]
 ) -> dict[str, Any]:
     """Sites of the weights of one stage, in the structure of their specs."""
-
     node = _places(blocks, range(2, space.max_nodes))
     is_live = block.is_live[np.asarray(blocks)]
 

@@ -41,8 +41,8 @@ def fitter(
     batch_size: int,
     augment: Preprocess,
     devices: Sequence[Device] | None = None,
-) -> Callable[[Arch, Key], Iterator[Snapshot]]:
-    """Make the training of single architectures from scratch.
+) -> Callable[..., Iterator[Snapshot]]:
+    """Make the training of single architectures.
 
     An architecture is trained within the supernet, with weights of its own: nothing is
     shared. Since architectures are data, the program is compiled once for all of them,
@@ -61,8 +61,9 @@ def fitter(
       devices: where to run; the first device if `None`.
 
     Returns:
-      `(arch, key) -> snapshots`; the key determines the initial weights and everything
-      random in training. Each snapshot is computed, in one compiled call, when it is
+      `(arch, key, initial=None) -> snapshots`; training begins with the `initial`
+      weights, such as a hypernetwork writes, or with random ones. The key determines
+      all that is random. Each snapshot is computed, in one compiled call, when it is
       asked for. A diverged training is not an error: it shows in the evaluation.
 
     Raises:
@@ -89,8 +90,8 @@ def fitter(
         net, provider, task, optimizer, batch_axis=batch_axis
     )
 
-    def init(key: Key) -> steps.WeightState:
-        state = steps.init_weights(provider, optimizer, key)
+    def begin(params: Weights) -> steps.WeightState:
+        state = steps.WeightState(params, optimizer.init(params))
         # A weak type would become a strong one in the first call of `advance`, which
         # would be compiled twice.
         return jax.tree.map(lambda x: lax.convert_element_type(x, x.dtype), state)
@@ -116,13 +117,14 @@ def fitter(
 
         return lax.fori_loop(start, end, one_step, state)
 
-    init = jax.jit(init)
+    init, begin = jax.jit(net.init), jax.jit(begin)
     advance = parallel.replicated(advance, devices)
     device_split = parallel.place(train, devices)
 
-    def fit(arch: Arch, key: Key) -> Iterator[Snapshot]:
+    def fit(arch: Arch, key: Key, initial: Weights | None = None) -> Iterator[Snapshot]:
         init_key, run_key = jax.random.split(key)
-        state = parallel.place(init(init_key), devices)
+        initial = init(init_key) if initial is None else initial
+        state = parallel.place(begin(initial), devices)
         arch, run_key = parallel.place((jnp.asarray(arch), run_key), devices)
 
         def until(end: int) -> steps.WeightState:

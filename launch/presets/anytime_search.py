@@ -3,11 +3,12 @@
 import dataclasses
 
 from command_line import option
+from hypernetworks import HypernetworkConfig
 from images import ImageConfig
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(ImageConfig):
+class Config(HypernetworkConfig, ImageConfig):
     """Settings of a search for networks that predict at any time."""
 
     num_nodes: str = option(
@@ -41,8 +42,6 @@ class Config(ImageConfig):
     meta_batch: int = option(
         1, "architectures in one step of the hypernetwork", minimum=1
     )
-    hidden_size: int = option(32, "size of a node's embedding", minimum=1)
-    num_steps: int = option(5, "phases of message passing (T)", minimum=1)
 
     num_candidates: int = option(1000, "random networks to select from", minimum=1)
     num_random: int = option(

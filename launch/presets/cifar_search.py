@@ -279,11 +279,11 @@ def quick_ghn() -> Config:
         num_candidates=50,
         finalist_epochs=5,
         channels=8,
-        num_cells=6,
-        epochs=60,
-        decay_at="30,45",
+        num_cells=3,
+        epochs=120,
+        decay_at="60,90",
         batch_size=32,
-        learning_rate=3e-3,
+        learning_rate=2e-3,
     )
 
 
