@@ -7,7 +7,8 @@ training step and the ranking, which have 16 channels: 18 blocks, 5 phases there
 back. PyTorch loops over the nodes and edges that exist, and writes the weights that the
 architecture uses; ours writes those of all operations, in one program that serves all
 architectures. They are timed in turns, as in `bench_supernet.py`. Compilation is left
-out and shown beside.
+out and shown beside. Networks of PyTorch run with all threads, and its hypernetwork
+alone also with one.
 """
 
 import functools
@@ -35,6 +36,8 @@ NUM_CANDIDATES = 20
 NUM_IMAGES = 300
 EVALUATION_BATCH_SIZE = 64
 
+NUM_THREADS = os.cpu_count() or 1
+
 KEY = jax.random.key(0)
 
 
@@ -50,7 +53,7 @@ class Case(NamedTuple):
 
 @functools.cache
 def make_case(num_nodes: int, channels: int, num_groups: int) -> Case:
-    torch.set_num_threads(os.cpu_count() or 1)
+    torch.set_num_threads(NUM_THREADS)
     net = supernets.dag(spaces.ghn_dag(num_nodes), channels, NUM_BLOCKS)
     provider = ghn.hypernetwork(net)
     params = jax.jit(provider.init)(KEY)
@@ -75,7 +78,29 @@ def one_by_one(run):
     return lambda group: [jax.block_until_ready(run(arch)) for arch in group]
 
 
-def torch_block(space: DagSpace, arch: Arch):
+def torch_by_threads(run):
+    """Runs over groups of lists, by the number of threads of PyTorch.
+
+    Operations on single nodes are too small to share out, and more threads may cost
+    more than they gain.
+    """
+
+    def with_threads(num_threads):
+        def run_group(group):
+            torch.set_num_threads(num_threads)
+            for arch in np.asarray(group).tolist():
+                run(arch)
+            torch.set_num_threads(NUM_THREADS)
+
+        return run_group
+
+    return {
+        f"PyTorch, {n} thread{'s' * (n > 1)}": with_threads(n)
+        for n in sorted({1, NUM_THREADS})
+    }
+
+
+def torch_block(space: DagSpace, arch: Any):
     return torch_ghn.make_block(*space.decode(arch))
 
 
@@ -94,13 +119,13 @@ def test_writing_weights(benchmark, channels):
 
     @torch.no_grad()
     def theirs(arch):
-        return list(case.model.hypernetwork(torch_block(case.net.space, arch)).values())
+        case.model.hypernetwork(torch_block(case.net.space, arch))
 
     pairs.compare(
         benchmark,
         [np.asarray(group) for group in case.groups],
         one_by_one(lambda arch: write(case.params, arch)),
-        {"PyTorch": lambda group: [theirs(arch) for arch in group] and None},
+        torch_by_threads(theirs),
     )
 
 
@@ -119,7 +144,7 @@ def test_gradient_of_written_weights(benchmark, num_nodes):
 
     @functools.cache
     def torch_direction(arch):
-        return used_entries(direction, case.net.space, np.array(arch), case.model)
+        return used_entries(direction, case.net.space, arch, case.model)
 
     def theirs(arch):
         case.model.zero_grad(set_to_none=False)
@@ -132,7 +157,7 @@ def test_gradient_of_written_weights(benchmark, num_nodes):
         benchmark,
         [np.asarray(group) for group in case.groups],
         one_by_one(lambda arch: compiled(case.params, arch, direction)),
-        {"PyTorch": lambda group: [theirs(arch) for arch in group.tolist()] and None},
+        torch_by_threads(theirs),
     )
 
 
@@ -221,7 +246,6 @@ def test_ranking(benchmark):
             times["all"].append(time.perf_counter() - middle)
 
     benchmark.pedantic(rank, rounds=1, iterations=1)
-    # The supernet is traced more than once in one compilation, for its shapes.
     assert num_traces == {"writing": 1, "evaluating": 1}
     low, median, high = np.percentile(times["all"], [5, 50, 95])
     share = np.median(np.array(times["writing"]) / np.array(times["all"]))
@@ -297,7 +321,7 @@ def random_direction(net: Supernet) -> Any:
     )
 
 
-def used_entries(weights: Any, space: DagSpace, arch: Arch, model) -> dict[Any, Any]:
+def used_entries(weights: Any, space: DagSpace, arch: Any, model) -> dict[Any, Any]:
     """Weights of the supernet that an architecture uses, as PyTorch writes them."""
     weights = jax.tree.map(np.asarray, weights)
     ghn, block = model.hypernetwork, torch_block(space, arch)

@@ -320,6 +320,7 @@ def train_finalists(experiment: Experiment, ranked: list, key) -> list[float]:
 def conclude(experiment: Experiment, result, key) -> None:
     """Rank candidates, compare the result with random ones, write and print."""
     import jax
+    import jax.numpy as jnp
 
     from jaxnas import genotypes, ghn, metrics, networks, report, train
     from jaxnas.report import drawing
@@ -370,7 +371,8 @@ def conclude(experiment: Experiment, result, key) -> None:
         for entry, accuracy in zip(ranked, trained, strict=True)
     ]
     print("comparing with random architectures by the test images", flush=True)
-    found_on_test = candidate("found", found, evaluate(found, dataset.test))
+    means = evaluate(jnp.asarray(found), dataset.test)
+    found_on_test = candidate("found", found, means)
     random = [
         candidate(f"random {i + 1}", arch, evaluate(arch, dataset.test))
         for i, arch in enumerate(

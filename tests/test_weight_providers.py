@@ -1,5 +1,6 @@
 """Weight providers: whatever the source, the weights are the supernet's own."""
 
+import functools
 import types
 
 import chex
@@ -7,12 +8,17 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from jaxnas import spaces, supernets, weights
-from jaxnas.types import Supernet
+from jaxnas import ghn, ops, spaces, supernets, weights
+from jaxnas.types import Blueprint, Graph, Site, Supernet
 
 # A new provider is one more row.
-PROVIDERS = [pytest.param(weights.shared, id="shared")]
-all_providers = pytest.mark.parametrize("make", PROVIDERS)
+PROVIDERS = {
+    "shared": weights.shared,
+    "ghn": functools.partial(
+        ghn.hypernetwork, hidden_size=8, num_steps=1, decoder_size=8
+    ),
+}
+all_providers = pytest.mark.parametrize("make", PROVIDERS.values(), ids=PROVIDERS)
 
 
 def linear() -> Supernet:
@@ -29,31 +35,50 @@ def linear() -> Supernet:
         bias = jnp.stack(weights["bias"])[arch[1]]
         return inputs @ weights["matrix"][arch[0]] + bias[None]
 
-    return Supernet(types.SimpleNamespace(cardinalities=(3, 2)), init, apply)
+    def graph(arch):
+        """One block: node 2, a matrix, reads an input; node 3, a bias, reads node 2."""
+        return Graph(
+            jnp.array([0, 0, 1, 1], jnp.int32).at[2:].multiply(arch).reshape(1, 4, 1),
+            jnp.zeros((1, 4, 4), bool).at[0, [0, 2], [2, 3]].set(True),
+            jnp.array([[True, False, True, True]]),
+        )
+
+    def sites(arch):
+        matrices, bias = jnp.array([[0, 2]] * 3, jnp.int32), jnp.array([0, 3])
+        return {
+            "matrix": Site(matrices, None, jnp.arange(3) == arch[0]),
+            "bias": [Site(bias, None, arch[1] == i) for i in range(2)],
+        }
+
+    specs = {
+        "matrix": ops.WeightSpec((3, 4, 5), 4),
+        "bias": [ops.WeightSpec((5,), 1)] * 2,
+    }
+    space = types.SimpleNamespace(cardinalities=(3, 2))
+    return Supernet(space, init, apply, Blueprint((3,), specs, graph, sites))
 
 
 ARCHS = jnp.array([[a, b] for a in range(3) for b in range(2)], jnp.int32)
 
 
-@all_providers
+NETS = {
+    "linear": linear(),
+    "micro-asng": supernets.micro(spaces.enas_micro(1), 2, 3, 4),
+    "micro-enas": supernets.micro(spaces.enas_micro(1), 2, 3, 4, layout="enas"),
+    "macro-concat": supernets.macro(spaces.enas_macro(3), 2, 4),
+    "macro-add": supernets.macro(spaces.enas_macro(3), 2, 4, skips="add"),
+    "dag-each": supernets.dag(spaces.ghn_dag(3), 2, 3, 4),
+    "dag-sum": supernets.dag(spaces.ghn_dag(3, max_nodes=4), 2, 3, 4, node_input="sum"),
+}
+
+
 @pytest.mark.parametrize(
-    "net",
+    ("make", "net"),
     [
-        pytest.param(linear(), id="linear"),
-        pytest.param(supernets.micro(spaces.enas_micro(1), 2, 3, 4), id="micro-asng"),
-        pytest.param(
-            supernets.micro(spaces.enas_micro(1), 2, 3, 4, layout="enas"),
-            id="micro-enas",
-        ),
-        pytest.param(supernets.macro(spaces.enas_macro(3), 2, 4), id="macro-concat"),
-        pytest.param(
-            supernets.macro(spaces.enas_macro(3), 2, 4, skips="add"), id="macro-add"
-        ),
-        pytest.param(supernets.dag(spaces.ghn_dag(3), 2, 3, 4), id="dag-each"),
-        pytest.param(
-            supernets.dag(spaces.ghn_dag(3, max_nodes=4), 2, 3, 4, node_input="sum"),
-            id="dag-sum",
-        ),
+        pytest.param(make, net, id=f"{provider}-{name}")
+        for provider, make in PROVIDERS.items()
+        for name, net in NETS.items()
+        if provider == "shared" or net.blueprint is not None
     ],
 )
 def test_weights_have_the_structure_of_the_supernet(make, net):
@@ -82,7 +107,7 @@ def test_parameters_depend_on_the_key_alone(make):
 def test_one_compilation_serves_all_architectures(make):
     net = linear()
     provider = make(net)
-    params = provider.init(jax.random.key(0))
+    params = jax.jit(provider.init)(jax.random.key(0))
     inputs = jax.random.normal(jax.random.key(1), (2, 4))
 
     @jax.jit
@@ -92,8 +117,9 @@ def test_one_compilation_serves_all_architectures(make):
 
     chex.clear_trace_counter()
     results = [outputs(params, arch) for arch in ARCHS]
+    make_weights = jax.jit(provider.apply)
     for arch, result in zip(ARCHS, results, strict=True):
-        expected = net.apply(provider.apply(params, arch), arch, inputs, train=True)
+        expected = net.apply(make_weights(params, arch), arch, inputs, train=True)
         chex.assert_trees_all_close(result, expected, rtol=1e-5, atol=1e-6)
         assert sum(bool((result == other).all()) for other in results) == 1
 
@@ -102,7 +128,7 @@ def test_one_compilation_serves_all_architectures(make):
 def test_gradients_reach_every_parameter(make):
     net = linear()
     provider = make(net)
-    params = provider.init(jax.random.key(0))
+    params = jax.jit(provider.init)(jax.random.key(0))
     inputs = jax.random.normal(jax.random.key(1), (2, 4))
 
     @jax.jit

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.tree_util import keystr
 
 from jaxnas.ghn.propagation import linear, linear_specs
 from jaxnas.ops import WeightSpec
@@ -26,7 +27,7 @@ def _entry_shape(spec: WeightSpec, site: Site) -> tuple[int, ...]:
 
 def _branch(path: Any, spec: WeightSpec, site: Site) -> str:
     """Name of the branch that writes an array: edges share theirs."""
-    name = "edge" if site.source is not None else path[-1].key
+    name = "edge" if site.source is not None else keystr(path[-1:], simple=True)
     return f"{name}_{len(_entry_shape(spec, site))}d"
 
 

@@ -236,8 +236,8 @@ def ghn_cifar10() -> Config:
     nodes are ranked by the other 5,000 images, with generated weights; the best 10 are
     trained for a while, and the best of them is the result. The paper does not say for
     how long, nor how large the network is while the hypernetwork learns (here as in the
-    final training) and how images are augmented. The last line of the epoch's log is
-    the validation accuracy of blocks of 7 nodes. Cost: 140,600 steps on 64 images; the
+    final training) and how images are augmented. On N devices add --devices N
+    --num-archs N: each then draws its own block. Cost: 140,600 steps on 64 images; the
     paper: 10 GPU hours with the ranking, 20 with the training of the best 10. It
     reports test errors of 4.3 ± 0.1 % for its 10 best blocks, 5.4 ± 0.3 % for random
     ones, and 2.84 ± 0.07 % with CutOut for the best one.
@@ -246,6 +246,7 @@ def ghn_cifar10() -> Config:
         space="dag",
         weights="ghn",
         searcher="random",
+        shard="archs",
         num_archs=1,
         searcher_steps=20,
         augment_validation=False,
