@@ -38,7 +38,7 @@ def linear() -> Supernet:
     def graph(arch):
         """One block: node 2, a matrix, reads an input; node 3, a bias, reads node 2."""
         return Graph(
-            jnp.array([0, 0, 1, 1], jnp.int32).at[2:].multiply(arch).reshape(1, 4, 1),
+            jnp.concatenate([jnp.zeros(2, jnp.int32), arch]).reshape(1, 4, 1),
             jnp.zeros((1, 4, 4), bool).at[0, [0, 2], [2, 3]].set(True),
             jnp.array([[True, False, True, True]]),
         )
