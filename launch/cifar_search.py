@@ -70,10 +70,16 @@ def prepare(preset: str, config: Config) -> Experiment:
 
     devices = parallel.local_devices(config.devices)
     parallel.share(config.batch_size, len(devices), "batch_size")
+    if config.shard == "archs":
+        for name, num in zip(
+            ("num_weight_archs", "num_search_archs"), num_archs(config), strict=True
+        ):
+            parallel.share(num, len(devices), name)
     dataset = images.load(config)
     augment, normalize = images.preprocessing(config, dataset)
     splits = split(config, dataset.train)
-    train.make_timetable(splits, config.batch_size, config.searcher_steps)
+    timetable = train.make_timetable(splits, config.batch_size, config.searcher_steps)
+    optimizers.make_optimizer(config, timetable.weight_steps)
     net = make_supernet(config, dataset)
     train_net = net
     if config.num_train_nodes is not None:
@@ -168,6 +174,10 @@ def make_searcher(config: Config, space):
             f"--searcher is {config.searcher}; expected random, for in the space dag "
             "not all combinations of decisions are architectures"
         )
+    if config.searcher_steps == 0:
+        raise ValueError(
+            f"--searcher-steps is 0, but --searcher {config.searcher} has to learn"
+        )
     if config.searcher == "reinforce":
         settings = (
             search.Settings() if config.controller == "paper" else search.script(space)
@@ -199,6 +209,11 @@ def provider_maker(config: Config):
     return weights.shared
 
 
+def num_archs(config: Config) -> tuple[int, int]:
+    """Architectures in a weight step, and in an update of the searcher."""
+    return config.num_weight_archs or config.num_archs, config.num_archs
+
+
 def make_objective(config: Config):
     """What the searcher minimises."""
     from jaxnas import train
@@ -212,6 +227,7 @@ def run_search(experiment: Experiment, key):
 
     config, splits = experiment.config, experiment.splits
     timetable = train.make_timetable(splits, config.batch_size, config.searcher_steps)
+    num_weight_archs, num_search_archs = num_archs(config)
     test = experiment.dataset.test
     return train.search(
         experiment.train_net,
@@ -227,8 +243,8 @@ def run_search(experiment: Experiment, key):
         normalize=experiment.normalize,
         # What a random search has found first is no one's business.
         test=None if config.space == "dag" else test,
-        num_weight_archs=config.num_weight_archs or config.num_archs,
-        num_search_archs=config.num_archs,
+        num_weight_archs=num_weight_archs,
+        num_search_archs=num_search_archs,
         searcher_steps=config.searcher_steps,
         objective=make_objective(config),
         augment_validation=config.augment_validation,

@@ -4,7 +4,7 @@ import json
 
 import anytime_search
 import pytest
-from test_commands import assert_refused, check_report, run
+from test_commands import assert_refused, check_report, exit_status, run
 from test_commands import variables as variables  # a fixture
 
 from jaxnas import analysis, genotypes, metrics
@@ -71,9 +71,10 @@ def test_the_same_command_has_nothing_left_to_do(finished):
         (("--validation-images", "1500"), ("--validation-images is 1500",)),
     ],
 )
-def test_wrong_settings(tmp_path, variables, flags, words):
-    result = run(variables, "anytime_search", *flags, "--workdir", tmp_path / "run")
-    assert_refused(result, *words)
+def test_wrong_settings(monkeypatch, capsys, tmp_path, flags, words):
+    flags = (*flags, "--workdir", tmp_path / "run")
+    status = exit_status(monkeypatch, anytime_search.main, *flags)
+    assert_refused((status, *capsys.readouterr()), *words)
 
 
 @pytest.mark.parametrize("preset", anytime_search.PRESETS)

@@ -13,6 +13,7 @@ import time
 import cifar_search
 import cifar_train
 import command_line
+import measurements
 import presets.cifar_search
 import presets.cifar_train
 import pytest
@@ -306,6 +307,28 @@ def test_flags_override_a_preset():
     flags = ["--max-images", "7", "--data-dir", "a b", "--alpha", "2"]
     _, config = command_line.parse(COMMANDS["cifar_search"], None, flags)
     assert config == dataclasses.replace(quick, max_images=7, data_dir="a b", alpha=2.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "numbers"), [("", []), ("7", [7]), ("10, 20,300,", [10, 20, 300])]
+)
+def test_ascending_numbers(text, numbers):
+    assert command_line.ascending("--at", text) == numbers
+
+
+@pytest.mark.parametrize("text", ["0,1", "2,2", "3,1", "-1", "1.5", "1,two"])
+def test_numbers_that_do_not_ascend(text):
+    with pytest.raises(command_line.WrongInput, match=f"--at is '{text}'; expected"):
+        command_line.ascending("--at", text)
+
+
+def test_seconds_are_without_compilation():
+    calls = []
+    timed = measurements.timed(lambda x: calls.append(x) or x)
+    for value in (1, 2):
+        result, seconds = timed(value)
+        assert result == value and seconds >= 0
+    assert calls == [1, 1, 2]
 
 
 def test_genotypes_by_name_and_by_file(tmp_path):

@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 from presets.ghn_correlation import PRESETS
 from test_commands import assert_refused, check_report, exit_status
 
@@ -22,18 +21,6 @@ FLAGS = (
     *("--truth-epochs", 3, "--sgd-steps", "2,5", "--num-resamples", 20),
     *("--epochs", 2, "--one-shot-epochs", 2, "--halved-at", 1),
 )
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _compilation_cache(tmp_path_factory):
-    """Compile equal programs once; every run of the command makes its own."""
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("xla")))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    compilation_cache.reset_cache()
-    yield
-    jax.config.update("jax_compilation_cache_dir", None)
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
-    compilation_cache.reset_cache()
 
 
 def perceptron(num_nodes: int) -> Supernet:
@@ -81,6 +68,7 @@ def without_seconds(line):
     return {name: value for name, value in line.items() if "seconds" not in name}
 
 
+@pytest.mark.usefixtures("quick_compilation")
 def test_a_study_and_how_it_goes_on(monkeypatch, capsys, tmp_path, stand_ins):
     workdir = tmp_path / "run"
     status, output, errors = run(monkeypatch, capsys, workdir)

@@ -113,6 +113,20 @@ def test_candidates_of_cells_have_width_and_depth(tmp_path):
     assert page.texts["td"][start + 5 : start + 8] == ["8.9", "-", "-"]
 
 
+def test_candidates_may_have_been_trained(tmp_path):
+    trained = candidate("trained", 0.5)._replace(trained_accuracy=0.75)
+    _, page = search_page(tmp_path, top=[trained, candidate("not trained", 0.6)])
+    start = page.texts["th"].index("rank")
+    assert page.texts["th"][start + 3 : start + 5] == ["accuracy", "accuracy, trained"]
+    values = [
+        page.texts["td"][page.texts["td"].index(name) + 3]
+        for name in ("trained", "not trained")
+    ]
+    assert values == ["75.00%", "-"]
+    _, page = search_page(tmp_path)
+    assert "accuracy, trained" not in page.texts["th"]
+
+
 def test_candidates_of_other_kinds_have_neither(tmp_path):
     macro = candidate("macro", 0.5)._replace(genotype=MACRO)
     _, page = search_page(tmp_path, found=macro, top=[macro], random=[macro])

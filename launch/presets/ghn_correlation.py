@@ -71,23 +71,35 @@ class Config(HypernetworkConfig, ImageConfig):
 def quick() -> Config:
     """The study in small on scikit-learn's digits (8x8), for a laptop CPU.
 
-    30 architectures in networks of 6 blocks. With so few, intervals are wide.
+    100 architectures in networks of 3 blocks, trained to a test accuracy of 92.5 %.
+    Expected, Pearson's coefficient over all and over the better half, with 95 %
+    intervals (one seed):
+
+      SGD, 10 steps        0.46 [0.35, 0.57]     0.15 [-0.13, 0.42]
+      SGD, 50 steps        0.71 [0.61, 0.79]     0.38 [ 0.13, 0.60]
+      SGD, all 185 steps   0.76 [0.63, 0.85]     0.37 [ 0.11, 0.58]
+      one-shot             0.27 [0.06, 0.43]    -0.12 [-0.40, 0.20]
+      GHN                  0.46 [0.24, 0.62]     0.24 [ 0.01, 0.46]
+
+    Cost: about 20 minutes on 2 CPU cores. With --num-architectures 30 it is half of
+    that, and GHN has 0.37 [-0.05, 0.67].
     """
     return Config(
         dataset="digits",
         crop_padding=1,
         flip=False,
         cutout=0,
-        num_architectures=30,
         channels=8,
-        num_blocks=6,
+        num_blocks=3,
+        batch_size=32,
         validation_images=300,
         truth_epochs=5,
-        sgd_steps="5,10,25",
-        one_shot_epochs=30,
+        sgd_steps="10,25,50",
+        one_shot_epochs=60,
         sgd_learning_rate=0.05,
-        epochs=30,
-        halved_at="15,23",
+        epochs=120,
+        learning_rate=2e-3,
+        halved_at="60,90",
     )
 
 
