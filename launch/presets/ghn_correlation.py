@@ -71,7 +71,7 @@ class Config(HypernetworkConfig, ImageConfig):
 def quick() -> Config:
     """The study in small on scikit-learn's digits (8x8), for a laptop CPU.
 
-    100 architectures in networks of 3 blocks, trained to a test accuracy of 92.5 %.
+    100 architectures in networks of 3 blocks, whose test accuracies after training are 91.8 ± 3.0 %.
     Expected, Pearson's coefficient over all and over the better half, with 95 %
     intervals (one seed):
 
