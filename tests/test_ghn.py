@@ -259,7 +259,7 @@ def decode_one(spec, base, *, tile=64, **options):
     """What a decoder writes that also knows a larger kernel of the same branch."""
     site = Site(jnp.zeros((1, 2), jnp.int32), None, jnp.ones(1, bool))
     arrays: list[Any] = [
-        ((jax.tree_util.DictKey("kernel"),), s.stack(1), site) for s in (spec, base)
+        decoder.WeightArray("kernel", s.stack(1), site) for s in (spec, base)
     ]
     specs = decoder.decoder_specs(arrays, 3, 4, tile)
     params = ops.draw(jax.random.key(0), specs)

@@ -5,7 +5,7 @@ output branch for each kind of weights. A small kernel is the centre of a large 
 more channels than a branch has repeat its tile.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,8 +16,32 @@ from jaxnas.ops import WeightSpec
 from jaxnas.types import Params, Site
 
 
-def _is_spec(leaf: Any) -> bool:
-    return isinstance(leaf, WeightSpec)
+class WeightArray(NamedTuple):
+    """An array of the weights of a supernet.
+
+    Attributes:
+      name: the last part of its path.
+      spec: its shape and scale.
+      site: where it belongs in the graph; `None` if it is learnt and not generated.
+    """
+
+    name: str
+    spec: WeightSpec
+    site: Site | None
+
+
+def weight_arrays(specs: Any, sites: Any) -> list[WeightArray]:
+    """All arrays of weights of a blueprint, in order."""
+    leaves = jax.tree_util.tree_leaves_with_path(
+        specs, is_leaf=lambda leaf: isinstance(leaf, WeightSpec)
+    )
+    places = jax.tree.leaves(
+        sites, is_leaf=lambda leaf: leaf is None or isinstance(leaf, Site)
+    )
+    return [
+        WeightArray(keystr(path[-1:], simple=True), spec, site)
+        for (path, spec), site in zip(leaves, places, strict=True)
+    ]
 
 
 def _entry_shape(spec: WeightSpec, site: Site) -> tuple[int, ...]:
@@ -25,22 +49,14 @@ def _entry_shape(spec: WeightSpec, site: Site) -> tuple[int, ...]:
     return spec.shape[site.is_used.ndim :]
 
 
-def _branch(path: Any, spec: WeightSpec, site: Site) -> str:
+def _branch(name: str, spec: WeightSpec, site: Site) -> str:
     """Name of the branch that writes an array: edges share theirs."""
-    name = "edge" if site.source is not None else keystr(path[-1:], simple=True)
-    return f"{name}_{len(_entry_shape(spec, site))}d"
-
-
-def generated(specs: Any, sites: Any) -> list[tuple[Any, WeightSpec, Site | None]]:
-    """All arrays of weights in order: path, spec, and site if it is generated."""
-    paths = jax.tree_util.tree_leaves_with_path(specs, is_leaf=_is_spec)
-    is_site = lambda leaf: leaf is None or isinstance(leaf, Site)  # noqa: E731
-    places = jax.tree.leaves(sites, is_leaf=is_site)
-    return [(*leaf, site) for leaf, site in zip(paths, places, strict=True)]
+    kind = name if site.source is None else "edge"
+    return f"{kind}_{len(_entry_shape(spec, site))}d"
 
 
 def decoder_specs(
-    arrays: list[tuple[Any, WeightSpec, Site | None]],
+    arrays: list[WeightArray],
     size: int,
     hidden_size: int,
     tile: int,
@@ -48,14 +64,14 @@ def decoder_specs(
     """Specs of the decoder of some arrays.
 
     Args:
-      arrays: from `generated`.
+      arrays: from `weight_arrays`.
       size: of the embedding of a node.
       hidden_size: units of the hidden layers.
       tile: the most channels that a branch writes.
     """
     shapes: dict[str, tuple[int, ...]] = {}
     has_edges = False
-    for path, spec, site in arrays:
+    for name, spec, site in arrays:
         if site is None:
             continue
         has_edges |= site.source is not None
@@ -65,7 +81,7 @@ def decoder_specs(
             length if axis in spec.spatial else min(length, tile)
             for axis, length in zip(axes, entry, strict=True)
         )
-        branch = _branch(path, spec, site)
+        branch = _branch(name, spec, site)
         largest = shapes.get(branch, limited)
         shapes[branch] = tuple(map(max, largest, limited))
     hidden = {"node_hidden": linear_specs(size, hidden_size)}
@@ -108,7 +124,7 @@ def _fan_in_scale(spec: WeightSpec) -> float:
 def decode(
     params: Params,
     embeddings: jax.Array,
-    arrays: list[tuple[Any, WeightSpec, Site | None]],
+    arrays: list[WeightArray],
     learned: Params,
     *,
     fan_in_scaling: bool,
@@ -118,7 +134,7 @@ def decode(
     Args:
       params: as specified by `decoder_specs`.
       embeddings: `[num_blocks, num_nodes, size]`.
-      arrays: from `generated`.
+      arrays: from `weight_arrays`.
       learned: list of the arrays that are not generated.
       fan_in_scaling: whether weights are scaled as random initial ones would be.
 
@@ -130,17 +146,17 @@ def decode(
 
     # Arrays of one branch and of the same nodes are cut from one product: most nodes
     # are there once for each operation they might have.
-    def product_of(path, spec: WeightSpec, site: Site) -> tuple[str, int, int]:
-        return _branch(path, spec, site), id(site.node), id(site.source)
+    def product_of(name: str, spec: WeightSpec, site: Site) -> tuple[str, int, int]:
+        return _branch(name, spec, site), id(site.node), id(site.source)
 
     shapes: dict[Any, tuple[int, ...]] = {}
-    for path, spec, site in arrays:
+    for name, spec, site in arrays:
         if site is not None:
-            entry, product = _entry_shape(spec, site), product_of(path, spec, site)
+            entry, product = _entry_shape(spec, site), product_of(name, spec, site)
             shapes[product] = tuple(map(max, shapes.get(product, entry), entry))
     products: dict[Any, jax.Array] = {}
 
-    def multiply(path, spec: WeightSpec, site: Site) -> jax.Array:
+    def multiply(name: str, spec: WeightSpec, site: Site) -> jax.Array:
         block, node = site.node[..., 0], site.node[..., 1]
         if site.source is None:
             hidden = node_hidden[block, node]
@@ -148,19 +164,19 @@ def decode(
             other = embeddings[site.source[..., 0], site.source[..., 1]]
             ends = jnp.concatenate([other, embeddings[block, node]], axis=-1)
             hidden = jax.nn.relu(linear(params["edge_hidden"], ends))
-        shape = shapes[product_of(path, spec, site)]
-        branch = params["branches"][_branch(path, spec, site)]
+        shape = shapes[product_of(name, spec, site)]
+        branch = params["branches"][_branch(name, spec, site)]
         branch = {
-            name: _fit(leaf, shape, spec.spatial) for name, leaf in branch.items()
+            part: _fit(leaf, shape, spec.spatial) for part, leaf in branch.items()
         }
         return linear(branch, hidden)
 
-    def write(path, spec: WeightSpec, site: Site | None) -> jax.Array:
+    def write(name: str, spec: WeightSpec, site: Site | None) -> jax.Array:
         if site is None:
             return next(rest)
-        product, entry = product_of(path, spec, site), _entry_shape(spec, site)
+        product, entry = product_of(name, spec, site), _entry_shape(spec, site)
         if product not in products:
-            products[product] = multiply(path, spec, site)
+            products[product] = multiply(name, spec, site)
         values = _tile(_fit(products[product], entry, spec.spatial), entry)
         if fan_in_scaling and spec.constant is None:
             values = values * _fan_in_scale(spec)

@@ -102,7 +102,7 @@ def hypernetwork(
     def init(key: Key) -> Params:
         net_key, key = jax.random.split(key)
         arch = jnp.zeros(len(net.space.cardinalities), jnp.int32)
-        arrays = decoder.generated(blueprint.specs, blueprint.sites(arch))
+        arrays = decoder.weight_arrays(blueprint.specs, blueprint.sites(arch))
         blocks = message_passing.specs(
             hidden_size, virtual_edges=virtual_edges is not None
         )
@@ -128,8 +128,8 @@ def hypernetwork(
         weights = jax.tree.leaves(net.init(net_key))
         params["learned"] = [
             weight
-            for weight, (_, _, site) in zip(weights, arrays, strict=True)
-            if site is None
+            for weight, array in zip(weights, arrays, strict=True)
+            if array.site is None
         ]
         return params
 
@@ -144,7 +144,7 @@ def hypernetwork(
         )
         if layer_norm:
             embeddings = jax.nn.standardize(embeddings, epsilon=1e-5)
-        arrays = decoder.generated(blueprint.specs, blueprint.sites(arch))
+        arrays = decoder.weight_arrays(blueprint.specs, blueprint.sites(arch))
         weights = decoder.decode(
             params["decoder"],
             embeddings,
@@ -154,8 +154,8 @@ def hypernetwork(
         )
         if weight_penalty > 0:
             weights = [
-                weight if site is None else _penalize(weight_penalty, weight)
-                for weight, (_, _, site) in zip(weights, arrays, strict=True)
+                weight if array.site is None else _penalize(weight_penalty, weight)
+                for weight, array in zip(weights, arrays, strict=True)
             ]
         return jax.tree.unflatten(treedef, weights)
 
