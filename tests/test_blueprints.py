@@ -96,6 +96,7 @@ def test_sites_fit_the_weights(name):
 
 
 # Tests of the other supernets say so of theirs.
+@pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.parametrize("name", ["micro-asng", "micro-enas"])
 def test_what_is_used_is_what_has_a_gradient(name):
     net = NETS[name]()
