@@ -270,7 +270,12 @@ def ghn_cifar10() -> Config:
 
 
 def quick_ghn() -> Config:
-    """A graph hypernetwork on scikit-learn's digits (8x8), for a laptop CPU."""
+    """A graph hypernetwork on scikit-learn's digits (8x8), for a laptop CPU.
+
+    It learns on blocks of 7 nodes in networks of 3 blocks. Expected: its weights for
+    random blocks of 17 nodes are right on 84 % of the test images (one seed, 50
+    blocks). Cost: three minutes on 2 CPU cores, compilation included.
+    """
     return dataclasses.replace(
         ghn_cifar10(),
         dataset="digits",
