@@ -217,10 +217,11 @@ def check_flags(config: Config, genotype) -> None:
             f"the setting {', '.join(values)} has no effect with --network "
             f"{config.network}; leave it out, or choose a preset for this network"
         )
-    if config.schedule != "exponential" and config.decay != Config.decay:
+    decays = config.schedule in ("exponential", "steps")
+    if not decays and config.decay != Config.decay:
         raise ValueError(
             f"--decay is {config.decay}, but --schedule is {config.schedule}; expected "
-            "exponential"
+            "exponential or steps"
         )
     if config.network == "dag-imagenet" and not (config.channels or config.flops_limit):
         raise ValueError(

@@ -129,6 +129,10 @@ def test_networks_are_as_wide_as_the_operations_allow():
             {"schedule": "exponential", "decay": 0.5, "warmup_epochs": 1},
             [0.4, 0.8, 0.8, 0.8, 0.4, 0.4, 0.2, 0.2],
         ),
+        (
+            {"schedule": "steps", "decay": 0.5, "decay_at": "1,3"},
+            [0.8, 0.8, 0.4, 0.4, 0.4, 0.4, 0.2, 0.2],
+        ),
     ],
 )
 def test_learning_rates(changes, expected):
@@ -140,6 +144,7 @@ def test_learning_rates(changes, expected):
         weight_decay=0.0,
         **changes,
     )
+    cifar_train.check_flags(config, BLOCK)
     optimizer = optimizers.make_optimizer(config, 2)
     weight, gradient = np.zeros(1, np.float32), np.ones(1, np.float32)
     state, rates = optimizer.init(weight), []
