@@ -71,21 +71,13 @@ def prepare(preset: str, config: Config) -> Experiment:
     """Load and make everything; what is wrong with the settings shows here."""
     import jax
 
-    from jaxnas import data, parallel, spaces, supernets, train, workdir
+    from jaxnas import parallel, spaces, supernets, train, workdir
 
     devices = parallel.local_devices(config.devices)
     parallel.share(config.batch_size, len(devices), "batch_size")
     dataset = images.load(config)
     augment, normalize = images.preprocessing(config, dataset)
-    num_images = dataset.train.labels.size
-    if config.validation_images >= num_images:
-        raise ValueError(
-            f"--validation-images is {config.validation_images}, but there are only "
-            f"{num_images} training images"
-        )
-    splits = train.SearchSplits(
-        *data.split(dataset.train, num_images - config.validation_images)
-    )
+    splits = images.hold_out(dataset.train, config.validation_images)
     train.make_timetable(splits, config.batch_size, 0)
     sizes = (
         three("--num-nodes", config.num_nodes),
@@ -239,12 +231,11 @@ def compare(experiment: Experiment, params, archs: list) -> list:
     import jax
 
     from jaxnas import optim, report, train, weights
-    from jaxnas.train import fitting
 
     config, dataset = experiment.config, experiment.dataset
     steps_per_epoch = dataset.train.labels.size // config.batch_size
     epochs = config.final_epochs
-    fit = fitting.fitter(
+    fit = train.fitter(
         experiment.net,
         train.multi_exit_classification(),
         optim.sgd(

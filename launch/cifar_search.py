@@ -6,6 +6,7 @@ the same command again goes on where it stopped.
 """
 
 import dataclasses
+import functools
 import json
 import pathlib
 import shlex
@@ -77,7 +78,8 @@ def prepare(preset: str, config: Config) -> Experiment:
             parallel.share(num, len(devices), name)
     dataset = images.load(config)
     augment, normalize = images.preprocessing(config, dataset)
-    splits = split(config, dataset.train)
+    num_held_out = config.validation_images or -(-dataset.train.num_images // 2)
+    splits = images.hold_out(dataset.train, num_held_out)
     timetable = train.make_timetable(splits, config.batch_size, config.searcher_steps)
     optimizers.make_optimizer(config, timetable.weight_steps)
     net = make_supernet(config, dataset)
@@ -109,20 +111,6 @@ def prepare(preset: str, config: Config) -> Experiment:
         folder,
         environment,
     )
-
-
-def split(config: Config, images):
-    """The images for the weights, and those held out for the searcher."""
-    from jaxnas import data, train
-
-    num = images.labels.size
-    held_out = config.validation_images or num - num // 2
-    if held_out >= num:
-        raise ValueError(
-            f"--validation-images is {held_out}, but there are only {num} training "
-            "images"
-        )
-    return train.SearchSplits(*data.split(images, num - held_out))
 
 
 def make_supernet(config: Config, dataset):
@@ -260,21 +248,18 @@ def run_search(experiment: Experiment, key):
     )
 
 
-def make_evaluator(experiment: Experiment, params):
-    """`(arch, split) -> metrics` with the weights that the search has trained."""
-    import functools
-
+def make_evaluator(experiment: Experiment, provider):
+    """The evaluation of the architectures that are searched."""
     from jaxnas import train
 
-    evaluate = train.evaluator(
+    return train.evaluator(
         experiment.net,
-        experiment.make_provider(experiment.net),
+        provider,
         train.classification(),
         normalize=experiment.normalize,
         batch_size=experiment.config.batch_size,
         devices=experiment.devices,
     )
-    return functools.partial(evaluate, params)
 
 
 def draw_candidates(experiment: Experiment, result, key) -> list:
@@ -314,14 +299,7 @@ def train_finalists(experiment: Experiment, ranked: list, key) -> list[float]:
         augment=experiment.augment,
         devices=experiment.devices,
     )
-    evaluate = train.evaluator(
-        experiment.net,
-        weights.shared(experiment.net),
-        train.classification(),
-        normalize=experiment.normalize,
-        batch_size=config.batch_size,
-        devices=experiment.devices,
-    )
+    evaluate = make_evaluator(experiment, weights.shared(experiment.net))
 
     def measure(i: int) -> dict[str, float]:
         (snapshot,) = fit(ranked[i].arch, jax.random.fold_in(key, i))
@@ -352,7 +330,8 @@ def conclude(experiment: Experiment, result, key) -> None:
     params = result.state.weights.params
     if config.weights == "ghn":
         ghn.save(folder / "ghn.npz", params)
-    evaluate = make_evaluator(experiment, params)
+    provider = experiment.make_provider(experiment.net)
+    evaluate = functools.partial(make_evaluator(experiment, provider), params)
 
     def candidate(name, arch, means, trained=None) -> report.Candidate:
         genotype = space.decode(arch)

@@ -85,7 +85,7 @@ def prepare(preset: str, config: Config) -> Experiment:
     """Load and make everything; what is wrong with the settings shows here."""
     import jax
 
-    from jaxnas import data, parallel, train, weights, workdir
+    from jaxnas import parallel, train, weights, workdir
 
     methods = command_line.listed(config.methods)
     if not methods or any(m not in METHODS or methods.count(m) > 1 for m in methods):
@@ -97,15 +97,7 @@ def prepare(preset: str, config: Config) -> Experiment:
     parallel.share(config.batch_size, len(devices), "batch_size")
     dataset = images.load(config)
     augment, normalize = images.preprocessing(config, dataset)
-    num_images = dataset.train.labels.size
-    if config.validation_images >= num_images:
-        raise ValueError(
-            f"--validation-images is {config.validation_images}, but there are only "
-            f"{num_images} training images"
-        )
-    splits = train.SearchSplits(
-        *data.split(dataset.train, num_images - config.validation_images)
-    )
+    splits = images.hold_out(dataset.train, config.validation_images)
     steps_per_epoch = train.make_timetable(splits, config.batch_size, 0).weight_steps
     num_steps = config.truth_epochs * steps_per_epoch
     sgd_steps = command_line.ascending("--sgd-steps", config.sgd_steps)

@@ -7,7 +7,7 @@ from command_line import option
 
 if TYPE_CHECKING:
     from jaxnas import data
-    from jaxnas.train import Preprocess
+    from jaxnas.train import Preprocess, SearchSplits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +43,19 @@ def load(config: ImageConfig) -> "data.ImageDataset":
         first, _ = data.split(dataset.train, config.max_images)
         return dataset._replace(train=first)
     return dataset
+
+
+def hold_out(train: "data.Split", num: int) -> "SearchSplits":
+    """Divide training images into those for weights and `num` held out."""
+    from jaxnas import data
+    from jaxnas.train import SearchSplits
+
+    if num >= train.num_images:
+        raise ValueError(
+            f"--validation-images is {num}, but there are only {train.num_images} "
+            "training images"
+        )
+    return SearchSplits(*data.split(train, train.num_images - num))
 
 
 def preprocessing(

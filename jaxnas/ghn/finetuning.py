@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
 
 from jaxnas.types import Key, Weights
 
@@ -22,17 +23,13 @@ def break_symmetry(key: Key, weights: Weights, scale: float = 0.01) -> Weights:
       The weights with noise. Those that are 0, which the architecture does not use,
       stay 0.
     """
-    leaves, treedef = jax.tree.flatten(weights)
-    sizes = [leaf.size for leaf in leaves]
-    noise = jax.random.normal(key, (sum(sizes),))
-    ends = [sum(sizes[: i + 1]) for i in range(len(sizes) - 1)]
+    flat, unravel = ravel_pytree(weights)
+    noise = unravel(jax.random.normal(key, flat.shape, flat.dtype))
 
     def disturb(leaf: jax.Array, noise: jax.Array) -> jax.Array:
         is_used = leaf != 0
         num_used = jnp.maximum(is_used.sum(dtype=leaf.dtype), 1)
         size = scale * jnp.sqrt(jnp.square(leaf).sum() / num_used)
-        noise = noise.reshape(leaf.shape).astype(leaf.dtype)
         return leaf + jnp.where(is_used, size * noise, jnp.zeros((), leaf.dtype))
 
-    parts = jnp.split(noise, ends)
-    return jax.tree.unflatten(treedef, list(map(disturb, leaves, parts)))
+    return jax.tree.map(disturb, weights, noise)

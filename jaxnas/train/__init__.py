@@ -1,6 +1,7 @@
 """Training: tasks, pure steps, and the two host loops `search` and `retrain`."""
 
 from jaxnas.train.batches import Preprocess
+from jaxnas.train.evaluation import evaluator
 from jaxnas.train.fitting import Snapshot, fitter
 from jaxnas.train.loop import Diverged, Interrupted
 from jaxnas.train.one_shot import (
@@ -10,7 +11,6 @@ from jaxnas.train.one_shot import (
     SearchSplits,
     Timetable,
     Updates,
-    evaluator,
     make_timetable,
     rank,
     repeat,

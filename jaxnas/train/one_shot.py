@@ -15,23 +15,21 @@ import numpy as np
 import optax
 from jax import lax
 
-from jaxnas import parallel, weights
+from jaxnas import parallel
 from jaxnas.data import Split
 from jaxnas.train import batches, loop, steps
 from jaxnas.train.batches import Preprocess
+from jaxnas.train.evaluation import evaluator
 from jaxnas.train.tasks import Objective, mean_loss
 from jaxnas.types import (
     Arch,
-    Batch,
     Device,
     Key,
     Metrics,
-    Params,
     Searcher,
     Supernet,
     Task,
     WeightProvider,
-    Weights,
 )
 
 
@@ -300,72 +298,6 @@ def repeat(
         return lax.fori_loop(0, num_steps, one_step, state)
 
     return advance
-
-
-def evaluator(
-    net: Supernet,
-    provider: WeightProvider,
-    task: Task,
-    *,
-    normalize: Preprocess,
-    batch_size: int,
-    devices: Sequence[Device] | None = None,
-) -> Callable[[Params, Arch, Split], dict[str, float]]:
-    """Make the evaluation of one architecture on all images of a split.
-
-    The weights of the architecture are made once, which with a hypernetwork is as much
-    work as several batches; then all images are run in order, with batch statistics.
-    One compilation serves all architectures and splits.
-
-    Args:
-      net: the supernet.
-      provider: where its weights come from.
-      task: what it is evaluated for.
-      normalize: `(key, uint8 images) -> float images`; its key is constant.
-      batch_size: images in a batch, over all devices. The last batch is filled up with
-        images from the beginning, which do not count.
-      devices: where to run; the first device if `None`. They share out each batch.
-
-    Returns:
-      `(params, arch, split) -> metrics`, means over the images, floats.
-
-    Raises:
-      ValueError: if a batch cannot be shared out; when evaluating, if `arch` is not
-        one vector of the space's length, or there are no images.
-    """
-    devices = [jax.local_devices()[0]] if devices is None else list(devices)
-    num_devices = len(devices)
-    parallel.share(batch_size, num_devices, "batch_size")
-    batch_axis = parallel.batch_axis(devices)
-    num_decisions = len(net.space.cardinalities)
-    # Once made, weights are handed in for every batch just as shared ones are.
-    evaluation_step = steps.evaluation_step(
-        net, weights.shared(net), task, batch_axis=batch_axis
-    )
-
-    def evaluate_batch(weights: Weights, arch: Arch, batch: Batch) -> Metrics:
-        batch = dict(batch, image=normalize(jax.random.key(0), batch["image"]))
-        batch = batches.share(batch, batch_axis, num_devices)
-        return evaluation_step(weights, arch[None], batch)
-
-    make_weights = parallel.replicated(provider.apply, devices)
-    compiled = parallel.replicated(evaluate_batch, devices)
-
-    def evaluate(params: Params, arch: Arch, split: Split) -> dict[str, float]:
-        host_arch = np.asarray(arch)  # wherever it lies, one compilation
-        if host_arch.shape != (num_decisions,):
-            raise ValueError(
-                f"arch has shape {list(host_arch.shape)}; expected [{num_decisions}]"
-            )
-        if split.labels.shape[0] == 0:
-            raise ValueError("split has no images; expected at least one")
-        made = make_weights(parallel.place(params, devices), host_arch)
-        means = batches.mean_metrics(
-            lambda batch: compiled(made, host_arch, batch), split, batch_size
-        )
-        return {name: float(value[0]) for name, value in means.items()}
-
-    return evaluate
 
 
 class SearchResult(NamedTuple):
