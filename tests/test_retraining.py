@@ -109,7 +109,9 @@ def test_loss_falls_and_everything_is_logged(uninterrupted):
 
 def test_evaluation_uses_running_statistics(uninterrupted):
     result, _ = uninterrupted
-    step = jax.jit(retraining.evaluation_step(network(), train.classification()))
+    step = jax.jit(
+        retraining.network_evaluation_step(network(), train.classification())
+    )
     images, labels = data.split(digits().test, 50)[0]
     images = data.normalize(jnp.asarray(images), digits().mean, digits().std)
     variables = result.state.params, result.state.batch_stats

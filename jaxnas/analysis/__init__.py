@@ -5,6 +5,19 @@ from jaxnas.analysis.anytime import (
     area_under_accuracy_flops,
     exit_costs,
 )
+from jaxnas.analysis.gradients import gradient_variance
+from jaxnas.analysis.landscape import (
+    Measure,
+    Plane,
+    Surface,
+    basin_share,
+    filter_normalized,
+    grid,
+    load_surface,
+    mean_metrics,
+    random_plane,
+    surface_measurer,
+)
 from jaxnas.analysis.ranking import Correlation, correlations, top_half
 from jaxnas.analysis.topology import (
     cell_depth,
@@ -15,13 +28,24 @@ from jaxnas.analysis.topology import (
 
 __all__ = [
     "Correlation",
+    "Measure",
+    "Plane",
+    "Surface",
     "accuracy_within",
     "area_under_accuracy_flops",
+    "basin_share",
     "cell_depth",
     "cell_width",
     "correlations",
     "count_topologies",
     "dead_nodes",
     "exit_costs",
+    "filter_normalized",
+    "gradient_variance",
+    "grid",
+    "load_surface",
+    "mean_metrics",
+    "random_plane",
+    "surface_measurer",
     "top_half",
 ]

@@ -2,7 +2,7 @@
 
 from jaxnas.networks.dag_network import DagNetwork, dag
 from jaxnas.networks.macro_network import MacroNetwork, macro
-from jaxnas.networks.micro_network import MicroNetwork, micro
+from jaxnas.networks.micro_network import MicroNetwork, edge_sources, micro
 from jaxnas.networks.size import (
     Cost,
     cost,
@@ -10,6 +10,7 @@ from jaxnas.networks.size import (
     largest_channels,
     largest_channels_for_flops,
 )
+from jaxnas.networks.stacking import stack_axes
 
 __all__ = [
     "Cost",
@@ -19,8 +20,10 @@ __all__ = [
     "cost",
     "count_params",
     "dag",
+    "edge_sources",
     "largest_channels",
     "largest_channels_for_flops",
     "macro",
     "micro",
+    "stack_axes",
 ]

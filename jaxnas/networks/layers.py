@@ -50,13 +50,18 @@ class Parametrized(nn.Module):
     draw: Draw
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """`[B, H, W, C]` to `[B, H / stride, W / stride, C]`."""
+    def __call__(self, x: jax.Array, stride: int | None = None) -> jax.Array:
+        """`[B, H, W, C]` to `[B, H / stride, W / stride, C]`.
+
+        Another `stride` than the module's own may be asked for, by which only the
+        identity has fewer weights.
+        """
         specs = self.op.specs(x.shape[-1], self.stride)
         weights = {
             name: self.param(name, self.draw, spec) for name, spec in specs.items()
         }
-        return self.op.apply(x, weights, self.stride, lambda y: self.new_norm()(y))
+        stride = self.stride if stride is None else stride
+        return self.op.apply(x, weights, stride, lambda y: self.new_norm()(y))
 
 
 class ConvNorm(nn.Module):

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from jaxnas import genotypes, ops
 from jaxnas.networks import layers
@@ -35,9 +36,15 @@ class NasnetCell(nn.Module):
 
     @nn.compact
     def __call__(
-        self, inputs: tuple[jax.Array, jax.Array], drop_path_prob: jax.Array | None
+        self,
+        inputs: tuple[jax.Array, jax.Array],
+        drop_path_prob: jax.Array | None,
+        sources: jax.Array | None = None,
     ) -> jax.Array:
-        """Compute the output from those of the cells k-2 and k-1."""
+        """Compute the output from those of the cells k-2 and k-1.
+
+        `sources`, int32 `[num_edges]`, stand in for those of the pairs.
+        """
         states = []
         for i, x in enumerate(inputs):
             shrink = self.shrink_first_input and i == 0
@@ -53,6 +60,7 @@ class NasnetCell(nn.Module):
             is_dropped=lambda name, stride: name != "skip_connect" or stride > 1,
             # As in the supernet that ends its cells with a projection.
             share_equal_edges=self.cell_output == "projection",
+            sources=sources,
         )
         nodes = jnp.concatenate([states[n] for n in self.concat], axis=-1)
         if self.cell_output == "concat":
@@ -134,6 +142,7 @@ def _add_nodes(
     *,
     is_dropped: Callable[[str, int], bool],
     share_equal_edges: bool = False,
+    sources: jax.Array | None = None,
 ) -> list[jax.Array]:
     """Compute the nodes of a cell, each the sum of its two edges.
 
@@ -144,6 +153,7 @@ def _add_nodes(
       drop_path_prob: probability of dropping an edge, if any are dropped.
       is_dropped: `(name, stride)` -> whether drop path applies to such an edge.
       share_equal_edges: whether equal edges of a node have the same weights.
+      sources: int32 `[num_edges]` instead of those of the pairs; no edge is dropped.
 
     Returns:
       The inputs, then the nodes.
@@ -153,7 +163,8 @@ def _add_nodes(
         node, terms = first // 2 + _NUM_INPUTS, []
         modules: dict[Any, nn.Module] = {}
         for side, (name, source) in enumerate(cell.pairs[first : first + 2]):
-            stride = 2 if cell.reduction and source < _NUM_INPUTS else 1
+            is_strided = source < _NUM_INPUTS or sources is not None
+            stride = 2 if cell.reduction and is_strided else 1
             slot = (name, source) if share_equal_edges else side
             if slot not in modules:
                 modules[slot] = layers.Parametrized(
@@ -163,9 +174,40 @@ def _add_nodes(
                     cell.draw,
                     name=f"node_{node}_edge_{side}_{name}",
                 )
+            if sources is not None:
+                traced = sources[first + side]
+                terms.append(_edge_from(cell, modules[slot], states, traced))
+                continue
             y = modules[slot](states[source])
             if drop_path_prob is not None and is_dropped(name, stride):
                 y = layers.drop_path(cell.make_rng("drop_path"), y, drop_path_prob)
             terms.append(y)
         states.append(terms[0] + terms[1])
     return states
+
+
+def _edge_from(
+    cell: NasnetCell | EnasCell,
+    edge: nn.Module,
+    states: list[jax.Array],
+    source: jax.Array,
+) -> jax.Array:
+    """Apply an edge to the state of a traced number.
+
+    In a reduction cell that is one of two sizes, and the edge of one of two strides.
+    """
+    if not cell.reduction:
+        return edge(lax.select_n(source, *states))
+    inputs, nodes = states[:_NUM_INPUTS], states[_NUM_INPUTS:]
+    strided = lax.select_n(jnp.minimum(source, 1), *inputs)
+    if not nodes or cell.is_initializing():
+        return edge(strided)
+    unstrided = lax.select_n(jnp.maximum(source - _NUM_INPUTS, 0), *nodes)
+    return nn.cond(
+        source < _NUM_INPUTS,
+        lambda edge, strided, _: edge(strided),
+        lambda edge, _, unstrided: edge(unstrided, stride=1),
+        edge,
+        strided,
+        unstrided,
+    )

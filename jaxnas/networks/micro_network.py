@@ -31,6 +31,7 @@ class MicroNetwork(nn.Module):
     count_include_pad: bool
     batch_axis: str | None
     unroll: bool
+    stem_stride: int
 
     @nn.compact
     def __call__(
@@ -39,9 +40,30 @@ class MicroNetwork(nn.Module):
         *,
         train: bool,
         drop_path_prob: jax.Array | None = None,
+        sources: tuple[jax.Array, jax.Array] | None = None,
     ) -> jax.Array | tuple[jax.Array, jax.Array]:
-        """Return logits, and in training with an auxiliary head its logits too."""
+        """Return logits, and in training with an auxiliary head its logits too.
+
+        Args:
+          images: float `[B, H, W, C]`.
+          train: whether to normalise by the statistics of the batch, and drop.
+          drop_path_prob: probability of dropping an edge, if any are dropped.
+          sources: connections in place of the genotype's, see `edge_sources`: traced,
+            so that one compiled program serves all that differ in them alone.
+
+        Raises:
+          ValueError: if sources are given together with drop path, or to a network
+            whose parameters depend on them: of ENAS's skeleton, or with projections.
+        """
         enas = self.skeleton == "enas"
+        if sources is not None and (
+            enas or self.cell_output == "projection" or drop_path_prob is not None
+        ):
+            raise ValueError(
+                "sources go with skeleton 'nasnet', cell_output 'concat' and no drop "
+                f"path; found {self.skeleton!r}, {self.cell_output!r} and drop path "
+                f"{'off' if drop_path_prob is None else 'on'}"
+            )
         draw = layers.draw_he_normal if enas else ops.draw
         new_norm = layers.batch_norm(train=train, batch_axis=self.batch_axis)
         reductions = (self.num_cells // 3, 2 * self.num_cells // 3)
@@ -68,7 +90,11 @@ class MicroNetwork(nn.Module):
             )
 
         def run(cell: NasnetCell | EnasCell, outputs, drop_path_prob):
-            return (outputs[1], cell(outputs, drop_path_prob)), None
+            options = {}
+            if sources is not None:
+                normal, reduce = sources
+                options = {"sources": reduce if cell.reduction else normal}
+            return (outputs[1], cell(outputs, drop_path_prob, **options)), None
 
         def run_alike(cell: NasnetCell | EnasCell, outputs, drop_path_probs, num: int):
             """Run `num` cells of one shape as a scan, which keeps programs small."""
@@ -84,7 +110,10 @@ class MicroNetwork(nn.Module):
         def classifier(name: str) -> Classifier:
             return Classifier(self.num_classes, not enas, self.dropout, draw, name=name)
 
-        x = ConvNorm(3 * self.channels, 3, new_norm, draw, name="stem")(images)
+        stem = ConvNorm(
+            3 * self.channels, 3, new_norm, draw, self.stem_stride, name="stem"
+        )
+        x = stem(images)
         outputs, auxiliary_logits = (x, x), None
         probs = None
         if train and drop_path_prob is not None:
@@ -144,6 +173,7 @@ def micro(
     count_include_pad: bool = False,
     batch_axis: str | None = None,
     unroll: bool = False,
+    stem_stride: int = 1,
 ) -> MicroNetwork:
     """Make the network of two cells, as DARTS, ASNG-NAS or ENAS train it from scratch.
 
@@ -182,6 +212,8 @@ def micro(
       batch_axis: mapped axis over which the batch is sharded, if any; statistics of
         training batches are then taken over the whole batch.
       unroll: compile every cell on its own instead of as a scan over alike cells.
+      stem_stride: 2 halves the images first, as Shu et al. (2020) do with those of
+        Tiny-ImageNet.
 
     Returns:
       A Flax module over float images `[B, H, W, C]`, with collections `params` and
@@ -193,7 +225,9 @@ def micro(
     """
     if num_cells < 3:
         raise ValueError(f"num_cells is {num_cells}; two reductions need at least 3")
-    layers.check_sizes(channels=channels, num_classes=num_classes)
+    layers.check_sizes(
+        channels=channels, num_classes=num_classes, stem_stride=stem_stride
+    )
     layers.check_dropout(dropout)
     if skeleton not in ("nasnet", "enas"):
         raise ValueError(f"skeleton is {skeleton!r}; expected 'nasnet' or 'enas'")
@@ -217,4 +251,30 @@ def micro(
         count_include_pad=count_include_pad,
         batch_axis=batch_axis,
         unroll=unroll,
+        stem_stride=stem_stride,
     )
+
+
+def edge_sources(genotype: Genotype) -> tuple[jax.Array, jax.Array]:
+    """What the edges of both cells read, as a network takes it for `sources`.
+
+    Networks that take their sources have the parameters of the genotype they were
+    made of, and in addition those of a factorised reduction for every identity of the
+    reduction cell that reads a node, since it might as well read an input. They change
+    nothing.
+
+    Args:
+      genotype: the two cells.
+
+    Returns:
+      int32 `[num_edges]` of the normal cell, and of the reduction cell.
+
+    Raises:
+      ValueError: if the genotype is malformed.
+    """
+    genotype = genotypes.check(genotype)
+    normal, reduce = (
+        jnp.array([source for _, source in pairs], jnp.int32)
+        for pairs in (genotype.normal, genotype.reduce)
+    )
+    return normal, reduce

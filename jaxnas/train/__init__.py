@@ -1,4 +1,4 @@
-"""Training: tasks, pure steps, and the two host loops `search` and `retrain`."""
+"""Training: tasks, pure steps, and the two host loops `search` and `retrainer`."""
 
 from jaxnas.train.batches import Preprocess
 from jaxnas.train.evaluation import evaluator
@@ -17,7 +17,13 @@ from jaxnas.train.one_shot import (
     search,
     updates,
 )
-from jaxnas.train.retraining import TrainResult, TrainState, retrain
+from jaxnas.train.retraining import (
+    TrainResult,
+    TrainState,
+    network_evaluation_step,
+    retrain,
+    retrainer,
+)
 from jaxnas.train.steps import (
     WeightState,
     evaluation_step,
@@ -59,9 +65,11 @@ __all__ = [
     "make_timetable",
     "mean_loss",
     "multi_exit_classification",
+    "network_evaluation_step",
     "rank",
     "repeat",
     "retrain",
+    "retrainer",
     "search",
     "updates",
     "weight_gradient",

@@ -3,7 +3,7 @@
 import contextlib
 import itertools
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
@@ -17,6 +17,9 @@ from jaxnas.data import Split, Stream, streaming
 from jaxnas.train import batches, loop
 from jaxnas.train.batches import Preprocess
 from jaxnas.types import Batch, Device, Key, Metrics, Task
+
+Options = Mapping[str, Any]
+"""Further named arguments of a network, pytrees of arrays."""
 
 
 class TrainState(NamedTuple):
@@ -45,7 +48,7 @@ def train_step(
     optimizer: optax.GradientTransformation,
     *,
     batch_axis: str | None = None,
-) -> Callable[[TrainState, Batch, Key, jax.Array | None], tuple[TrainState, Metrics]]:
+) -> Callable[..., tuple[TrainState, Metrics]]:
     """Make one optimiser step on a network with running statistics.
 
     Args:
@@ -56,14 +59,17 @@ def train_step(
       batch_axis: mapped axis over which the batch is sharded, if any.
 
     Returns:
-      `(state, batch, key, drop_path_prob) -> (state, metrics)`; `drop_path_prob` is a
-      scalar, or `None` for a network trained without drop path. The state's step and
-      metrics are left alone.
+      `(state, batch, key, drop_path_prob, options=None) -> (state, metrics)`;
+      `drop_path_prob` is a scalar, or `None` for a network trained without drop path;
+      `options` are further named arguments of the network, arrays. The state's step
+      and metrics are left alone.
     """
 
-    def loss(params, batch_stats, batch, key, drop_path_prob):
+    def loss(params, batch_stats, batch, key, drop_path_prob, options):
         drop_path_key, dropout_key = jax.random.split(key)
-        options = {} if drop_path_prob is None else {"drop_path_prob": drop_path_prob}
+        options = dict(options or {})
+        if drop_path_prob is not None:
+            options["drop_path_prob"] = drop_path_prob
         outputs, updated = network.apply(
             {"params": params, "batch_stats": batch_stats},
             batch["image"],
@@ -75,11 +81,11 @@ def train_step(
         value, metrics = task.loss(outputs, batch)
         return value, (metrics, updated["batch_stats"])
 
-    def step(state, batch, key, drop_path_prob):
+    def step(state, batch, key, drop_path_prob, options=None):
         if batch_axis is not None:  # devices drop independently
             key = jax.random.fold_in(key, lax.axis_index(batch_axis))
         grads, (metrics, batch_stats) = jax.grad(loss, has_aux=True)(
-            state.params, state.batch_stats, batch, key, drop_path_prob
+            state.params, state.batch_stats, batch, key, drop_path_prob, options
         )
         if batch_axis is not None:
             grads, metrics = lax.pmean((grads, metrics), batch_axis)
@@ -93,14 +99,17 @@ def train_step(
     return step
 
 
-def evaluation_step(
-    network: nn.Module, task: Task
-) -> Callable[[Any, Any, Batch], Metrics]:
-    """Make `(params, batch_stats, batch) -> metrics`, with running statistics."""
+def network_evaluation_step(network: nn.Module, task: Task) -> Callable[..., Metrics]:
+    """Make `(params, batch_stats, batch, options=None) -> metrics`.
 
-    def step(params, batch_stats, batch):
+    Normalisation uses the running statistics; `options` are as for `train_step`.
+    """
+
+    def step(params, batch_stats, batch, options=None):
         variables = {"params": params, "batch_stats": batch_stats}
-        outputs = network.apply(variables, batch["image"], train=False)
+        outputs = network.apply(
+            variables, batch["image"], train=False, **(options or {})
+        )
         return task.loss(outputs, batch)[1]
 
     return step
@@ -118,13 +127,12 @@ class TrainResult(NamedTuple):
     test: dict[str, float]
 
 
-def retrain(
+def retrainer(
     network: nn.Module,
     task: Task,
     optimizer: optax.GradientTransformation,
     train: Split | Stream,
     *,
-    key: Key,
     num_epochs: int,
     batch_size: int,
     augment: Preprocess,
@@ -133,13 +141,12 @@ def retrain(
     max_drop_path_prob: float = 0.0,
     drop_path_growth: Literal["epoch", "step"] = "epoch",
     devices: Sequence[Device] | None = None,
-    workdir: str | os.PathLike[str] | None = None,
     save_seconds: float = 30.0,
-    description: str = "train",
-) -> TrainResult:
-    """Train a network from scratch, evaluating it after each epoch.
+) -> Callable[..., TrainResult]:
+    """Make the training of networks from scratch, evaluated after each epoch.
 
-    The last network is the result; no epoch is selected by its test accuracy.
+    The last network is the result; no epoch is selected by its test accuracy. The
+    programs are compiled once for all runs.
 
     Args:
       network: see `train_step`; on several devices, made with
@@ -148,7 +155,6 @@ def retrain(
       optimizer: an optax transformation.
       train: training images (uint8): all of them on the devices, or a stream that is
         read batch by batch.
-      key: determines everything random.
       num_epochs: length of the training.
       batch_size: images in a batch, over all devices.
       augment: `(key, uint8 images) -> float images`, for training.
@@ -160,18 +166,19 @@ def retrain(
         `max_drop_path_prob * epoch / num_epochs` with epochs from 0 (DARTS,
         ASNG-NAS); `"step"`, as `max_drop_path_prob * (step + 1) / num_steps` (ENAS).
       devices: where to run; the first device if `None`.
-      workdir: folder of the run; see `jaxnas.train.search`.
       save_seconds: least time between two checkpoints.
-      description: one word for the progress line.
 
     Returns:
-      The final state and its test metrics.
+      `(key, *, options=None, workdir=None, description="train") -> result`. The key
+      determines everything random; `options` are further named arguments of the
+      network, arrays, such as the `sources` of `networks.micro`; `workdir` is the
+      folder of the run, see `jaxnas.train.search`, and `description` a few words for
+      the progress line. It raises `Diverged` if the loss stops being finite, and
+      `Interrupted` after a signal, when the state has been saved.
 
     Raises:
       ValueError: if there are fewer images than a batch, a batch cannot be shared
         out, the probability is not in [0, 1), or its growth is unknown.
-      Diverged: if the loss stops being finite.
-      Interrupted: after a signal; the state has been saved.
     """
     if not 0 <= max_drop_path_prob < 1:
         raise ValueError(
@@ -192,12 +199,14 @@ def retrain(
     steps_per_epoch = train.num_images // batch_size
     step_on_batch = train_step(network, task, optimizer, batch_axis=batch_axis)
 
-    def init(key: Key, image: jax.Array) -> TrainState:
+    def init(key: Key, options: Options) -> TrainState:
         run_key, params_key = jax.random.split(key)
-        images = normalize(key, image)
-        variables = network.init(params_key, images, train=True)
+        images = normalize(key, jnp.zeros((1, *train.image_shape), jnp.uint8))
+        variables = network.init(params_key, images, train=True, **options)
         # In training the statistics would need the devices' axis.
-        outputs = jax.eval_shape(lambda: network.apply(variables, images, train=False))
+        outputs = jax.eval_shape(
+            lambda: network.apply(variables, images, train=False, **options)
+        )
         _, shapes = jax.eval_shape(
             task.loss, outputs, {"label": jnp.zeros(1, jnp.int32)}
         )
@@ -214,7 +223,7 @@ def retrain(
             },
         )
 
-    def one_step(state: TrainState, images: Split) -> TrainState:
+    def one_step(state: TrainState, images: Split, options: Options) -> TrainState:
         """One step on a batch of all images, or on the images of a stream's batch."""
         epoch, position = state.step // steps_per_epoch, state.step % steps_per_epoch
         batch_key, network_key = jax.random.split(state.key)
@@ -236,68 +245,126 @@ def retrain(
                 done, total = state.step + 1, num_epochs * steps_per_epoch
             prob = max_drop_path_prob * done.astype(jnp.float32) / total
         key = jax.random.fold_in(network_key, state.step)
-        new, metrics = step_on_batch(state, batch, key, prob)
+        new, metrics = step_on_batch(state, batch, key, prob, options)
         metrics = {f"train/{name}": value for name, value in metrics.items()}
         means = loop.mean_over_epoch(state.epoch_metrics, metrics, position)
         return new._replace(step=state.step + 1, epoch_metrics=means)
 
-    def advance(state: TrainState, images: Split, num_steps: jax.Array) -> TrainState:
-        return lax.fori_loop(0, num_steps, lambda _, s: one_step(s, images), state)
+    def advance(
+        state: TrainState, images: Split, options: Options, num_steps: jax.Array
+    ) -> TrainState:
+        return lax.fori_loop(
+            0, num_steps, lambda _, s: one_step(s, images, options), state
+        )
 
+    def evaluate_batch(
+        params: Any, batch_stats: Any, batch: Batch, options: Options
+    ) -> Metrics:
+        image = normalize(jax.random.key(0), batch["image"])
+        return evaluate_normalized(
+            params, batch_stats, dict(batch, image=image), options
+        )
+
+    evaluate_normalized = network_evaluation_step(network, task)
     # Evaluation has running statistics, so that shares need not know of each other.
-    evaluation = jax.jit(
-        lambda params, batch_stats, batch: evaluation_step(network, task)(
-            params,
-            batch_stats,
-            dict(batch, image=normalize(jax.random.key(0), batch["image"])),
-        )
-    )
-
-    def evaluate(state: TrainState) -> dict[str, float]:
-        if test is None:
-            return {}
-        means = batches.mean_metrics(
-            lambda batch: evaluation(state.params, state.batch_stats, batch),
-            test,
-            batch_size,
-        )
-        return {name: float(value) for name, value in means.items()}
-
-    newest: dict[str, float] | None = None
-
-    def end_epoch(state: TrainState) -> dict[str, float]:
-        nonlocal newest
-        newest = evaluate(state)
-        return {f"test/{name}": value for name, value in newest.items()}
-
+    evaluation = jax.jit(evaluate_batch)
+    init = jax.jit(init)
     advance = parallel.replicated(advance, devices, donate_argnums=0)
-    if isinstance(train, Stream):
-        feed = _advance_on_stream(advance, train, batch_size)
-    else:
-        split = parallel.place(train, devices)
-        feed = contextlib.nullcontext(
-            lambda state, num_steps: advance(state, split, jnp.int32(num_steps))
-        )
-    image = jnp.zeros((1, *train.image_shape), jnp.uint8)
-    with feed as advance_by:
-        state = loop.run(
-            advance_by,
-            parallel.place(jax.jit(init)(key, image), devices),
-            num_epochs=num_epochs,
-            steps_per_epoch=steps_per_epoch,
-            images_per_step=lambda step: batch_size,
-            end_epoch=end_epoch,
-            description=description,
-            workdir=workdir,
-            save_seconds=save_seconds,
-        )
-    # A finished run that is started again has not ended an epoch.
-    return TrainResult(state, evaluate(state) if newest is None else newest)
+    split: Any = None if isinstance(train, Stream) else parallel.place(train, devices)
+
+    def run(
+        key: Key,
+        *,
+        options: Options | None = None,
+        workdir: str | os.PathLike[str] | None = None,
+        description: str = "train",
+    ) -> TrainResult:
+        placed = parallel.place(dict(options or {}), devices)
+
+        def evaluate(state: TrainState) -> dict[str, float]:
+            if test is None:
+                return {}
+            means = batches.mean_metrics(
+                lambda batch: evaluation(
+                    state.params, state.batch_stats, batch, placed
+                ),
+                test,
+                batch_size,
+            )
+            return {name: float(value) for name, value in means.items()}
+
+        newest: dict[str, float] | None = None
+
+        def end_epoch(state: TrainState) -> dict[str, float]:
+            nonlocal newest
+            newest = evaluate(state)
+            return {f"test/{name}": value for name, value in newest.items()}
+
+        def advance_on(state: TrainState, images: Split, num_steps: int) -> TrainState:
+            return advance(state, images, placed, jnp.int32(num_steps))
+
+        if isinstance(train, Stream):
+            feed = _advance_on_stream(advance_on, train, batch_size)
+        else:
+            feed = contextlib.nullcontext(
+                lambda state, num_steps: advance_on(state, split, num_steps)
+            )
+        with feed as advance_by:
+            state = loop.run(
+                advance_by,
+                parallel.place(init(key, placed), devices),
+                num_epochs=num_epochs,
+                steps_per_epoch=steps_per_epoch,
+                images_per_step=lambda step: batch_size,
+                end_epoch=end_epoch,
+                description=description,
+                workdir=workdir,
+                save_seconds=save_seconds,
+            )
+        # A finished run that is started again has not ended an epoch.
+        return TrainResult(state, evaluate(state) if newest is None else newest)
+
+    return run
+
+
+def retrain(
+    network: nn.Module,
+    task: Task,
+    optimizer: optax.GradientTransformation,
+    train: Split | Stream,
+    *,
+    key: Key,
+    workdir: str | os.PathLike[str] | None = None,
+    description: str = "train",
+    **settings: Any,
+) -> TrainResult:
+    """Train one network from scratch, evaluating it after each epoch.
+
+    Args:
+      network: as for `retrainer`, like all that is not named here.
+      task: the loss.
+      optimizer: an optax transformation.
+      train: training images.
+      key: determines everything random.
+      workdir: folder of the run; see `jaxnas.train.search`.
+      description: one word for the progress line.
+      **settings: the other arguments of `retrainer`.
+
+    Returns:
+      The final state and its test metrics.
+
+    Raises:
+      ValueError: as `retrainer` does.
+      Diverged: if the loss stops being finite.
+      Interrupted: after a signal; the state has been saved.
+    """
+    run = retrainer(network, task, optimizer, train, **settings)
+    return run(key, workdir=workdir, description=description)
 
 
 @contextlib.contextmanager
 def _advance_on_stream(
-    advance: Callable[[TrainState, Split, jax.Array], TrainState],
+    advance: Callable[[TrainState, Split, int], TrainState],
     stream: Stream,
     batch_size: int,
 ) -> Iterator[Callable[[TrainState, int], TrainState]]:
@@ -313,7 +380,7 @@ def _advance_on_stream(
                 feed = streaming.shuffled(stream, seed, batch_size, int(state.step))
                 stack.enter_context(contextlib.closing(feed))
             for batch in itertools.islice(feed, num_steps):
-                state = advance(state, batch, jnp.int32(1))
+                state = advance(state, batch, 1)
             return state
 
         yield advance_by
