@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 class ImageConfig:
     """Flags that all commands on images share."""
 
-    dataset: str = option("cifar10", "digits, cifar10, cifar100 or folder")
+    dataset: str = option(
+        "cifar10", "digits, cifar10, cifar100, tiny_imagenet200 or folder"
+    )
     data_dir: str | None = option(None, "where the data set is or is to be prepared")
     image_size: int | None = option(
         None, "side to which a folder's images are cut", minimum=1

@@ -55,7 +55,8 @@ def test_split_refuses_empty_parts(num_first):
 
 def test_unknown_name_lists_the_known_ones():
     with pytest.raises(
-        data.DatasetError, match="'mnist', expected one of digits, cifar10, cifar100"
+        data.DatasetError,
+        match="'mnist', expected one of digits, cifar10, cifar100, tiny_imagenet200, f",
     ):
         data.load("mnist")
 
@@ -65,7 +66,7 @@ def test_folder_needs_a_folder():
         data.load("folder")
 
 
-@pytest.mark.parametrize("name", ["digits", "cifar10"])
+@pytest.mark.parametrize("name", ["digits", "cifar10", "tiny_imagenet200"])
 def test_image_size_is_for_folders_only(name):
     with pytest.raises(data.DatasetError, match=f"got 64 for '{name}'"):
         data.load(name, image_size=64)

@@ -18,6 +18,11 @@ from jaxnas.analysis.landscape import (
     random_plane,
     surface_measurer,
 )
+from jaxnas.analysis.linear_cells import (
+    LinearCells,
+    compare_linear_cells,
+    measure_linear_cells,
+)
 from jaxnas.analysis.ranking import Correlation, correlations, top_half
 from jaxnas.analysis.topology import (
     cell_depth,
@@ -28,6 +33,7 @@ from jaxnas.analysis.topology import (
 
 __all__ = [
     "Correlation",
+    "LinearCells",
     "Measure",
     "Plane",
     "Surface",
@@ -36,6 +42,7 @@ __all__ = [
     "basin_share",
     "cell_depth",
     "cell_width",
+    "compare_linear_cells",
     "correlations",
     "count_topologies",
     "dead_nodes",
@@ -45,6 +52,7 @@ __all__ = [
     "grid",
     "load_surface",
     "mean_metrics",
+    "measure_linear_cells",
     "random_plane",
     "surface_measurer",
     "top_half",

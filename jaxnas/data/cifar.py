@@ -9,7 +9,7 @@ import io
 import pathlib
 import pickle
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -182,11 +182,34 @@ def _parse(
         _concatenate([_batch(contents[n], f"{where}/{n}", layout) for n in part])
         for part in (layout.train, layout.test)
     )
+    class_names = [n.decode() if isinstance(n, bytes) else n for n in names]
+    return dataset(layout, train, test, class_names, source)
+
+
+def dataset(
+    layout: Layout,
+    train: images.Split,
+    test: images.Split,
+    class_names: Sequence[str],
+    source: str,
+) -> images.ImageDataset:
+    """Put together what was read, wherever it was read.
+
+    Args:
+      layout: `CIFAR10` or `CIFAR100`.
+      train: the training images.
+      test: the test images.
+      class_names: the names of the classes, in label order.
+      source: what was read.
+
+    Returns:
+      The data set. `source` also says how its size differs from the published one.
+    """
     return images.ImageDataset(
         name=layout.name,
         train=train,
         test=test,
-        class_names=tuple(n.decode() if isinstance(n, bytes) else n for n in names),
+        class_names=tuple(class_names),
         mean=layout.mean,
         std=layout.std,
         source=source + images.count_note(train, test, layout.num_examples),
@@ -217,7 +240,8 @@ def _batch(contents: bytes, where: str, layout: Layout) -> images.Split:
             f"{where} holds {len(pixels)} images but {len(labels)} labels"
         )
     return images.Split(
-        planes_to_images(pixels), check_labels(labels, layout.num_classes, where)
+        planes_to_images(pixels),
+        images.check_labels(labels, layout.num_classes, where),
     )
 
 
@@ -232,30 +256,6 @@ def planes_to_images(pixels: np.ndarray) -> np.ndarray:
     """
     planes = pixels.reshape(-1, 3, 32, 32)
     return np.ascontiguousarray(planes.transpose(0, 2, 3, 1))
-
-
-def check_labels(labels: Any, num_classes: int, where: str) -> np.ndarray:
-    """Check that labels are class indices.
-
-    Args:
-      labels: integers `[num]`.
-      num_classes: the number of classes.
-      where: where the labels were read, for the message.
-
-    Returns:
-      The labels as int32 `[num]`.
-
-    Raises:
-      DatasetError: if a label is out of range.
-    """
-    labels = np.asarray(labels, np.int64)
-    wrong = np.flatnonzero((labels < 0) | (labels >= num_classes))
-    if wrong.size:
-        raise images.DatasetError(
-            f"image {wrong[0]} in {where} has label {labels[wrong[0]]}, expected 0 to "
-            f"{num_classes - 1}"
-        )
-    return labels.astype(np.int32)
 
 
 def _empty_bytes() -> bytes:

@@ -1,9 +1,10 @@
 """Images in folders, one folder per class."""
 
 import concurrent.futures
+import io
 import pathlib
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -16,6 +17,8 @@ SUFFIXES = frozenset(
     (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 )
 """Files with other endings are left alone."""
+
+_Item = TypeVar("_Item")
 
 
 class Files(NamedTuple):
@@ -48,7 +51,7 @@ def find(data_dir: pathlib.Path) -> tuple[Files, Files, tuple[str, ...]]:
     """
     train_dir, test_dir = _split_dirs(data_dir)
     train, test = _class_files(train_dir), _class_files(test_dir)
-    _check_same_classes(train_dir, train, test_dir, test)
+    check_same_classes(train_dir, train, test_dir, test)
     return Files(train_dir, *_list(train)), Files(test_dir, *_list(test)), tuple(train)
 
 
@@ -143,25 +146,50 @@ def _class_files(split_dir: pathlib.Path) -> dict[str, list[pathlib.Path]]:
 
 
 def _is_image(path: pathlib.Path) -> bool:
-    hidden = path.name.startswith(".")
-    return not hidden and path.suffix.lower() in SUFFIXES and path.is_file()
+    return is_image_name(path.name) and path.is_file()
 
 
-def _check_same_classes(
-    train_dir: pathlib.Path,
-    train: Mapping[str, object],
-    test_dir: pathlib.Path,
-    test: Mapping[str, object],
+def is_image_name(name: str) -> bool:
+    """Say whether a file is taken for an image.
+
+    Args:
+      name: the file's name, without its folder.
+
+    Returns:
+      Whether it ends as one of `SUFFIXES` and is not hidden.
+    """
+    return not name.startswith(".") and (
+        pathlib.PurePosixPath(name).suffix.lower() in SUFFIXES
+    )
+
+
+def check_same_classes(
+    here_name: object,
+    here: Iterable[str],
+    there_name: object,
+    there: Iterable[str],
 ) -> None:
-    for here, there, folder, other in (
-        (train, test, train_dir, test_dir),
-        (test, train, test_dir, train_dir),
+    """Check that two places have the same classes.
+
+    Args:
+      here_name: what to call the first place in a message.
+      here: its classes.
+      there_name: what to call the second place.
+      there: its classes.
+
+    Raises:
+      DatasetError: if a class is missing in one of them.
+    """
+    here, there = frozenset(here), frozenset(there)
+    for some, others, name, other_name in (
+        (here, there, here_name, there_name),
+        (there, here, there_name, here_name),
     ):
-        extra = [name for name in here if name not in there]
+        extra = sorted(some - others)
         if extra:
             raise images.DatasetError(
-                f"class {extra[0]!r} is in {folder} but not in {other} "
-                f"({len(extra)} such classes); both need the same folders"
+                f"class {extra[0]!r} is in {name} but not in {other_name} "
+                f"({len(extra)} such classes); both need the same classes"
             )
 
 
@@ -176,21 +204,67 @@ def _list(
 
 def _decode_all(paths: Sequence[pathlib.Path], image_size: int | None) -> np.ndarray:
     first = _decode(paths[0], image_size)
-    pixels = np.empty((len(paths), *first.shape), np.uint8)
+
+    def decode(path: pathlib.Path) -> np.ndarray:
+        image = _decode(path, image_size)
+        if image.shape != first.shape:
+            raise images.DatasetError(
+                f"{paths[0]} is {_size(first.shape)} pixels but {path} is "
+                f"{_size(image.shape)}; give image_size to bring all images to one size"
+            )
+        return image
+
+    return decode_all(paths, decode, first.shape)
+
+
+def decode_all(
+    items: Sequence[_Item],
+    decode: Callable[[_Item], np.ndarray],
+    image_shape: tuple[int, ...],
+) -> np.ndarray:
+    """Decode images in threads.
+
+    Args:
+      items: what the images are made from.
+      decode: makes an image, uint8 `image_shape`; is called in many threads.
+      image_shape: height, width, channels.
+
+    Returns:
+      uint8 `[num, *image_shape]`.
+    """
+    pixels = np.empty((len(items), *image_shape), np.uint8)
     with concurrent.futures.ThreadPoolExecutor() as pool:
-        decoded = pool.map(lambda path: _decode(path, image_size), paths)
-        for index, image in enumerate(decoded):
-            if image.shape != first.shape:
-                raise images.DatasetError(
-                    f"{paths[0]} is {_size(first)} pixels but {paths[index]} is "
-                    f"{_size(image)}; give image_size to bring all images to one size"
-                )
+        for index, image in enumerate(pool.map(decode, items)):
             pixels[index] = image
     return pixels
 
 
-def _size(image: np.ndarray) -> str:
-    return f"{image.shape[1]}x{image.shape[0]}"
+def decode_image(
+    contents: bytes, name: object, image_shape: tuple[int, ...]
+) -> np.ndarray:
+    """Decode an image file of a known size.
+
+    Args:
+      contents: the file.
+      name: what to call it in a message.
+      image_shape: height, width, and 3 channels.
+
+    Returns:
+      uint8 `image_shape`, RGB.
+
+    Raises:
+      DatasetError: if it cannot be read, or has another size.
+    """
+    image = np.asarray(open_image(io.BytesIO(contents), name))
+    if image.shape != image_shape:
+        raise images.DatasetError(
+            f"{name} is {_size(image.shape)} pixels, expected {_size(image_shape)}"
+        )
+    return image
+
+
+def _size(image_shape: tuple[int, ...]) -> str:
+    return f"{image_shape[1]}x{image_shape[0]}"
 
 
 def open_image(file: pathlib.Path | BinaryIO, name: object) -> "Image.Image":

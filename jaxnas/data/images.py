@@ -1,6 +1,6 @@
 """Labelled images in memory: the types every loader of this package returns."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -78,6 +78,30 @@ def split(data: Split, num_first: int) -> tuple[Split, Split]:
     first = Split(data.images[:num_first], data.labels[:num_first])
     rest = Split(data.images[num_first:], data.labels[num_first:])
     return first, rest
+
+
+def check_labels(labels: Any, num_classes: int, where: str) -> np.ndarray:
+    """Check that labels are class indices.
+
+    Args:
+      labels: integers `[num]`.
+      num_classes: the number of classes.
+      where: where the labels were read, for the message.
+
+    Returns:
+      The labels as int32 `[num]`.
+
+    Raises:
+      DatasetError: if a label is out of range.
+    """
+    labels = np.asarray(labels, np.int64)
+    wrong = np.flatnonzero((labels < 0) | (labels >= num_classes))
+    if wrong.size:
+        raise DatasetError(
+            f"image {wrong[0]} in {where} has label {labels[wrong[0]]}, expected 0 to "
+            f"{num_classes - 1}"
+        )
+    return labels.astype(np.int32)
 
 
 def channel_statistics(

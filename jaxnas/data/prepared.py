@@ -1,7 +1,6 @@
-"""CIFAR as TFDS data sets: finding, reading and preparing them."""
+"""Images as TFDS data sets: finding, reading and preparing them."""
 
 import contextlib
-import io
 import pathlib
 import urllib.request
 from collections.abc import Iterator
@@ -9,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxnas.data import cache, cifar, images
+from jaxnas.data import cache, folder, images
 
 _TIMEOUT = 30.0  # Seconds until the server must have answered.
 
@@ -19,20 +18,6 @@ def default_dir() -> pathlib.Path:
     from tensorflow_datasets.core import constants
 
     return pathlib.Path(constants.DATA_DIR)
-
-
-def find(data_dir: pathlib.Path, layout: cifar.Layout) -> pathlib.Path | None:
-    """Find a prepared data set that can be read without TensorFlow.
-
-    Args:
-      data_dir: a TFDS folder (`data_dir/NAME/VERSION`), or that of one version.
-      layout: `CIFAR10` or `CIFAR100`.
-
-    Returns:
-      The folder of the newest version stored as array_record, this library's own
-      before that of TFDS; None if there is none.
-    """
-    return find_version(data_dir, f"jaxnas_{layout.name}", layout.name)
 
 
 def find_version(data_dir: pathlib.Path, *names: str) -> pathlib.Path | None:
@@ -68,75 +53,81 @@ def _version(folder: pathlib.Path) -> tuple[int, ...]:
 
 
 def read(
-    folder: pathlib.Path, layout: cifar.Layout, cache_dir: pathlib.Path
-) -> images.ImageDataset:
+    version_dir: pathlib.Path,
+    cache_dir: pathlib.Path,
+    image_shape: tuple[int, int, int],
+    *,
+    num_classes: int | None = None,
+    test_split: str = "test",
+) -> tuple[images.Split, images.Split, tuple[str, ...]]:
     """Read a prepared data set.
 
     Args:
-      folder: the folder of one version, as returned by `find`.
-      layout: `CIFAR10` or `CIFAR100`.
+      version_dir: the folder of one version, as returned by `find_version`.
       cache_dir: where the decoded images are kept.
+      image_shape: the images' height, width and channels.
+      num_classes: the number of classes; None for any number.
+      test_split: the split to test on.
 
     Returns:
-      The data set, sorted by the examples' `id`, which is the official order.
+      The split `train` and the one to test on, sorted by the examples' `id`, which is
+      the order they were prepared in, and the names of the classes.
 
     Raises:
       DatasetError: if the folder does not hold the data set it should.
     """
     import tensorflow_datasets as tfds
 
-    builder = tfds.builder_from_directory(folder)
+    builder = tfds.builder_from_directory(version_dir)
     features = builder.info.features
     if not isinstance(features, tfds.features.FeaturesDict):
-        raise images.DatasetError(f"the examples in {folder} are no dictionaries")
+        raise images.DatasetError(f"the examples in {version_dir} are no dictionaries")
     image, label = (dict(features.items()).get(name) for name in ("image", "label"))
-    if not isinstance(image, tfds.features.Image) or image.shape != cifar.IMAGE_SHAPE:
+    if not isinstance(image, tfds.features.Image) or image.shape != image_shape:
         raise images.DatasetError(
-            f"'image' in {folder} is {image}, expected an image of shape "
-            f"{cifar.IMAGE_SHAPE}"
+            f"'image' in {version_dir} is {image}, expected an image of shape "
+            f"{image_shape}"
         )
-    if (
-        not isinstance(label, tfds.features.ClassLabel)
-        or label.num_classes != layout.num_classes
+    if not isinstance(label, tfds.features.ClassLabel) or (
+        num_classes is not None and label.num_classes != num_classes
     ):
+        number = "" if num_classes is None else f"{num_classes} "
         raise images.DatasetError(
-            f"'label' in {folder} is {label}, expected one of {layout.num_classes} "
-            "classes"
+            f"'label' in {version_dir} is {label}, expected one of {number}classes"
         )
+    class_names = tuple(label.names)
+    splits = ("train", test_split)
 
-    def decode() -> dict[str, np.ndarray]:
+    def decode(example: dict[str, Any]) -> np.ndarray:
+        where = f"an image in {version_dir}"
+        return folder.decode_image(example["image"], where, image_shape)
+
+    def decode_all() -> dict[str, np.ndarray]:
         arrays = {}
-        for split in ("train", "test"):
+        for split in splits:
             examples = _examples(builder, split)
             if "id" in features:
                 examples.sort(key=lambda example: example["id"])
-            pixels = [_decode(example["image"]) for example in examples]
-            arrays[f"{split}_images"] = np.stack(pixels)
+            pixels = folder.decode_all(examples, decode, image_shape)
+            arrays[f"{split}_images"] = pixels
             arrays[f"{split}_labels"] = np.array([e["label"] for e in examples])
         return arrays
 
-    files = sorted(path for path in folder.iterdir() if path.is_file())
-    key = cache.fingerprint(folder, files)
-    arrays = cache.load_or_compute(cache_dir, f"{layout.name}-{key[:16]}", decode)
+    files = sorted(path for path in version_dir.iterdir() if path.is_file())
+    key = cache.fingerprint(version_dir, files)
+    arrays = cache.load_or_compute(
+        cache_dir, f"{version_dir.parent.name}-{key[:16]}", decode_all
+    )
     train, test = (
         images.Split(
             arrays[f"{split}_images"],
-            cifar.check_labels(
-                arrays[f"{split}_labels"], layout.num_classes, f"{folder} ({split})"
+            images.check_labels(
+                arrays[f"{split}_labels"], len(class_names), f"{version_dir} ({split})"
             ),
         )
-        for split in ("train", "test")
+        for split in splits
     )
-    return images.ImageDataset(
-        name=layout.name,
-        train=train,
-        test=test,
-        class_names=tuple(label.names),
-        mean=layout.mean,
-        std=layout.std,
-        source=f"{layout.title} as the TFDS data set {folder.parent.name}/{folder.name}"
-        + images.count_note(train, test, layout.num_examples),
-    )
+    return train, test, class_names
 
 
 def _examples(builder: Any, split: str) -> list[dict[str, Any]]:
@@ -176,14 +167,7 @@ def damage_told(builder: Any, split: str) -> Iterator[None]:
         ) from error
 
 
-def _decode(png: bytes) -> np.ndarray:
-    from PIL import Image
-
-    with Image.open(io.BytesIO(png)) as file:
-        return np.asarray(file.convert("RGB"))
-
-
-def prepare(data_dir: pathlib.Path, layout: cifar.Layout) -> pathlib.Path:
+def prepare(data_dir: pathlib.Path, name: str, archive_url: str) -> pathlib.Path:
     """Download a data set and prepare it as a TFDS data set.
 
     The archive is not downloaded when it lies in `data_dir` already. Either way TFDS
@@ -191,7 +175,8 @@ def prepare(data_dir: pathlib.Path, layout: cifar.Layout) -> pathlib.Path:
 
     Args:
       data_dir: the TFDS folder to prepare it in.
-      layout: `CIFAR10` or `CIFAR100`.
+      name: the name the data set is loaded by; its builder is `jaxnas_NAME`.
+      archive_url: the archive to get by hand if this fails.
 
     Returns:
       The folder to `read`.
@@ -205,12 +190,13 @@ def prepare(data_dir: pathlib.Path, layout: cifar.Layout) -> pathlib.Path:
     from jaxnas.data import tfds_builders
 
     builders = {
-        cifar.CIFAR10.name: tfds_builders.JaxnasCifar10,
-        cifar.CIFAR100.name: tfds_builders.JaxnasCifar100,
+        "cifar10": tfds_builders.JaxnasCifar10,
+        "cifar100": tfds_builders.JaxnasCifar100,
+        "tiny_imagenet200": tfds_builders.JaxnasTinyImagenet200,
     }
-    builder = builders[layout.name](data_dir=data_dir)
+    builder = builders[name](data_dir=data_dir)
     archive = data_dir / pathlib.PurePosixPath(builder.URL).name
-    remedy = f"put {cifar.URL}{layout.archive} into {data_dir}"
+    remedy = f"put {archive_url} into {data_dir}"
     try:
         if not archive.is_file():
             # An unreachable server shows at once, where TFDS would try for minutes.
@@ -227,7 +213,7 @@ def prepare(data_dir: pathlib.Path, layout: cifar.Layout) -> pathlib.Path:
         )
     except (OSError, tfds.download.DownloadError) as error:
         raise images.DatasetError(
-            f"{layout.title} is not in {data_dir} and could not be downloaded from "
+            f"{name} is not in {data_dir} and could not be downloaded from "
             f"{builder.URL} and prepared there ({error}); {remedy}"
         ) from error
     except download_manager.NonMatchingChecksumError as error:

@@ -1,8 +1,9 @@
-"""TFDS builders of CIFAR-10 and CIFAR-100 that prepare without TensorFlow.
+"""TFDS builders that prepare images without TensorFlow.
 
-TFDS's own builders hand over pixel arrays, which it can encode only with
-TensorFlow; these hand over PNG files. `checksums.tsv` beside this module holds the
-sizes and SHA-256 digests against which TFDS checks the archives.
+TFDS's own builders of CIFAR hand over pixel arrays, which it can encode only with
+TensorFlow; these hand over PNG files. It has no builder of Tiny-ImageNet-200.
+`checksums.tsv` beside this module holds the sizes and SHA-256 digests against which
+TFDS checks the archives.
 """
 
 import io
@@ -14,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow_datasets as tfds
 
-from jaxnas.data import cifar, images
+from jaxnas.data import cifar, images, tiny_imagenet
 
 
 class Binary(NamedTuple):
@@ -116,6 +117,66 @@ class JaxnasCifar100(JaxnasCifar10):
     )
 
 
+class JaxnasTinyImagenet200(tfds.core.GeneratorBasedBuilder):
+    """Tiny-ImageNet-200 as the original JPEG files, in `tiny_imagenet`'s order.
+
+    Grey images are stored as they are. The official test images have no labels and are
+    left out.
+    """
+
+    VERSION = tfds.core.Version("1.0.0")
+    URL = tiny_imagenet.URL
+    NUM_CLASSES = tiny_imagenet.NUM_CLASSES
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description="200 classes of ImageNet, 64x64 images, as JPEG files.",
+            features=tfds.features.FeaturesDict(
+                {
+                    "id": tfds.features.Text(),
+                    "image": tfds.features.Image(
+                        shape=tiny_imagenet.IMAGE_SHAPE, encoding_format="jpeg"
+                    ),
+                    "label": tfds.features.ClassLabel(num_classes=self.NUM_CLASSES),
+                }
+            ),
+            supervised_keys=("image", "label"),
+            homepage="http://cs231n.stanford.edu/",
+            disable_shuffling=True,
+        )
+
+    def _split_generators(
+        self, dl_manager: tfds.download.DownloadManager
+    ) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
+        path = pathlib.Path(dl_manager.download(self.URL))
+        with tiny_imagenet.open_archive(path) as tree:
+            listing = tiny_imagenet.find(tree)
+        features: Any = self.info.features
+        features["label"].names = listing.class_names
+        return {
+            "train": _files(path, "train", listing.train),
+            "validation": _files(path, "validation", listing.val),
+        }
+
+    def _generate_examples(self, **kwargs: Any) -> Any:
+        raise NotImplementedError("_split_generators returns the examples")
+
+
+def _files(
+    path: pathlib.Path, split: str, files: tiny_imagenet.Files
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    with tiny_imagenet.open_archive(path) as tree:
+        pairs = zip(files.names, files.labels, strict=True)
+        for index, (name, label) in enumerate(pairs):
+            yield index, _example(split, index, tree.read(name), label)
+
+
+def _example(split: str, index: int, image: bytes, label: int) -> dict[str, Any]:
+    # The identifiers sort in the order of the examples.
+    return {"id": f"{split}_{index:05d}", "image": image, "label": int(label)}
+
+
 def _read_archive(path: pathlib.Path, folder: str) -> dict[str, bytes]:
     """Return the files of one folder of an archive by name."""
     contents = {}
@@ -151,7 +212,7 @@ def parse_records(contents: bytes, binary: Binary, where: str) -> images.Split:
     labels = records[:, binary.num_label_bytes - 1]
     return images.Split(
         cifar.planes_to_images(records[:, binary.num_label_bytes :]),
-        cifar.check_labels(labels, binary.num_classes, where),
+        images.check_labels(labels, binary.num_classes, where),
     )
 
 
@@ -161,14 +222,7 @@ def _examples(
     index = 0
     for part in parts:
         for image, label in zip(part.images, part.labels, strict=True):
-            yield (
-                index,
-                {
-                    "id": f"{split}_{index:05d}",
-                    "image": _png(image),
-                    "label": int(label),
-                },
-            )
+            yield index, _example(split, index, _png(image), label)
             index += 1
 
 
