@@ -8,6 +8,7 @@ same command again goes on where it stopped.
 import dataclasses
 import pathlib
 
+import architectures
 import command_line
 import images
 import optimizers
@@ -56,7 +57,7 @@ def main() -> None:
     from jaxnas.report import drawing
 
     with command_line.wrong_input():
-        genotype = find_genotype(config.genotype)
+        genotype = architectures.find_genotype(config.genotype)
         check_flags(config, genotype)
         devices = parallel.local_devices(config.devices)
         parallel.share(config.batch_size, len(devices), "batch_size")
@@ -156,25 +157,6 @@ def load(config: Config):
             "imagenet"
         )
     return data.stream(config.data_dir, image_size=config.image_size or 224)
-
-
-def find_genotype(name_or_path: str):
-    """The genotype of a file, or a published one."""
-    from jaxnas import genotypes
-
-    names = *genotypes.NAMES, *genotypes.MACRO_NAMES, *genotypes.DAG_NAMES
-    if not name_or_path:
-        raise ValueError(
-            "--genotype is missing: expected a file, such as the genotype.json of a "
-            f"search, or one of {', '.join(names)}"
-        )
-    if name_or_path in (*names, *genotypes.RECURRENT_NAMES):
-        return genotypes.named(name_or_path)
-    if not pathlib.Path(name_or_path).exists():
-        raise ValueError(
-            f"--genotype {name_or_path} is neither a file nor one of {', '.join(names)}"
-        )
-    return genotypes.load(name_or_path)
 
 
 def check_flags(config: Config, genotype) -> None:

@@ -37,9 +37,14 @@ def wrong_input() -> Iterator[None]:
         raise WrongInput(str(error)) from error
 
 
-def option(default: Any, text: str, *, minimum: float | None = None) -> Any:
-    """A dataclass field that is a flag; a `Literal` type makes it a choice."""
-    metadata = {"help": text, "minimum": minimum}
+def option(
+    default: Any, text: str, *, minimum: float | None = None, positional: bool = False
+) -> Any:
+    """A dataclass field that is a flag, or an optional argument without a flag.
+
+    A `Literal` type makes it a choice.
+    """
+    metadata = {"help": text, "minimum": minimum, "positional": positional}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -86,11 +91,17 @@ def parse(
         if value not in (None, ""):
             text += f" ({default}: {value})"
         kind, choices = _type_and_choices(hints[field.name])
-        if kind is bool:
+        if field.metadata["positional"]:
+            # argparse would refuse a suppressed default as none of the choices.
+            parser.add_argument(
+                field.name, nargs="?", choices=choices, default=None, help=text
+            )
+        elif kind is bool:
             parser.add_argument(flag, action=argparse.BooleanOptionalAction, help=text)
         else:
             parser.add_argument(flag, type=kind, choices=choices, help=text)
-    given = vars(parser.parse_args(argv))
+    arguments = vars(parser.parse_args(argv))
+    given = {name: value for name, value in arguments.items() if value is not None}
     preset = given.pop("preset")
     config: Any = presets[preset]()
     config = dataclasses.replace(config, **given)
@@ -128,6 +139,19 @@ def ascending(flag: str, text: str) -> list[int]:
             f"{flag} is {text!r}; expected ascending positive numbers with commas"
         )
     return numbers
+
+
+def numbers(flag: str, text: str) -> list[float]:
+    """The different positive numbers between commas; `WrongInput` for others."""
+    try:
+        found = [float(word) for word in listed(text)]
+    except ValueError:
+        found = []
+    if not found or not all(0 < x < float("inf") for x in found):
+        raise WrongInput(f"{flag} is {text!r}; expected positive numbers with commas")
+    if len(set(found)) < len(found):
+        raise WrongInput(f"{flag} is {text!r}; expected different numbers")
+    return found
 
 
 def use_compilation_cache() -> None:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 
+import architectures
 import cifar_search
 import cifar_train
 import command_line
@@ -337,6 +338,6 @@ def test_seconds_are_without_compilation():
 
 def test_genotypes_by_name_and_by_file(tmp_path):
     enas = genotypes.named("ENAS")
-    assert cifar_train.find_genotype("ENAS") == enas
+    assert architectures.find_genotype("ENAS") == enas
     genotypes.save(tmp_path / "found.json", enas)
-    assert cifar_train.find_genotype(str(tmp_path / "found.json")) == enas
+    assert architectures.find_genotype(str(tmp_path / "found.json")) == enas

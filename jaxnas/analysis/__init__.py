@@ -5,6 +5,7 @@ from jaxnas.analysis.anytime import (
     area_under_accuracy_flops,
     exit_costs,
 )
+from jaxnas.analysis.convergence import Band, band, epochs_until, mean_over_epochs
 from jaxnas.analysis.gradients import gradient_variance
 from jaxnas.analysis.landscape import (
     Measure,
@@ -32,6 +33,7 @@ from jaxnas.analysis.topology import (
 )
 
 __all__ = [
+    "Band",
     "Correlation",
     "LinearCells",
     "Measure",
@@ -39,6 +41,7 @@ __all__ = [
     "Surface",
     "accuracy_within",
     "area_under_accuracy_flops",
+    "band",
     "basin_share",
     "cell_depth",
     "cell_width",
@@ -46,12 +49,14 @@ __all__ = [
     "correlations",
     "count_topologies",
     "dead_nodes",
+    "epochs_until",
     "exit_costs",
     "filter_normalized",
     "gradient_variance",
     "grid",
     "load_surface",
     "mean_metrics",
+    "mean_over_epochs",
     "measure_linear_cells",
     "random_plane",
     "surface_measurer",

@@ -66,6 +66,11 @@ class Surface(NamedTuple):
     betas: np.ndarray
     values: dict[str, np.ndarray]
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether all rows have been measured, and are not NaN throughout."""
+        return not any(np.isnan(v).all(axis=1).any() for v in self.values.values())
+
     def at_center(self, name: str) -> float:
         """The value at (0, 0); `ValueError` if the grid has no such point."""
         (columns,), (rows,) = (np.nonzero(axis == 0) for axis in self[:2])
@@ -202,11 +207,12 @@ def surface_measurer(
       devices: where to run; the first device if `None`. They share out the points.
 
     Returns:
-      `(plane, constants, examples, alphas, betas, file=None) -> surface`. `constants`
-      is handed to `measure`: running statistics, for example. The program is compiled
-      once for all planes of one structure. With a `file`, `.npz`, every row is saved
-      when it is done, and those that the file has already are not measured again;
-      `load_surface` reads it.
+      `(plane, constants, examples, alphas, betas, file=None, on_row=None) -> surface`.
+      `constants` is handed to `measure`: running statistics, for example. The program
+      is compiled once for all planes of one structure. With a `file`, `.npz`, every
+      row is saved when it is done, and those that the file has already are not
+      measured again; `load_surface` reads it. `on_row` is called after every row, with
+      the number of rows that are done.
 
     Raises:
       ValueError: if there are no points at once; when measuring, if an axis is empty,
@@ -242,6 +248,7 @@ def surface_measurer(
         alphas: Sequence[float] | np.ndarray,
         betas: Sequence[float] | np.ndarray,
         file: str | os.PathLike[str] | None = None,
+        on_row: Callable[[int], None] | None = None,
     ) -> Surface:
         alphas, betas = np.asarray(alphas, float), np.asarray(betas, float)
         for name, axis in (("alphas", alphas), ("betas", betas)):
@@ -268,6 +275,8 @@ def surface_measurer(
             )
             if path is not None:
                 _write_rows(path, fingerprint, alphas, betas, rows)
+            if on_row is not None:
+                on_row(len(rows))
         return _to_surface(alphas, betas, rows)
 
     return measure_surface

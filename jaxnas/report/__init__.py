@@ -1,16 +1,22 @@
 """Reports: one self-contained HTML file about a search, a training or a study."""
 
 from jaxnas.report.anytime import AnytimeNetwork, anytime_report
+from jaxnas.report.cell_study import cell_study_report
 from jaxnas.report.comparison import Contender, comparison_report, spread
 from jaxnas.report.correlation import Method, coefficient_text, correlation_report
 from jaxnas.report.html import Candidate, search_report, train_report
+from jaxnas.report.studied_cells import StudiedCell, Training, cell_numbers
 
 __all__ = [
     "AnytimeNetwork",
     "Candidate",
     "Contender",
     "Method",
+    "StudiedCell",
+    "Training",
     "anytime_report",
+    "cell_numbers",
+    "cell_study_report",
     "coefficient_text",
     "comparison_report",
     "correlation_report",

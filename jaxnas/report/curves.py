@@ -23,13 +23,13 @@ BLUE, ORANGE, GREEN = "#3b82f6", "#dd6b20", "#17a06c"
 PURPLE, PINK = "#a855f7", "#db4d8c"
 
 # Stands for "the colour of the page's text"; no other element has this colour.
-_INK = "#010203"
+INK = "#010203"
 
 _STYLE: dict[Any, Any] = {
-    "axes.edgecolor": _INK,
+    "axes.edgecolor": INK,
     "axes.facecolor": "none",
     "axes.grid": True,
-    "axes.labelcolor": _INK,
+    "axes.labelcolor": INK,
     "axes.spines.right": False,
     "axes.spines.top": False,
     "axes.titlelocation": "left",
@@ -39,13 +39,13 @@ _STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",  # comes with matplotlib, so layout is the same
     "font.size": 9.5,
     "grid.alpha": 0.15,
-    "grid.color": _INK,
+    "grid.color": INK,
     "legend.frameon": False,
     "svg.fonttype": "none",  # text stays text
     "svg.hashsalt": "jaxnas",  # the same figure gives the same markup
-    "text.color": _INK,
-    "xtick.color": _INK,
-    "ytick.color": _INK,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
 }
 
 
@@ -77,6 +77,7 @@ class Band(NamedTuple):
       y: the curve; finite.
       low: lower edge of the band at every `x`.
       high: upper edge.
+      dashed: whether the curve is, to tell it from others of its colour.
     """
 
     label: str
@@ -85,6 +86,7 @@ class Band(NamedTuple):
     y: Sequence[float]
     low: Sequence[float]
     high: Sequence[float]
+    dashed: bool = False
 
 
 def series(
@@ -189,6 +191,10 @@ def band_chart(
     y_label: str,
     levels: Mapping[str, float] | None = None,
     log_x: bool = False,
+    whole_x: bool = False,
+    y_limits: tuple[float, float] | None = None,
+    percent: bool = False,
+    legend_below: bool = False,
 ) -> Figure:
     """Draw curves within bands over a common axis.
 
@@ -199,9 +205,14 @@ def band_chart(
       y_label: vertical axis, with its unit.
       levels: named values to mark with a dashed horizontal line.
       log_x: whether equal steps to the right are equal factors; needs positive `x`.
+      whole_x: whether only whole numbers are marked on the horizontal axis.
+      y_limits: ends of the vertical axis, which cut what is beyond; by default it
+        holds everything.
+      percent: whether the values are fractions, to be labelled in percent.
+      legend_below: whether the legend stands below the axes, not within.
 
     Returns:
-      The figure, 350 by 240 points.
+      The figure, 350 by 240 points. Curves without a label are not in the legend.
     """
     from matplotlib import ticker
 
@@ -213,11 +224,20 @@ def band_chart(
         _plot(axes, band, marked=len(band.x) < 2)
     _mark_levels(axes, levels)
     axes.set(title=title, xlabel=x_label, ylabel=y_label)
+    if y_limits is not None:
+        axes.set_ylim(y_limits)
+    if percent:
+        axes.yaxis.set_major_formatter(ticker.PercentFormatter(xmax=1.0, symbol=""))
+    if whole_x:
+        axes.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
     if log_x:
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter(ticker.StrMethodFormatter("{x:,g}"))
         axes.xaxis.set_minor_formatter(ticker.NullFormatter())
-    axes.legend()
+    if legend_below:
+        figure.legend(loc="outside lower left", ncols=3)
+    else:
+        axes.legend()
     return figure
 
 
@@ -340,7 +360,7 @@ def svg(figure: Figure, description: str) -> str:
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     figure.savefig(buffer, format="svg", metadata=nothing)
     markup = buffer.getvalue()
-    markup = markup[markup.index("<svg") :].replace(_INK, "currentColor")
+    markup = markup[markup.index("<svg") :].replace(INK, "currentColor")
     markup = re.sub(r'<g id="\w+?_\d+"', "<g", markup)
     label = html.escape(description)
     return markup.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)
@@ -353,6 +373,7 @@ def _plot(axes: Axes, curve: Series | Band, *, marked: bool) -> None:
         curve.y,
         color=curve.color,
         label=curve.label,
+        linestyle="--" if isinstance(curve, Band) and curve.dashed else "-",
         linewidth=1.8,
         marker="o" if marked else "",
         markersize=3.5,
@@ -361,7 +382,7 @@ def _plot(axes: Axes, curve: Series | Band, *, marked: bool) -> None:
 
 def _mark_levels(axes: Axes, levels: Mapping[str, float] | None) -> None:
     for label, level in (levels or {}).items():
-        axes.axhline(level, color=_INK, alpha=0.6, linestyle="--", label=label)
+        axes.axhline(level, color=INK, alpha=0.6, linestyle="--", label=label)
 
 
 def _axes(*, width: float, height: float) -> tuple[Figure, Axes]:

@@ -1,0 +1,271 @@
+"""The report of the cell study, and the numbers in it."""
+
+import math
+
+import numpy as np
+import pytest
+from test_commands import check_report
+from test_report import Page
+
+from jaxnas import analysis, genotypes, report
+from jaxnas.report import cell_charts, curves, studied_cells
+
+ORIGINAL = genotypes.named("DARTS_V2")
+VARIANTS = genotypes.connection_variants(ORIGINAL)
+RATE = "learning_rate_0.025"
+
+
+def training(*losses, rate=0.025, seed=0, diverged=False) -> report.Training:
+    history = [{"epoch": 0, "test/loss": 50.0, "test/accuracy": 0.1}]
+    history += [
+        {"epoch": epoch, "test/loss": loss, "test/accuracy": 0.25 * epoch}
+        for epoch, loss in enumerate(losses, 1)
+    ]
+    return report.Training(rate, seed, history, diverged)
+
+
+def surface(height, num=3) -> analysis.Surface:
+    places = np.linspace(-1, 1, num)
+    rise = height * (places**2 + places[:, None] ** 2)
+    values = {"loss": 0.25 + rise, "gradient_variance": (1 + rise) ** 2}
+    return analysis.Surface(places, places, values)
+
+
+def cell(name, genotype=ORIGINAL, **changes) -> report.StudiedCell:
+    return report.StudiedCell(name, genotype, 1_234_567, **changes)
+
+
+def variants(*places, **changes) -> list[report.StudiedCell]:
+    return [
+        cell(f"C{i}", VARIANTS[place], **changes) for i, place in enumerate(places, 1)
+    ]
+
+
+def write(folder, cells) -> tuple[str, Page]:
+    path = folder / "report.html"
+    report.cell_study_report(
+        path,
+        title="Cells & cells",
+        summary={"data": "digits"},
+        config={"seed": 0},
+        cells=cells,
+        num_resamples=20,
+    )
+    check_report(path)
+    text = path.read_text(encoding="utf-8")
+    return text, Page(text)
+
+
+def test_numbers_are_by_seed_and_learning_rate():
+    numbers = report.cell_numbers(
+        cell(
+            "A",
+            trainings=[
+                training(3.0, 1.0, rate=0.25),
+                training(2.0, 1.0),
+                training(9.0, "nan", diverged=True, seed=1),
+                training(4.0, 3.0, seed=2),
+            ],
+            loss_surfaces=[surface(1.0), surface(2.0)],
+            variance_surfaces=[surface(1.0)],
+        )
+    )
+    assert numbers == {
+        f"{RATE}/mean_test_loss": [1.5, 3.5],
+        f"{RATE}/final_test_loss": [1.0, 3.0],
+        f"{RATE}/final_test_accuracy": [0.5, 0.5],
+        f"{RATE}/diverged": [0.0, 1.0, 0.0],
+        "learning_rate_0.25/mean_test_loss": [2.0],
+        "learning_rate_0.25/final_test_loss": [1.0],
+        "learning_rate_0.25/final_test_accuracy": [0.5],
+        "learning_rate_0.25/diverged": [0.0],
+        # Within 1 nat are the centre and the middles of the edges, then the centre.
+        "basin_share": [pytest.approx(5 / 9), pytest.approx(1 / 9)],
+        "loss_at_center": [0.25, 0.25],
+        "gradient_deviation_at_center": [1.0],
+        "median_gradient_deviation": [2.0],
+    }
+    assert report.cell_numbers(cell("A")) == {}
+
+
+def test_numbers_of_surfaces_that_are_not_finite():
+    broken, high = surface(1.0), surface(1.0)
+    broken.values["loss"][1, 1] = math.nan
+    high.values["gradient_variance"][:, 1:] = math.inf, math.nan
+    high.values["gradient_variance"][1, 1] = 4.0
+    numbers = report.cell_numbers(
+        cell("A", loss_surfaces=[broken], variance_surfaces=[high])
+    )
+    assert math.isnan(numbers["basin_share"][0])
+    assert math.isnan(numbers["loss_at_center"][0])
+    assert numbers["gradient_deviation_at_center"] == [2.0]
+    assert numbers["median_gradient_deviation"] == [math.inf]
+
+
+def test_the_report_has_every_section(tmp_path):
+    measured = {"loss_surfaces": [surface(1.0)], "variance_surfaces": [surface(2.0)]}
+    original = cell(
+        "DARTS_V2",
+        trainings=[training(1.0, 0.5), training(1.0, 0.3, seed=1)],
+        **measured,
+    )
+    narrow = variants((1.0, 5), (1.0, 3), (2.5, 4), (4.0, 2), **measured)
+    narrow = [
+        variant._replace(trainings=[training(2.0 - i / 10, 1.0), training(2.0, 1.0)])
+        for i, variant in enumerate(narrow)
+    ]
+    text, page = write(tmp_path, [original, *narrow])
+    assert page.texts["h1"] == ["Cells & cells"]
+    assert page.texts["h2"] == [
+        "Topology",
+        "Convergence",
+        "Loss landscape",
+        "Gradient variance",
+        "What goes with width",
+        "Configuration",
+    ]
+    assert "lower than that of DARTS_V2 for 0 of 4" in page.texts["p"][0]
+    # Drawings, histogram, two panels each of loss and accuracy, five charts a cell.
+    assert page.texts["figcaption"][:5] == [
+        "(a) C1, 1c, 5",
+        "(b) C2, 1c, 3",
+        "(c) C3, 2.5c, 4",
+        "(d) DARTS_V2, 3.5c, 3, the original",
+        "(e) C4, 4c, 2",
+    ]
+    assert page.texts["strong"] == ["(d) DARTS_V2, 3.5c, 3, the original"]
+    assert text.count("<svg") == 5 + 1 + 4 + 5 * 5
+    cells = page.texts["td"]
+    start = cells.index("(d) DARTS_V2")
+    topology = ["3.5 / 2.5", "3.5 / 2.5", "3 / 3", "- / -", "1.235"]
+    assert cells[start + 1 : start + 6] == topology
+    start = cells.index("(d) DARTS_V2", start + 1)
+    trained = ["0.7000 ± 0.0707", "0.4000 ± 0.1414", "50.00% ± 0.00%", "0 of 2"]
+    assert cells[start + 1 : start + 5] == trained
+    assert "0.2500" in cells and "55.6%" in cells  # of the loss surfaces
+    start = cells.index("mean test loss over epochs (nats), learning rate 0.025")
+    assert cells[start + 1] == "5" and cells[start + 2].startswith("-0.87 [-1.00, ")
+    # All final accuracies are the same.
+    start = cells.index("final test accuracy, learning rate 0.025")
+    assert cells[start + 1 : start + 6] == ["5", "-", "-", "-", "-"]
+
+
+def test_sections_without_data_are_left_out(tmp_path):
+    _, page = write(tmp_path, [cell("A")])
+    assert page.texts["h2"] == ["Topology", "Configuration"]
+    assert "and 0 variants of it." in page.texts["p"][0]
+    pair = [cell("A", trainings=[training(1.0)]), *variants((1.0, 3))]
+    _, page = write(tmp_path, pair)
+    assert page.texts["h2"][1:3] == ["Convergence", "What goes with width"]
+    assert "need numbers of 4 cells or more" in page.texts["p"][-1]
+    assert "and 1 variant of it." in page.texts["p"][0]
+    assert "learning rate" not in page.texts["p"][0]
+
+
+def test_diverged_trainings_are_counted_and_not_averaged(tmp_path):
+    wild = [training(9.0, 1e30, "inf", diverged=True), training(1.0, 0.5, seed=1)]
+    lost = [report.Training(0.025, seed, [], True) for seed in range(2)]
+    (narrow,) = variants((1.0, 5), trainings=lost)
+    _, page = write(tmp_path, [cell("A", trainings=wild), narrow])
+    cells = page.texts["td"]
+    start = cells.index("(b) A", cells.index("(b) A") + 1)
+    assert cells[start : start + 5] == ["(b) A", "0.7500", "0.5000", "50.00%", "1 of 2"]
+    assert cells[start - 5 : start] == ["(a) C1", "-", "-", "-", "2 of 2"]
+    legends = [text for text in page.texts["svg"] if "A: diverged" in text]
+    assert len(legends) == 2
+
+
+def test_numbers_that_are_not_finite_are_said_to_be(tmp_path):
+    broken = surface(1.0)
+    broken.values["loss"][1, 1] = math.inf
+    _, page = write(tmp_path, [cell("A", loss_surfaces=[broken])])
+    assert page.texts["td"].count("not finite") == 2
+    assert page.texts["figcaption"][-1] == (
+        "3.5c, 3, the original. Not finite: 1 of 9 points"
+    )
+
+
+def test_panels_have_three_variants_each_and_one_scale(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(
+        curves,
+        "band_chart",
+        lambda bands, **options: drawn.append((bands, options["y_limits"])),
+    )
+    monkeypatch.setattr(curves, "svg", lambda chart, description: "<svg></svg>")
+    places = [(1.0, 5), (1.0, 4), (1.5, 5), (2.0, 4), (4.0, 2)]
+    losses = [3.0] * 9 + [2.0] * 11  # the first two epochs of 20 may be cut
+    cells = variants(*places, trainings=[training(*losses)])
+    losses = [9.0, 1.0, 0.5, *[0.2] * 17]
+    study = studied_cells.in_paper_order(
+        [cell("A", trainings=[training(*losses)]), *cells]
+    )
+    trained = list(range(6))
+    cell_charts.learning_curves(study, trained, 0.025, "test/loss")
+    labels = [[band.label for band in bands] for bands, _ in drawn]
+    assert labels == [["A", "C1", "C2", "C3"], ["A", "C4", "C5"]]
+    assert drawn[0][0][0].color == curves.BLUE
+    assert len({band.color for band in drawn[0][0]}) == 4
+    (limits,) = {limits for _, limits in drawn}
+    assert limits == pytest.approx((0.2 - 0.04 * 2.8, 3.0 + 0.04 * 2.8))
+
+
+def test_a_band_chart_can_be_one_of_several_panels():
+    y = [0.2, 0.5, 0.9]
+    band = curves.Band("A", curves.BLUE, [0, 1, 2], y, y, y)
+    figure = curves.band_chart(
+        [
+            band,
+            band._replace(label="A: diverged", dashed=True),
+            band._replace(label=""),
+        ],
+        title="Accuracy",
+        x_label="epoch",
+        y_label="accuracy (%)",
+        whole_x=True,
+        y_limits=(0.0, 0.5),
+        percent=True,
+        legend_below=True,
+    )
+    (axes,) = figure.axes
+    assert axes.get_ylim() == (0.0, 0.5) and axes.get_legend() is None
+    assert [line.get_linestyle() for line in axes.lines] == ["-", "--", "-"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [
+        "A",
+        "A: diverged",
+    ]
+    figure.canvas.draw()
+    assert [label.get_text() for label in axes.get_yticklabels()][::5] == ["0", "50"]
+    marks = [label.get_text() for label in axes.get_xticklabels()]
+    assert {"0", "1", "2"} <= set(marks) and not any("." in mark for mark in marks)
+
+
+def test_the_chart_of_all_cells_marks_the_studied_ones():
+    cells = [cell("A"), cell("B"), *variants((1.0, 5))]
+    # A cell of five nodes has no place among those of four.
+    cells.append(cell("five", genotypes.named("ENAS")))
+    study = studied_cells.in_paper_order(cells)
+    (axes,) = cell_charts.space_chart(study, 4).axes
+    texts = {text.get_text(): text.get_position() for text in axes.texts}
+    assert texts["1.78%"][0] in (2.5, 4.0) and len(axes.patches) == 16
+    assert texts["a"][0] == 1.0 and texts["b c"][0] == 3.5 and "d" not in texts
+
+
+def test_a_study_refuses_what_does_not_fit(tmp_path):
+    surfaces = {"loss_surfaces": [analysis.Surface(np.zeros(1), np.zeros(1), {})]}
+    negative = surface(1.0)
+    negative.values["gradient_variance"][0, 0] = -4.0
+    flawed = [
+        ([], "there are 0 cells; expected the original at least"),
+        ([cell("A"), cell("A")], "2 cells are called 'A'; expected a name of its own"),
+        ([cell("A", trainings=[training()])], "has 'test/loss' of epoch 0 only"),
+        ([cell("A", **surfaces)], "a surface of A has no values; expected 'loss'"),
+        (
+            [cell("A", variance_surfaces=[negative])],
+            "surface of A has 'gradient_variance' down to -4; expected 0 or more",
+        ),
+    ]
+    for cells, message in flawed:
+        with pytest.raises(ValueError, match=message):
+            write(tmp_path, cells)
+    assert not list(tmp_path.iterdir())
