@@ -110,32 +110,30 @@ def prepare(preset: str, config: Config) -> Experiment:
     dataset = images.load(config)
     augment, normalize = images.preprocessing(config, dataset)
     environment = workdir.environment(devices)
-    # What is random depends on this seed only, not on how many trainings there are.
-    seeds = list(range(config.seed, config.seed + config.num_seeds))
-    folder = workdir.prepare(
-        config.workdir or pathlib.Path("runs") / f"cell_study-{preset}",
-        dataclasses.asdict(config) | {"original": original, "source": dataset.source},
-        environment,
-        may_differ=MAY_DIFFER,
-    )
-    (folder / "genotypes").mkdir(exist_ok=True)
-    for cell, genotype in cells.items():
-        genotypes.save(folder / "genotypes" / f"{cell}.json", genotype)
     experiment = Experiment(
         config,
         rates,
-        seeds,
+        list(range(config.seed, config.seed + config.num_seeds)),
         cells,
         assign_programs(cells) if config.share_program else cells,
         devices,
         dataset,
         augment,
         normalize,
-        folder,
+        pathlib.Path(config.workdir or f"runs/cell_study-{preset}"),
         environment,
     )
     if config.study != "topology":
         make_trainer(experiment, original, rates[0])
+    workdir.prepare(
+        experiment.folder,
+        dataclasses.asdict(config) | {"original": original, "source": dataset.source},
+        environment,
+        may_differ=MAY_DIFFER,
+    )
+    (experiment.folder / "genotypes").mkdir(exist_ok=True)
+    for cell, genotype in cells.items():
+        genotypes.save(experiment.folder / "genotypes" / f"{cell}.json", genotype)
     return experiment
 
 
@@ -185,7 +183,7 @@ def make_trainer(experiment: Experiment, program, learning_rate: float) -> Calla
         train.classification(config.auxiliary_weight),
         optimizers.make_optimizer(
             dataclasses.replace(config, learning_rate=learning_rate),
-            dataset.train.num_images // config.batch_size,
+            images.steps_per_epoch(dataset.train, config.batch_size),
         ),
         dataset.train,
         num_epochs=config.epochs,

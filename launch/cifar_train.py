@@ -62,12 +62,7 @@ def main() -> None:
         devices = parallel.local_devices(config.devices)
         parallel.share(config.batch_size, len(devices), "batch_size")
         dataset = load(config)
-        steps_per_epoch = dataset.train.num_images // config.batch_size
-        if steps_per_epoch == 0:
-            raise ValueError(
-                f"--batch-size is {config.batch_size}, but there are only "
-                f"{dataset.train.num_images} images"
-            )
+        steps_per_epoch = images.steps_per_epoch(dataset.train, config.batch_size)
         augment, normalize = images.preprocessing(config, dataset)
         image_shape = dataset.train.image_shape
         network = make_network(

@@ -60,6 +60,16 @@ def hold_out(train: "data.Split", num: int) -> "SearchSplits":
     return SearchSplits(*data.split(train, train.num_images - num))
 
 
+def steps_per_epoch(train: "data.Split | data.Stream", batch_size: int) -> int:
+    """Whole batches among the training images; at least one."""
+    if train.num_images < batch_size:
+        raise ValueError(
+            f"--batch-size is {batch_size}, but there are only {train.num_images} "
+            "images"
+        )
+    return train.num_images // batch_size
+
+
 def preprocessing(
     config: ImageConfig, dataset: "data.ImageDataset | data.StreamedDataset"
 ) -> tuple["Preprocess", "Preprocess"]:

@@ -15,7 +15,8 @@ from jaxnas.genotypes import Genotype
 from jaxnas.networks import layers, micro_network
 
 # Counts of the official PyTorch codes' networks with 20 cells: published genotypes
-# with 36 channels (DARTS's network), and vectors of ASNG-NAS's space.
+# with 36 channels (DARTS's network) and their variants, for 10, 100 and 200 classes,
+# without auxiliary head and with one; and vectors of ASNG-NAS's space.
 COUNTS = json.loads(
     (pathlib.Path(__file__).parent / "goldens" / "param_counts.json").read_text()
 )
@@ -95,6 +96,25 @@ def test_count_of_published_genotypes(name, num_classes, auxiliary, expected):
         genotype, num_classes=num_classes, auxiliary=auxiliary
     )
     assert count == expected
+
+
+@pytest.mark.parametrize(
+    ("number", "base", "kind", "seed", "counts"),
+    [(i, *variant) for i, variant in enumerate(COUNTS["variants"])],
+    ids=[f"{base}-{kind}{seed}" for base, kind, seed, _ in COUNTS["variants"]],
+)
+def test_count_of_official_variants(number, base, kind, seed, counts):
+    """Each with one of the six settings, in turn."""
+    genotype = genotypes.named(base)
+    variant = {
+        "CONN": lambda: genotypes.random_connections(genotype, seed),
+        "OPS": lambda: genotypes.random_operations(genotype, seed),
+        "ADAPT": lambda: genotypes.widest_shallowest(genotype, keep_concat=True),
+    }[kind]()
+    num_classes, auxiliary = (10, 100, 200)[number % 3], bool(number % 2)
+    expected = counts[2 * (number % 3) + auxiliary]
+    found = networks.count_params(variant, num_classes=num_classes, auxiliary=auxiliary)
+    assert found == expected
 
 
 @pytest.mark.parametrize("name", COUNTS["asng"])

@@ -275,3 +275,40 @@ def test_the_last_network_is_evaluated_once(tmp_path, monkeypatch):
 def test_wrong_arguments(options, message):
     with pytest.raises(ValueError, match=message):
         run(**options)
+
+
+def test_one_program_trains_networks_that_differ_in_what_they_are_told():
+    num_traces = 0
+
+    def normalize(key, images):
+        nonlocal num_traces
+        del key
+        num_traces += 1
+        return data.normalize(images, digits().mean, digits().std)
+
+    split, _ = data.split(digits().train, 100)
+    settings = {
+        "num_epochs": 1,
+        "batch_size": 50,
+        "augment": normalize,
+        "normalize": normalize,
+    }
+    parts = network(), train.classification(), optax.sgd(0.05), split
+    run = train.retrainer(*parts, **settings)
+    variant = GENOTYPE._replace(normal=GENOTYPE.normal[::-1])
+    assert {source for _, source in variant.normal} == {0, 1}
+    first, again, other = (
+        run(
+            jax.random.key(0),
+            options={"sources": networks.edge_sources(genotype)},
+        ).state.params
+        for genotype in (GENOTYPE, GENOTYPE, variant)
+    )
+    traces_of_three = num_traces
+    run(jax.random.key(1), options={"sources": networks.edge_sources(GENOTYPE)})
+    assert num_traces == traces_of_three
+    chex.assert_trees_all_equal(first, again)
+    kernel = first["classifier"]["kernel"]
+    assert not np.array_equal(kernel, other["classifier"]["kernel"])
+    told = train.retrain(*parts, key=jax.random.key(0), **settings).state.params
+    chex.assert_trees_all_close(first, told, rtol=1e-3, atol=1e-4)

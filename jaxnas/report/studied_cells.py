@@ -26,11 +26,11 @@ OF_LOSS_SURFACES: Quantities = {
 }
 OF_VARIANCE_SURFACES: Quantities = {
     "gradient_deviation_at_center": (
-        "standard deviation of the gradient at the centre",
+        "deviation of the gradient at the centre",
         ".4g",
     ),
     "median_gradient_deviation": (
-        "median of the standard deviation over the plane",
+        "median deviation over the plane",
         ".4g",
     ),
 }

@@ -24,6 +24,7 @@ LEVELS = tuple(np.arange(0.1, 10, 0.5).round(1).tolist())
 
 # From low to high, all to be seen against white and against the dark page.
 _LINES = (curves.GREEN, curves.BLUE, curves.PURPLE, curves.PINK, curves.ORANGE)
+_NUMBER = "{x:.3g}"  # wide labels would be cut
 _GREY = "#8a939c"  # likewise, for what stands behind
 _DPI = 160  # of the embedded pictures, enough for screens with two dots per pixel
 
@@ -161,6 +162,7 @@ def relief_chart(
     """
     import matplotlib
     from matplotlib import figure as matplotlib_figure
+    from matplotlib import ticker
     from mpl_toolkits.mplot3d import art3d
 
     if z_limits is not None and not z_limits[0] < z_limits[1]:
@@ -171,7 +173,7 @@ def relief_chart(
     figure = matplotlib_figure.Figure(figsize=size, dpi=_DPI)
     # Lines of the grid have no transparency here.
     with matplotlib.rc_context({"grid.color": _GREY, "grid.linewidth": 0.4}):
-        axes: Any = figure.add_axes((0.0, 0.0, 0.97, 0.95), projection="3d")
+        axes: Any = figure.add_axes((0.0, 0.0, 0.82, 0.95), projection="3d")
     corners = _facets(surface, values, low, high)
     facets = art3d.Poly3DCollection(
         corners, cmap="coolwarm", linewidth=0, antialiased=False, rasterized=True
@@ -186,6 +188,7 @@ def relief_chart(
         axis.set_pane_color((0, 0, 0, 0))
         # Those at the ends would meet where two axes do.
         axis.set_major_locator(_few_ticks(prune="both"))
+    axes.zaxis.set_major_formatter(ticker.StrMethodFormatter(_NUMBER))
     figure.suptitle(title, x=0.03, y=0.97, ha="left", fontsize=11, weight="bold")
     _color_bar(figure, axes, facets, label, values, pad=0.12)
     return figure
@@ -318,6 +321,7 @@ def _color_bar(
         aspect=14,
         pad=pad,
         ticks=ticker.MaxNLocator(5),
+        format=ticker.StrMethodFormatter(_NUMBER),
     )
     bar.set_label(label, fontsize=8)
     bar.ax.tick_params(labelsize=8)

@@ -88,6 +88,7 @@ def quick() -> Config:
         epochs=15,
         batch_size=50,
         learning_rate=0.05,
+        radius=0.5,
         resolution=11,
         num_surfaces=2,
         landscape_images=200,
