@@ -17,6 +17,7 @@ from presets.cifar_train import PRESETS, Config, enas_macro_cifar10, ghn_cifar10
 # A run may go on in another place or on another number of devices.
 MAY_DIFFER = ("workdir", "data_dir", "devices", "genotype")
 
+FOR_CELLS = ("separable", "cell_output", "count_include_pad", "stem_stride")
 # What a network knows nothing of, and a preset that leaves it alone.
 WITHOUT_EFFECT = {
     "nasnet": (("separable",), Config()),
@@ -26,6 +27,7 @@ WITHOUT_EFFECT = {
             "num_cells",
             "cell_output",
             "count_include_pad",
+            "stem_stride",
             "auxiliary",
             "auxiliary_weight",
             "drop_path",
@@ -33,8 +35,8 @@ WITHOUT_EFFECT = {
         ),
         enas_macro_cifar10(),
     ),
-    "dag": (("separable", "cell_output", "count_include_pad"), ghn_cifar10()),
-    "dag-imagenet": (("separable", "cell_output", "count_include_pad"), ghn_cifar10()),
+    "dag": (FOR_CELLS, ghn_cifar10()),
+    "dag-imagenet": (FOR_CELLS, ghn_cifar10()),
 }
 
 
@@ -242,6 +244,7 @@ def make_network(
             auxiliary=config.auxiliary,
             cell_output=config.cell_output,
             count_include_pad=config.count_include_pad,
+            stem_stride=config.stem_stride,
             **common,
         )
 

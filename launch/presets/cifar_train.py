@@ -14,8 +14,8 @@ class Config(OptimizerConfig, ImageConfig):
 
     dataset: str = option(
         "cifar10",
-        "digits, cifar10, cifar100, folder, or imagenet (a folder, or a TFDS data set, "
-        "that is read while training)",
+        "digits, cifar10, cifar100, tiny_imagenet200, folder, or imagenet (a folder, or "
+        "a TFDS data set, that is read while training)",
     )
     genotype: str = option(
         "", "file (JSON or DARTS text), or the name of a published genotype"
@@ -53,6 +53,9 @@ class Config(OptimizerConfig, ImageConfig):
         "a cell ends with a 1x1 convolution (ASNG-NAS), or not (DARTS, ENAS)",
     )
     count_include_pad: bool = option(True, "average pools count the zero padding")
+    stem_stride: int = option(
+        1, "2 halves the images before the cells, as on Tiny-ImageNet", minimum=1
+    )
     auxiliary: bool = option(True, "train an auxiliary head")
     auxiliary_weight: float = option(0.4, "weight of its loss", minimum=0)
     drop_path: float = option(
