@@ -14,8 +14,8 @@ class Config(OptimizerConfig, ImageConfig):
 
     dataset: str = option(
         "cifar10",
-        "digits, cifar10, cifar100, tiny_imagenet200, folder, or imagenet (a folder, or "
-        "a TFDS data set, that is read while training)",
+        "digits, cifar10, cifar100, tiny_imagenet200, folder, or imagenet (a folder, "
+        "or a TFDS data set, that is read while training)",
     )
     genotype: str = option(
         "", "file (JSON or DARTS text), or the name of a published genotype"

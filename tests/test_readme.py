@@ -1,0 +1,18 @@
+"""The example of the README on loss surfaces does what it says."""
+
+import pathlib
+import re
+
+import jax
+
+README = pathlib.Path(__file__).parent.parent / "README.md"
+
+
+def test_surfaces_of_any_model(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", README.read_text("utf-8"), re.DOTALL)
+    (code,) = (block for block in blocks if "surface_measurer" in block)
+    exec(compile(code, README.name, "exec"), {"jax": jax})
+    share, deviation = map(float, capsys.readouterr().out.split())
+    assert 0 < share <= 1 and deviation > 0
+    assert (tmp_path / "variance.npz").exists()
