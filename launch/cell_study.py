@@ -68,11 +68,7 @@ def main() -> None:
     preset, config = command_line.parse(PRESETS, __doc__)
     with command_line.wrong_input():
         experiment = prepare(preset, config)
-    print(
-        f"{experiment.dataset.source}; {experiment.environment['device']}; folder "
-        f"{experiment.folder}",
-        flush=True,
-    )
+    images.announce(experiment.dataset, experiment.environment, experiment.folder)
     trainers = functools.cache(functools.partial(make_trainer, experiment))
     if config.study in ("all", "convergence"):
         for rate in experiment.learning_rates:
@@ -133,7 +129,13 @@ def prepare(preset: str, config: Config) -> Experiment:
     )
     (experiment.folder / "genotypes").mkdir(exist_ok=True)
     for cell, genotype in cells.items():
-        genotypes.save(experiment.folder / "genotypes" / f"{cell}.json", genotype)
+        file = experiment.folder / "genotypes" / f"{cell}.json"
+        if file.exists() and genotypes.load(file) != genotype:
+            raise ValueError(
+                f"{file} is another genotype than the one that is called {cell} now; "
+                "choose another folder, or another name"
+            )
+        genotypes.save(file, genotype)
     return experiment
 
 

@@ -53,11 +53,7 @@ def main() -> None:
     preset, config = command_line.parse(PRESETS, __doc__)
     with command_line.wrong_input():
         experiment = prepare(preset, config)
-    print(
-        f"{experiment.dataset.source}; {experiment.environment['device']}; folder "
-        f"{experiment.folder}",
-        flush=True,
-    )
+    images.announce(experiment.dataset, experiment.environment, experiment.folder)
     import jax
 
     search_key, candidates_key = jax.random.split(jax.random.key(config.seed))

@@ -91,8 +91,8 @@ def main() -> None:
         )
         genotypes.save(folder / "genotype.json", genotype)
 
+    images.announce(dataset, environment, folder)
     print(
-        f"{dataset.source}; {environment['device']}; folder {folder}\n"
         f"{channels} channels, {num_params / 1e6:.3f} M parameters, "
         f"{flops / 1e6:.1f} M FLOPs an image",
         flush=True,

@@ -71,11 +71,7 @@ def main() -> None:
     preset, config = command_line.parse(PRESETS, __doc__)
     with command_line.wrong_input():
         experiment = prepare(preset, config)
-    print(
-        f"{experiment.dataset.source}; {experiment.environment['device']}; folder "
-        f"{experiment.folder}",
-        flush=True,
-    )
+    images.announce(experiment.dataset, experiment.environment, experiment.folder)
     truth = measure_truth(experiment)
     scores = {name: score(experiment, truth, name) for name in experiment.methods}
     conclude(experiment, truth, [m for found in scores.values() for m in found])

@@ -174,6 +174,16 @@ def test_wrong_input_is_one_line(monkeypatch, capsys, tmp_path, flags, words):
     assert not workdir.exists()
 
 
+def test_a_name_stays_with_its_genotype(monkeypatch, capsys, tmp_path, cell):
+    file, workdir = tmp_path / "mine.json", tmp_path / "run"
+    part = functools.partial(run, monkeypatch, capsys, cell, workdir, "topology")
+    genotypes.save(file, genotypes.widest_shallowest(CELL))
+    assert part("--variants", file)[0] == 0
+    assert part("--variants", f"{file},narrowest")[0] == 0
+    genotypes.save(file, genotypes.narrowest_deepest(CELL))
+    assert_refused(part("--variants", file), "mine.json is another genotype")
+
+
 def test_variants_by_name(tmp_path):
     darts = genotypes.named("DARTS_V2")
     file = tmp_path / "mine.json"

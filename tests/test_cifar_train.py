@@ -40,6 +40,14 @@ def exit_status(monkeypatch, *flags):
     return exit_.value.code
 
 
+def test_the_stem_may_halve_images():
+    config = dataclasses.replace(presets.quick(), stem_stride=2, channels=4)
+    assert make(config, CELLS).stem_stride == 2
+    with pytest.raises(ValueError, match="stem_stride 2 has no effect"):
+        macro = presets.enas_macro_cifar10()
+        cifar_train.check_flags(dataclasses.replace(macro, stem_stride=2), MACRO)
+
+
 # The numbers of parameters that the docstrings of the presets tell.
 @pytest.mark.parametrize(
     ("preset", "genotype", "changes", "expected"),
