@@ -258,8 +258,10 @@ def surface_measurer(
                 )
         _num_examples(examples)
         path = None if file is None else pathlib.Path(file)
-        fingerprint = _fingerprint((plane, constants, examples, alphas, betas))
-        rows = _read_rows(path, fingerprint) if path is not None else []
+        rows, fingerprint = [], ""
+        if path is not None:
+            fingerprint = _fingerprint((plane, constants, examples, alphas, betas))
+            rows = _read_rows(path, fingerprint)
         padding = -alphas.size % num_devices
         padded = jnp.asarray(np.pad(alphas, (0, padding), mode="edge"), jnp.float32)
         placed = parallel.place(
