@@ -82,6 +82,7 @@ def test_numbers_are_by_seed_and_learning_rate():
         # Within 1 nat are the centre and the middles of the edges, then the centre.
         "basin_share": [pytest.approx(5 / 9), pytest.approx(1 / 9)],
         "loss_at_center": [0.25, 0.25],
+        "median_loss": [1.25, 2.25],
         "gradient_deviation_at_center": [1.0],
         "median_gradient_deviation": [2.0],
     }

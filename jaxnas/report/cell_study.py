@@ -230,13 +230,13 @@ def _landscape(study: Study) -> html.Html:
     shown = {
         i: c.loss_surfaces[0] for i, c in enumerate(study.cells) if c.loss_surfaces
     }
-    highest = _typical_highest([s.values["loss"] for s in shown.values()])
+    high = _typically_high([s.values["loss"] for s in shown.values()])
     maps, reliefs = _maps_and_reliefs(
         study,
         shown,
         "loss",
         label="loss (nats)",
-        limit=min(highest, surfaces.LEVELS[-1]),
+        limit=min(high, surfaces.LEVELS[-1]),
     )
     contours = []
     for i, surface in shown.items():
@@ -270,7 +270,7 @@ def _variance(study: Study) -> html.Html:
         shown,
         value,
         label="standard deviation",
-        limit=math.sqrt(_typical_highest([s.values[value] for s in shown.values()])),
+        limit=math.sqrt(_typically_high([s.values[value] for s in shown.values()])),
         square_root=True,
     )
     return html.section(
@@ -278,7 +278,7 @@ def _variance(study: Study) -> html.Html:
         html.paragraph(
             "The standard deviation of the gradient, all parameters taken as one "
             "vector, on a plane through the trained weights. All panels have the same "
-            "range, up to the median over the cells of their highest values; what is "
+            "range, up to the median over the cells of their upper quartiles; what is "
             f"above is cut. {_SEEDS}"
         ),
         _panels(maps),
@@ -322,11 +322,14 @@ def _maps_and_reliefs(
     return maps, reliefs
 
 
-def _typical_highest(values: Sequence[np.ndarray]) -> float:
-    """The median over surfaces of the highest finite value, 1 if there is none."""
+def _typically_high(values: Sequence[np.ndarray]) -> float:
+    """The median over surfaces of the upper quartile, 1 if nothing is finite.
+
+    Corners of a plane may be higher by orders of magnitude.
+    """
     finite = [array[np.isfinite(array)] for array in values]
-    highest = [float(array.max()) for array in finite if array.size]
-    return (statistics.median(highest) if highest else 0.0) or 1.0
+    quartiles = [float(np.quantile(array, 0.75)) for array in finite if array.size]
+    return (statistics.median(quartiles) if quartiles else 0.0) or 1.0
 
 
 def _panel(

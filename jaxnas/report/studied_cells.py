@@ -23,6 +23,7 @@ OF_TRAININGS: Quantities = {
 OF_LOSS_SURFACES: Quantities = {
     "basin_share": ("share of the plane within 1 nat of the centre", ".1%"),
     "loss_at_center": ("loss at the centre (nats)", ".4f"),
+    "median_loss": ("median over the plane (nats)", ".4g"),
 }
 OF_VARIANCE_SURFACES: Quantities = {
     "gradient_deviation_at_center": (
@@ -82,9 +83,10 @@ def cell_numbers(cell: StudiedCell) -> dict[str, list[float]]:
       For every learning rate R of its trainings `learning_rate_R/mean_test_loss`,
       `.../final_test_loss` and `.../final_test_accuracy`, of the trainings that did
       not diverge, and `.../diverged`, 0 or 1 for every one. For its surfaces
-      `basin_share` (within 1 nat, NaN if the centre's loss is not finite) and
-      `loss_at_center`; `gradient_deviation_at_center` and `median_gradient_deviation`,
-      square roots of variances, where values that are not finite count as highest.
+      `basin_share` (within 1 nat, NaN if the centre's loss is not finite),
+      `loss_at_center` and `median_loss`; `gradient_deviation_at_center` and
+      `median_gradient_deviation`, square roots of variances. In medians, values that
+      are not finite count as highest.
 
     Raises:
       ValueError: if a training that did not diverge lacks a metric, or a surface its
@@ -107,11 +109,11 @@ def cell_numbers(cell: StudiedCell) -> dict[str, list[float]]:
         share = analysis.basin_share(surface) if math.isfinite(center) else math.nan
         numbers.setdefault("basin_share", []).append(share)
         numbers.setdefault("loss_at_center", []).append(center)
+        numbers.setdefault("median_loss", []).append(_median(surface.values["loss"]))
     for surface in cell.variance_surfaces:
         _check_surface(cell, surface, "gradient_variance")
         center = math.sqrt(surface.at_center("gradient_variance"))
-        values = surface.values["gradient_variance"]
-        median = np.median(np.where(np.isfinite(values), values, np.inf))
+        median = _median(surface.values["gradient_variance"])
         numbers.setdefault("gradient_deviation_at_center", []).append(center)
         numbers.setdefault("median_gradient_deviation", []).append(math.sqrt(median))
     return numbers
@@ -196,6 +198,10 @@ def _check_surface(cell: StudiedCell, surface: analysis.Surface, name: str) -> N
             f"a surface of {cell.name} has {name!r} down to "
             f"{np.nanmin(surface.values[name]):g}; expected 0 or more"
         )
+
+
+def _median(values: np.ndarray) -> float:
+    return float(np.median(np.where(np.isfinite(values), values, np.inf)))
 
 
 def _final(history: html.History, metric: str) -> float:
