@@ -21,9 +21,9 @@ OF_TRAININGS: Quantities = {
     "final_test_accuracy": ("final test accuracy", ".2%"),
 }
 OF_LOSS_SURFACES: Quantities = {
-    "basin_share": ("share of the plane within 1 nat of the centre", ".1%"),
+    "basin_share": ("plane within 1 nat of the centre", ".1%"),
     "loss_at_center": ("loss at the centre (nats)", ".4f"),
-    "median_loss": ("median over the plane (nats)", ".4g"),
+    "median_loss": ("median loss (nats)", ".4g"),
 }
 OF_VARIANCE_SURFACES: Quantities = {
     "gradient_deviation_at_center": (
