@@ -273,7 +273,8 @@ def read_surfaces(experiment: Experiment, kind: str, cell: str) -> list:
         folder / f"{cell}_seed_{seed}.npz"
         for seed in experiment.seeds[: experiment.config.num_surfaces]
     )
-    surfaces = [analysis.load_surface(file) for file in files if file.exists()]
+    with command_line.wrong_input():
+        surfaces = [analysis.load_surface(file) for file in files if file.exists()]
     return [surface for surface in surfaces if surface.is_complete]
 
 
