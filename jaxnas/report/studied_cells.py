@@ -23,7 +23,7 @@ OF_TRAININGS: Quantities = {
 OF_LOSS_SURFACES: Quantities = {
     "basin_share": ("plane within 1 nat of the centre", ".1%"),
     "loss_at_center": ("loss at the centre (nats)", ".4f"),
-    "median_loss": ("median loss (nats)", ".4g"),
+    "median_loss": ("median loss of the plane (nats)", ".4g"),
 }
 OF_VARIANCE_SURFACES: Quantities = {
     "gradient_deviation_at_center": (
