@@ -88,9 +88,9 @@ class JaxnasCifar10(tfds.core.GeneratorBasedBuilder):
         features: Any = self.info.features
         features["label"].names = [name for name in names if name]
         return {
-            split: _examples(
-                split,
-                [parse_records(get(name), self.BINARY, name) for name in files],
+            split: self._generate_examples(
+                split=split,
+                parts=[parse_records(get(name), self.BINARY, name) for name in files],
             )
             for split, files in (
                 ("train", self.BINARY.train),
@@ -99,7 +99,7 @@ class JaxnasCifar10(tfds.core.GeneratorBasedBuilder):
         }
 
     def _generate_examples(self, **kwargs: Any) -> Any:
-        raise NotImplementedError("_split_generators returns the examples")
+        return _examples(**kwargs)
 
 
 class JaxnasCifar100(JaxnasCifar10):
@@ -155,12 +155,12 @@ class JaxnasTinyImagenet200(tfds.core.GeneratorBasedBuilder):
         features: Any = self.info.features
         features["label"].names = listing.class_names
         return {
-            "train": _files(path, "train", listing.train),
-            "validation": _files(path, "validation", listing.val),
+            split: self._generate_examples(path=path, split=split, files=files)
+            for split, files in (("train", listing.train), ("validation", listing.val))
         }
 
     def _generate_examples(self, **kwargs: Any) -> Any:
-        raise NotImplementedError("_split_generators returns the examples")
+        return _files(**kwargs)
 
 
 def _files(
