@@ -14,10 +14,10 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from jaxnas import analysis, genotypes
+from jaxnas.analysis import convergence
 from jaxnas.report import curves
 
-History = Sequence[Mapping[str, float | str]]
-"""Lines of a metrics log, one per epoch."""
+History = convergence.History
 
 _SPLITS = {
     "train": curves.BLUE,
