@@ -57,7 +57,9 @@ def main() -> None:
     preset, config = command_line.parse(PRESETS, __doc__)
     with command_line.wrong_input():
         experiment = prepare(preset, config)
-    images.announce(experiment.dataset, experiment.environment, experiment.folder)
+    command_line.announce(
+        experiment.dataset.source, experiment.environment, experiment.folder
+    )
     params = functools.cache(lambda: train_hypernetwork(experiment))
     found = select(experiment, params)
     conclude(experiment, compare(experiment, params, [found, *experiment.random]))

@@ -68,8 +68,15 @@ def main() -> None:
     preset, config = command_line.parse(PRESETS, __doc__)
     with command_line.wrong_input():
         experiment = prepare(preset, config)
-    images.announce(experiment.dataset, experiment.environment, experiment.folder)
-    trainers = functools.cache(functools.partial(make_trainer, experiment))
+        trainers = functools.cache(functools.partial(make_trainer, experiment))
+        if config.study != "topology":
+            # Tells what is wrong with the settings before there is a folder.
+            original = next(iter(experiment.programs.values()))
+            trainers(original, experiment.learning_rates[0])
+        open_folder(experiment)
+    command_line.announce(
+        experiment.dataset.source, experiment.environment, experiment.folder
+    )
     if config.study in ("all", "convergence"):
         for rate in experiment.learning_rates:
             for seed in experiment.seeds:
@@ -85,7 +92,7 @@ def main() -> None:
 
 def prepare(preset: str, config: Config) -> Experiment:
     """Load and make everything; what is wrong with the settings shows here."""
-    from jaxnas import analysis, genotypes, parallel, workdir
+    from jaxnas import analysis, parallel, workdir
 
     original = architectures.two_cells(
         architectures.find_genotype(config.genotype), f"--genotype {config.genotype}"
@@ -105,8 +112,7 @@ def prepare(preset: str, config: Config) -> Experiment:
     devices = parallel.local_devices(config.devices)
     dataset = images.load(config)
     augment, normalize = images.preprocessing(config, dataset)
-    environment = workdir.environment(devices)
-    experiment = Experiment(
+    return Experiment(
         config,
         rates,
         list(range(config.seed, config.seed + config.num_seeds)),
@@ -117,18 +123,24 @@ def prepare(preset: str, config: Config) -> Experiment:
         augment,
         normalize,
         pathlib.Path(config.workdir or f"runs/cell_study-{preset}"),
-        environment,
+        workdir.environment(devices),
     )
-    if config.study != "topology":
-        make_trainer(experiment, original, rates[0])
+
+
+def open_folder(experiment: Experiment) -> None:
+    """Make the folder, or reopen that of the same study, and save the genotypes."""
+    from jaxnas import genotypes, workdir
+
+    original = next(iter(experiment.cells.values()))
     workdir.prepare(
         experiment.folder,
-        dataclasses.asdict(config) | {"original": original, "source": dataset.source},
-        environment,
+        dataclasses.asdict(experiment.config)
+        | {"original": original, "source": experiment.dataset.source},
+        experiment.environment,
         may_differ=MAY_DIFFER,
     )
     (experiment.folder / "genotypes").mkdir(exist_ok=True)
-    for cell, genotype in cells.items():
+    for cell, genotype in experiment.cells.items():
         file = experiment.folder / "genotypes" / f"{cell}.json"
         if file.exists() and genotypes.load(file) != genotype:
             raise ValueError(
@@ -136,7 +148,6 @@ def prepare(preset: str, config: Config) -> Experiment:
                 "choose another folder, or another name"
             )
         genotypes.save(file, genotype)
-    return experiment
 
 
 def assign_programs(cells: dict[str, Any]) -> dict[str, Any]:
@@ -252,8 +263,10 @@ def surface_settings(config: Config, kind: str) -> tuple[int | None, int]:
     return config.gradient_images, config.gradient_resolution or config.resolution
 
 
-def surface_folder(experiment: Experiment, kind: str) -> pathlib.Path:
-    """Where the surfaces of these settings are."""
+def surface_files(
+    experiment: Experiment, kind: str, cell: str
+) -> dict[int, pathlib.Path]:
+    """Where the surfaces of a cell with these settings are, by seed."""
     config = experiment.config
     num_images, resolution = surface_settings(config, kind)
     words = [kind, config.split, num_images or "all"]
@@ -261,18 +274,16 @@ def surface_folder(experiment: Experiment, kind: str) -> pathlib.Path:
         words += ["batch", config.gradient_batch_size]
     words += ["radius", f"{config.radius:g}", "resolution", resolution]
     words += ["directions", config.direction_seed]
-    return experiment.folder / "surfaces" / "_".join(map(str, words))
+    folder = experiment.folder / "surfaces" / "_".join(map(str, words))
+    seeds = experiment.seeds[: config.num_surfaces]
+    return {seed: folder / f"{cell}_seed_{seed}.npz" for seed in seeds}
 
 
 def read_surfaces(experiment: Experiment, kind: str, cell: str) -> list:
     """The surfaces of a cell that are complete, one for each seed."""
     from jaxnas import analysis
 
-    folder = surface_folder(experiment, kind)
-    files = (
-        folder / f"{cell}_seed_{seed}.npz"
-        for seed in experiment.seeds[: experiment.config.num_surfaces]
-    )
+    files = surface_files(experiment, kind, cell).values()
     with command_line.wrong_input():
         surfaces = [analysis.load_surface(file) for file in files if file.exists()]
     return [surface for surface in surfaces if surface.is_complete]
@@ -280,13 +291,12 @@ def read_surfaces(experiment: Experiment, kind: str, cell: str) -> list:
 
 def measure_surfaces(experiment: Experiment, trainers: Callable, kind: str) -> None:
     """Measure what is missing, on planes through the networks of the first rate."""
-    folder = surface_folder(experiment, kind)
-    folder.mkdir(parents=True, exist_ok=True)
     measurers = functools.cache(functools.partial(make_measurer, experiment, kind))
     for seed in experiment.seeds[: experiment.config.num_surfaces]:
         for cell in experiment.cells:
             run = Run(cell, experiment.learning_rates[0], seed)
-            file = folder / f"{cell}_seed_{seed}.npz"
+            file = surface_files(experiment, kind, cell)[seed]
+            file.parent.mkdir(parents=True, exist_ok=True)
             if not is_measured(file) and not has_diverged(experiment, run):
                 state = train(experiment, trainers, run)
                 if state is not None:

@@ -53,7 +53,9 @@ def main() -> None:
     preset, config = command_line.parse(PRESETS, __doc__)
     with command_line.wrong_input():
         experiment = prepare(preset, config)
-    images.announce(experiment.dataset, experiment.environment, experiment.folder)
+    command_line.announce(
+        experiment.dataset.source, experiment.environment, experiment.folder
+    )
     import jax
 
     search_key, candidates_key = jax.random.split(jax.random.key(config.seed))

@@ -154,6 +154,11 @@ def numbers(flag: str, text: str) -> list[float]:
     return found
 
 
+def announce(source: str, environment: Mapping[str, str], folder: pathlib.Path) -> None:
+    """Say which data, device and folder are used, before anything takes time."""
+    print(f"{source}; {environment['device']}; folder {folder}", flush=True)
+
+
 def use_compilation_cache() -> None:
     """Keep compiled programs on disk, unless JAX's own variable says otherwise."""
     import jax

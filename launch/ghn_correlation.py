@@ -71,7 +71,9 @@ def main() -> None:
     preset, config = command_line.parse(PRESETS, __doc__)
     with command_line.wrong_input():
         experiment = prepare(preset, config)
-    images.announce(experiment.dataset, experiment.environment, experiment.folder)
+    command_line.announce(
+        experiment.dataset.source, experiment.environment, experiment.folder
+    )
     truth = measure_truth(experiment)
     scores = {name: score(experiment, truth, name) for name in experiment.methods}
     conclude(experiment, truth, [m for found in scores.values() for m in found])

@@ -1,8 +1,6 @@
 """The flags and functions of commands that read images."""
 
 import dataclasses
-import pathlib
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from command_line import option
@@ -99,12 +97,3 @@ def preprocessing(
     image = jax.ShapeDtypeStruct((1, *dataset.train.image_shape), "uint8")
     jax.eval_shape(augment, jax.random.key(0), image)
     return augment, normalize
-
-
-def announce(
-    dataset: "data.ImageDataset | data.StreamedDataset",
-    environment: Mapping[str, str],
-    folder: pathlib.Path,
-) -> None:
-    """Say what is used, before anything takes time."""
-    print(f"{dataset.source}; {environment['device']}; folder {folder}", flush=True)

@@ -35,11 +35,7 @@ def main() -> None:
     preset, config = command_line.parse(PRESETS, __doc__)
     with command_line.wrong_input():
         experiment = prepare(preset, config)
-    print(
-        f"{experiment.source}; {experiment.environment['device']}; folder "
-        f"{experiment.folder}",
-        flush=True,
-    )
+    command_line.announce(experiment.source, experiment.environment, experiment.folder)
     conclude(experiment, run_searches(experiment))
 
 
