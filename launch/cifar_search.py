@@ -1,8 +1,8 @@
 """Search for a convolutional network, and compare what was found with random ones.
 
-Without arguments: ASNG-NAS on scikit-learn's digits, about a minute on a laptop CPU.
-The folder of the run gets genotype.json, report.html, metrics.jsonl and checkpoints;
-the same command again goes on where it stopped.
+Without arguments: ASNG-NAS on scikit-learn's digits, under three minutes on a laptop
+CPU. The folder of the run gets genotype.json, report.html, metrics.jsonl and
+checkpoints; the same command again continues where it stopped.
 """
 
 import dataclasses
@@ -16,12 +16,22 @@ from typing import Any, NamedTuple
 import command_line
 import hypernetworks
 import images
-import measurements
 import optimizers
 from presets.cifar_search import PRESETS, Config
 
-# A run may go on in another place or on another number of devices.
-MAY_DIFFER = ("workdir", "data_dir", "devices")
+# A run may go on in another place or on another number of devices, and its result be
+# compared with more architectures.
+MAY_DIFFER = (
+    *("workdir", "data_dir", "devices"),
+    *("scratch_dir", "scratch_random", "scratch_seeds"),
+)
+# What accuracies after training from scratch depend on, besides the data.
+SCRATCH_SETTINGS = (
+    *("dataset", "image_size", "max_images", "crop_padding", "flip", "cutout", "seed"),
+    *("space", "channels", "num_cells", "num_nodes", "node_input", "layout"),
+    *("num_layers", "skips", "dropout", "batch_size"),
+    *("scratch_epochs", "scratch_learning_rate"),
+)
 
 
 class Experiment(NamedTuple):
@@ -45,6 +55,7 @@ class Experiment(NamedTuple):
     augment: Any
     normalize: Any
     folder: pathlib.Path
+    scratch_folder: pathlib.Path
     environment: dict[str, str]
 
 
@@ -76,6 +87,8 @@ def prepare(preset: str, config: Config) -> Experiment:
             parallel.share(num, len(devices), name)
     dataset = images.load(config)
     augment, normalize = images.preprocessing(config, dataset)
+    if config.scratch_random == 1:
+        raise ValueError("--scratch-random is 1; expected 0, or 2 or more")
     num_held_out = config.validation_images or -(-dataset.train.num_images // 2)
     splits = images.hold_out(dataset.train, num_held_out)
     timetable = train.make_timetable(splits, config.batch_size, config.searcher_steps)
@@ -95,6 +108,14 @@ def prepare(preset: str, config: Config) -> Experiment:
         environment,
         may_differ=MAY_DIFFER,
     )
+    scratch_folder = folder / "scratch"
+    if config.scratch_random:
+        scratch_folder = workdir.prepare(
+            config.scratch_dir or scratch_folder,
+            {name: getattr(config, name) for name in SCRATCH_SETTINGS}
+            | {"source": dataset.source},
+            environment,
+        )
     return Experiment(
         config,
         devices,
@@ -107,6 +128,7 @@ def prepare(preset: str, config: Config) -> Experiment:
         augment,
         normalize,
         folder,
+        scratch_folder,
         environment,
     )
 
@@ -273,45 +295,89 @@ def draw_candidates(experiment: Experiment, result, key) -> list:
 
 
 def train_finalists(experiment: Experiment, ranked: list, key) -> list[float]:
-    """Train the best candidates from scratch; their validation accuracies, in order.
-
-    Their number and settings are in the configuration, so what the folder has of them
-    is theirs.
-    """
-    import jax
-
-    from jaxnas import optim, train, weights
-
+    """Train the best candidates from scratch; their validation accuracies, in order."""
     config, splits = experiment.config, experiment.splits
-    steps_per_epoch = splits.train.labels.size // config.batch_size
-    schedule = optim.cosine_by_epoch(
-        config.finalist_learning_rate, config.finalist_epochs, steps_per_epoch
+    results = train_from_scratch(
+        experiment,
+        [entry.arch for entry in ranked],
+        splits.train,
+        splits.validation,
+        key=key,
+        num_seeds=1,
+        num_epochs=config.finalist_epochs,
+        learning_rate=config.finalist_learning_rate,
+        workdir=experiment.folder / "finalists",
     )
-    fit = train.fitter(
+    for i, (line,) in enumerate(results, start=1):
+        print(
+            f"finalist {i} of {len(ranked)}: validation accuracy {line['accuracy']:.1%}"
+        )
+    return [line["accuracy"] for (line,) in results]
+
+
+def compare_from_scratch(experiment: Experiment, found, random: list, key):
+    """Train the found and random architectures with one budget.
+
+    Returns:
+      `report.ScratchComparison`, test accuracies after training on all images.
+    """
+    from jaxnas import analysis, report
+
+    config, dataset = experiment.config, experiment.dataset
+    results = train_from_scratch(
+        experiment,
+        [found, *random],
+        dataset.train,
+        dataset.test,
+        key=key,
+        num_seeds=config.scratch_seeds,
+        num_epochs=config.scratch_epochs,
+        learning_rate=config.scratch_learning_rate,
+        workdir=experiment.scratch_folder,
+    )
+    accuracies = [[line["accuracy"] for line in of_arch] for of_arch in results]
+    return report.ScratchComparison(
+        config.scratch_epochs,
+        accuracies[0],
+        accuracies[1:],
+        analysis.difference_from_random(accuracies[0], accuracies[1:]),
+    )
+
+
+def train_from_scratch(
+    experiment: Experiment,
+    archs: list,
+    images_to_train,
+    images_to_test,
+    *,
+    key,
+    num_seeds: int,
+    num_epochs: int,
+    learning_rate: float,
+    workdir: pathlib.Path,
+):
+    """`train.train_standalone` with SGD and one cosine of the learning rate."""
+    from jaxnas import optim, train
+
+    config = experiment.config
+    steps_per_epoch = images.steps_per_epoch(images_to_train, config.batch_size)
+    schedule = optim.cosine_by_epoch(learning_rate, num_epochs, steps_per_epoch)
+    return train.train_standalone(
         experiment.net,
         train.classification(),
         optim.sgd(schedule),
-        splits.train,
-        at_steps=[config.finalist_epochs * steps_per_epoch],
+        images_to_train,
+        images_to_test,
+        archs,
+        key=key,
+        num_seeds=num_seeds,
+        num_steps=num_epochs * steps_per_epoch,
         batch_size=config.batch_size,
         augment=experiment.augment,
+        normalize=experiment.normalize,
         devices=experiment.devices,
+        workdir=workdir,
     )
-    evaluate = make_evaluator(experiment, weights.shared(experiment.net))
-
-    def measure(i: int) -> dict[str, float]:
-        (snapshot,) = fit(ranked[i].arch, jax.random.fold_in(key, i))
-        means = evaluate(snapshot.weights, ranked[i].arch, splits.validation)
-        print(
-            f"finalist {i + 1} of {len(ranked)}: validation accuracy "
-            f"{means['accuracy']:.1%}",
-            flush=True,
-        )
-        return means
-
-    log = experiment.folder / "finalists.jsonl"
-    lines = measurements.measure_missing(log, [entry.arch for entry in ranked], measure)
-    return [line["accuracy"] for line in lines]
 
 
 def conclude(experiment: Experiment, result, key) -> None:
@@ -344,13 +410,15 @@ def conclude(experiment: Experiment, result, key) -> None:
         )
 
     print("ranking candidates by the validation images", flush=True)
-    ask_key, random_key, finalists_key = jax.random.split(key, 3)
+    ask_key, random_key, finalists_key, scratch_key = jax.random.split(key, 4)
     candidates = draw_candidates(experiment, result, ask_key)
     ranked = train.rank(
         evaluate,
         candidates,
         experiment.splits.validation,
         objective=make_objective(config),
+        num_screening_images=config.screening_images or None,
+        workdir=folder,
     )
     found = ranked[0].arch if config.select == "best" else result.arch
     trained: list[float | None] = [None] * len(ranked)
@@ -368,14 +436,14 @@ def conclude(experiment: Experiment, result, key) -> None:
         )
         for entry, accuracy in zip(ranked, trained, strict=True)
     ]
-    print("comparing with random architectures by the test images", flush=True)
+    random_archs = draw_random(
+        space, random_key, max(config.num_random, config.scratch_random)
+    )
     means = evaluate(jnp.asarray(found), dataset.test)
     found_on_test = candidate("found", found, means)
     random = [
         candidate(f"random {i + 1}", arch, evaluate(arch, dataset.test))
-        for i, arch in enumerate(
-            jax.vmap(space.sample)(jax.random.split(random_key, config.num_random))
-        )
+        for i, arch in enumerate(random_archs[: config.num_random])
     ]
     # As many as random ones, so that the searcher is seen beside its best.
     sampled = [
@@ -384,6 +452,19 @@ def conclude(experiment: Experiment, result, key) -> None:
     ]
     genotype = found_on_test.genotype
     genotypes.save(folder / "genotype.json", genotype)
+    scratch = None
+    if config.scratch_random:
+        print(
+            f"training the found and {config.scratch_random} random architectures from "
+            f"scratch, {config.scratch_seeds} seeds each",
+            flush=True,
+        )
+        scratch = compare_from_scratch(
+            experiment, found, random_archs[: config.scratch_random], scratch_key
+        )
+        (folder / "scratch.json").write_text(
+            json.dumps(scratch._asdict(), indent=1), "utf-8"
+        )
     rows = [
         entry._replace(genotype=entry.genotype._asdict())._asdict() for entry in top
     ]
@@ -399,23 +480,29 @@ def conclude(experiment: Experiment, result, key) -> None:
         found=found_on_test,
         top=top,
         random=random,
+        scratch=scratch,
         sampled_accuracies=sampled,
         ranked_by=config.objective,
         uniform_level=statistics.fmean(1 / c for c in space.cardinalities),
     )
-    better = sum(found_on_test.loss < other.loss for other in random)
     print(
         f"\nfound: {genotypes.to_text(genotype)}\n"
-        f"test loss {found_on_test.loss:.3f}, accuracy {found_on_test.accuracy:.1%} "
-        f"with the search's weights; random architectures with the same weights: "
-        f"{statistics.fmean(r.loss for r in random):.3f}, "
-        f"{statistics.fmean(r.accuracy for r in random):.1%} on average; better than "
-        f"{better} of {len(random)}; architectures that the searcher samples: "
-        f"{statistics.fmean(sampled):.1%}\n"
-        f"These accuracies rank architectures. For a network to use, train it:\n"
+        f"{report.scratch_text(scratch)}\n"
+        f"with the search's weights, which only rank architectures: test loss "
+        f"{found_on_test.loss:.3f}, accuracy {found_on_test.accuracy:.1%}\n"
+        f"For a network to use, train it:\n"
         f"  {training_command(config, folder / 'genotype.json')}\n"
         f"report: {folder / 'report.html'}"
     )
+
+
+def draw_random(space, key, num: int) -> list:
+    """Random architectures; of a larger number, the first are the same."""
+    import jax
+    import numpy as np
+
+    sample = jax.jit(lambda i: space.sample(jax.random.fold_in(key, i)))
+    return [np.asarray(sample(i)) for i in range(num)]
 
 
 def training_command(config: Config, genotype: pathlib.Path) -> str:

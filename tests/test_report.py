@@ -6,7 +6,7 @@ import matplotlib
 import numpy as np
 import pytest
 
-from jaxnas import genotypes, report
+from jaxnas import analysis, genotypes, report
 from jaxnas.report import curves
 from jaxnas.report import html as html_report
 
@@ -83,11 +83,11 @@ def test_search_report_has_every_part(tmp_path):
         "Found architecture",
         "Course of the search",
         "Best architectures",
-        "Among random architectures",
+        "With the search's weights",
         "Configuration",
     ]
     assert "<title>cell</title>" in text and "<?xml" not in text
-    assert "test loss 0.5000 nats, accuracy 90.00%" in page.texts["p"][0]
+    assert "nothing is known of its worth" in page.texts["p"][0]
     assert "1.235 M parameters and 8.9 M FLOPs" in page.texts["p"][0]
     assert "1.235" in page.texts["td"] and "40.00%" not in page.texts["td"]
     assert genotypes.to_darts(GENOTYPE) in page.texts["code"]
@@ -147,10 +147,11 @@ def test_the_same_data_give_the_same_file(tmp_path):
     assert search_page(tmp_path)[0] == search_page(tmp_path)[0]
 
 
-def test_found_is_ranked_among_random_by_loss(tmp_path):
+def test_what_shared_weights_do_not_tell_is_said_where_they_stand(tmp_path):
     _, page = search_page(tmp_path)
     paragraph = page.texts["p"][3]
-    assert "better than that of 3 of 4 random architectures" in paragraph
+    assert paragraph.startswith("This does not tell whether the found architecture is")
+    assert not any("better than that of" in text for text in page.texts["p"])
     assert "loss 0.6000 ± 0.1291 nats" in paragraph  # of 0.45, 0.55, 0.65 and 0.75
     marked = [tag for tag, _, value in page.attributes if value == "marked"]
     assert marked == ["tr"]
@@ -158,10 +159,32 @@ def test_found_is_ranked_among_random_by_loss(tmp_path):
     assert [row[:8] for row in order][:2] == ["random 0", "mode0.50"]
 
 
+@pytest.mark.parametrize(
+    ("found", "verdict"),
+    [
+        ((0.98, 0.99), "the found one is better"),
+        ((0.93, 0.91), "no difference shows"),
+        ((0.75, 0.74), "the found one is worse"),
+    ],
+)
+def test_the_headline_is_the_comparison_from_scratch(tmp_path, found, verdict):
+    random = [(0.91, 0.93), (0.92, 0.90), (0.93, 0.92)]
+    scratch = report.ScratchComparison(
+        7, found, random, analysis.difference_from_random(found, random)
+    )
+    _, page = search_page(tmp_path, scratch=scratch)
+    for paragraph in (page.texts["p"][0], page.texts["p"][1]):
+        assert "Trained from scratch for 7 epochs (2 seeds)" in paragraph
+        assert "3 random architectures 91.83% ± 0.76%" in paragraph
+        assert f"(95 %): {verdict}." in paragraph
+    assert page.texts["h2"][0] == "Trained from scratch"
+    marked = [tag for tag, _, value in page.attributes if value == "marked"]
+    assert marked == ["tr", "tr"]
+
+
 def test_diverged_architectures_are_left_out_and_counted(tmp_path):
     random = [candidate("good", 0.7), candidate("bad", math.nan)]
     _, page = search_page(tmp_path, random=random)
-    assert "better than that of 1 of 1 random architecture, " in page.texts["p"][3]
     assert "Left out, not finite: 1." in page.texts["p"][3]
     assert "±" not in page.texts["p"][3]
     assert page.texts["tr"][-3].startswith("bad")  # last, above the configuration's 2

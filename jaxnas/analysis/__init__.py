@@ -5,6 +5,11 @@ from jaxnas.analysis.anytime import (
     area_under_accuracy_flops,
     exit_costs,
 )
+from jaxnas.analysis.comparison import (
+    Difference,
+    difference_from_random,
+    mean_difference,
+)
 from jaxnas.analysis.convergence import Band, band, epochs_until, mean_over_epochs
 from jaxnas.analysis.gradients import gradient_variance
 from jaxnas.analysis.landscape import (
@@ -35,6 +40,7 @@ from jaxnas.analysis.topology import (
 __all__ = [
     "Band",
     "Correlation",
+    "Difference",
     "LinearCells",
     "Measure",
     "Plane",
@@ -49,12 +55,14 @@ __all__ = [
     "correlations",
     "count_topologies",
     "dead_nodes",
+    "difference_from_random",
     "epochs_until",
     "exit_costs",
     "filter_normalized",
     "gradient_variance",
     "grid",
     "load_surface",
+    "mean_difference",
     "mean_metrics",
     "mean_over_epochs",
     "measure_linear_cells",

@@ -4,7 +4,13 @@ from jaxnas.report.anytime import AnytimeNetwork, anytime_report
 from jaxnas.report.cell_study import cell_study_report
 from jaxnas.report.comparison import Contender, comparison_report, spread
 from jaxnas.report.correlation import Method, coefficient_text, correlation_report
-from jaxnas.report.html import Candidate, search_report, train_report
+from jaxnas.report.html import (
+    Candidate,
+    ScratchComparison,
+    scratch_text,
+    search_report,
+    train_report,
+)
 from jaxnas.report.studied_cells import StudiedCell, Training, cell_numbers
 
 __all__ = [
@@ -12,6 +18,7 @@ __all__ = [
     "Candidate",
     "Contender",
     "Method",
+    "ScratchComparison",
     "StudiedCell",
     "Training",
     "anytime_report",
@@ -20,6 +27,7 @@ __all__ = [
     "coefficient_text",
     "comparison_report",
     "correlation_report",
+    "scratch_text",
     "search_report",
     "spread",
     "train_report",

@@ -113,6 +113,47 @@ class Candidate(NamedTuple):
     trained_accuracy: float | None = None
 
 
+class ScratchComparison(NamedTuple):
+    """Test accuracies of architectures trained from scratch with one budget.
+
+    Attributes:
+      num_epochs: length of each training.
+      found: fractions `[num_seeds]`, of the found architecture.
+      random: `[num_archs][num_seeds]`, of random ones of the same space.
+      difference: mean of the found one minus that of the random ones.
+    """
+
+    num_epochs: int
+    found: Sequence[float]
+    random: Sequence[Sequence[float]]
+    difference: analysis.Difference
+
+
+def scratch_text(scratch: ScratchComparison | None) -> str:
+    """The result of a search in one sentence."""
+    if scratch is None:
+        return (
+            "The found architecture was not compared with random ones trained from "
+            "scratch, so nothing is known of its worth (--scratch-random N compares)."
+        )
+    means = [statistics.fmean(accuracies) for accuracies in scratch.random]
+    value, low, high = (100 * x for x in scratch.difference)
+    if low > 0:
+        verdict = "the found one is better"
+    elif high < 0:
+        verdict = "the found one is worse"
+    else:
+        verdict = "no difference shows"
+    seeds = len(scratch.found)
+    return (
+        f"Trained from scratch for {scratch.num_epochs} epochs ({seeds} "
+        f"{'seed' if seeds == 1 else 'seeds'}), test accuracy: found "
+        f"{_spread(scratch.found, '.2%')}, {len(means)} random architectures "
+        f"{_spread(means, '.2%')}; difference {value:+.2f} points [{low:+.2f}, "
+        f"{high:+.2f}] (95 %): {verdict}."
+    )
+
+
 def escape(value: object) -> Html:
     """Turn anything but `Html` into escaped text."""
     return value if isinstance(value, Html) else Html(html.escape(str(value)))
@@ -273,6 +314,7 @@ def search_report(
     top: Sequence[Candidate],
     random: Sequence[Candidate],
     uniform_level: float,
+    scratch: ScratchComparison | None = None,
     sampled_accuracies: Sequence[float] = (),
     ranked_by: str = "loss",
     loss_unit: str = "nats",
@@ -296,6 +338,7 @@ def search_report(
       top: the best architectures, best first.
       random: random architectures evaluated with the same weights as `found`.
       uniform_level: `theta_max_mean` of the uniform distribution, a fraction.
+      scratch: the found and random architectures after training from scratch.
       sampled_accuracies: of architectures that the searcher samples in the end, on
         the images that `found` and `random` were evaluated on.
       ranked_by: what `top` is sorted by.
@@ -305,8 +348,9 @@ def search_report(
       ValueError: if the history or the drawing is malformed.
     """
     parts = [
-        paragraph(_headline(found, random, loss_unit), css_class="lead"),
+        paragraph(_headline(found, scratch), css_class="lead"),
         _summary(summary),
+        *([] if scratch is None else [_scratch(found, scratch)]),
         section(
             "Found architecture",
             figure(drawing),
@@ -423,22 +467,53 @@ def _summary(summary: Mapping[str, str]) -> Html:
     )
 
 
-def _headline(found: Candidate, random: Sequence[Candidate], loss_unit: str) -> str:
-    text = (
-        f"The architecture found ({found.name}) has test loss {found.loss:.4f} "
-        f"{loss_unit}, accuracy {found.accuracy:.2%}, {found.num_params / 1e6:,.3f} M "
-        f"parameters and {found.flops / 1e6:,.1f} M FLOPs."
+def _headline(found: Candidate, scratch: ScratchComparison | None) -> str:
+    return (
+        f"{scratch_text(scratch)} It has {found.num_params / 1e6:,.3f} M parameters "
+        f"and {found.flops / 1e6:,.1f} M FLOPs."
     )
-    if random:
-        text += f" {_rank(found, random)} with the same weights."
-    return text
 
 
-def _rank(found: Candidate, random: Sequence[Candidate]) -> str:
-    losses = [candidate.loss for candidate in random if _is_finite(candidate)]
-    num_worse = sum(found.loss < loss for loss in losses)
-    noun = "architecture" if len(losses) == 1 else "architectures"
-    return f"Its loss is better than that of {num_worse} of {len(losses)} random {noun}"
+def _scratch(found: Candidate, scratch: ScratchComparison) -> Html:
+    """Show the found architecture among random ones, all trained from scratch."""
+    means = [statistics.fmean(accuracies) for accuracies in scratch.random]
+    chart = curves.strip_chart(
+        means,
+        statistics.fmean(scratch.found),
+        title="Test accuracy after training from scratch",
+        x_label="accuracy (%), mean over seeds",
+        label="random",
+        marked_label=found.name,
+        percent=True,
+    )
+    rows = sorted(
+        [
+            (found.name, *scratch.found),
+            *(
+                (f"random {i}", *accuracies)
+                for i, accuracies in enumerate(scratch.random, start=1)
+            ),
+        ],
+        key=lambda row: -statistics.fmean(row[1:]),
+    )
+    columns = {"architecture": "", "mean": ".2%"} | {
+        f"seed {seed}": ".2%" for seed in range(len(scratch.found))
+    }
+    note = (
+        f"{scratch_text(scratch)} Spread: over seeds for the found one, over "
+        "architectures for the random ones. All have the same budget and, for each "
+        "seed, the same batches, and are evaluated with batch statistics."
+    )
+    return section(
+        "Trained from scratch",
+        paragraph(note),
+        figure(curves.svg(chart, "accuracies after training from scratch")),
+        table(
+            columns,
+            [(name, statistics.fmean(rest), *rest) for name, *rest in rows],
+            marked_row=[row[0] for row in rows].index(found.name),
+        ),
+    )
 
 
 def _is_finite(candidate: Candidate) -> bool:
@@ -544,9 +619,13 @@ def _comparison(
     sampled_accuracies: Sequence[float],
     loss_unit: str,
 ) -> Html:
-    """Show the found architecture among random ones."""
+    """Show the found architecture among random ones with the search's weights."""
     finite = list(filter(_is_finite, random))
-    text = f"{_rank(found, random)}, all on the test images with the same weights."
+    text = (
+        "This does not tell whether the found architecture is good: the weights were "
+        "trained for what the searcher sampled, so that even a searcher that ignores "
+        "all losses looks better than random here."
+    )
     if finite:
         losses = [candidate.loss for candidate in finite]
         accuracies = [candidate.accuracy for candidate in finite]
@@ -587,7 +666,7 @@ def _comparison(
         key=lambda candidate: (not math.isfinite(candidate.loss), candidate.loss),
     )
     return section(
-        "Among random architectures",
+        "With the search's weights",
         paragraph(text),
         grid(charts),
         _candidate_table(ordered, loss_unit, marked_row=ordered.index(found)),

@@ -24,6 +24,7 @@ from jaxnas.train.retraining import (
     retrain,
     retrainer,
 )
+from jaxnas.train.scratch import train_standalone
 from jaxnas.train.steps import (
     WeightState,
     evaluation_step,
@@ -71,6 +72,7 @@ __all__ = [
     "retrain",
     "retrainer",
     "search",
+    "train_standalone",
     "updates",
     "weight_gradient",
     "weight_step",

@@ -74,7 +74,31 @@ class Config(HypernetworkConfig, OptimizerConfig, ImageConfig):
         0.025, "trained: first learning rate of its cosine", minimum=0
     )
     num_candidates: int = option(20, "architectures ranked at the end", minimum=1)
-    num_random: int = option(8, "random architectures to compare with", minimum=1)
+    screening_images: int = option(
+        1000,
+        "validation images that all candidates are ranked by, and then the best 10 by "
+        "all of them (0: all candidates by all images)",
+        minimum=0,
+    )
+    num_random: int = option(
+        8, "random architectures evaluated with the search's weights", minimum=1
+    )
+    scratch_random: int = option(
+        0,
+        "random architectures that are trained from scratch beside the found one (0: "
+        "no such comparison)",
+        minimum=0,
+    )
+    scratch_seeds: int = option(2, "of those trainings, for each of them", minimum=1)
+    scratch_epochs: int = option(50, "length of those trainings", minimum=1)
+    scratch_learning_rate: float = option(
+        0.025, "first learning rate of their cosine", minimum=0
+    )
+    scratch_dir: str | None = option(
+        None,
+        "folder of those trainings, which searches of one space can share (default: "
+        "scratch in --workdir)",
+    )
 
     channels: int = option(
         16, "channels of the first cells or of all layers, an even number", minimum=1
@@ -115,6 +139,8 @@ def quick() -> Config:
         flip=False,
         cutout=0,
         num_candidates=8,
+        scratch_random=4,
+        scratch_epochs=8,
         channels=8,
         num_cells=5,
         epochs=40,
@@ -213,6 +239,8 @@ def quick_enas() -> Config:
         searcher_steps=5,
         validation_images=360,
         num_candidates=20,
+        scratch_random=4,
+        scratch_epochs=8,
         channels=8,
         num_cells=5,
         epochs=70,
@@ -284,6 +312,8 @@ def quick_ghn() -> Config:
         validation_images=300,
         num_candidates=50,
         finalist_epochs=5,
+        scratch_random=4,
+        scratch_epochs=5,
         channels=8,
         num_cells=3,
         epochs=120,
