@@ -21,10 +21,11 @@ from jaxnas import data, genotypes, ghn, metrics, spaces
 TINY = (
     *("--channels", "2", "--epochs", "2", "--max-images", "160", "--batch-size", "32"),
     *("--validation-images", "64", "--num-archs", "3", "--searcher-steps", "2"),
-    *("--num-candidates", "3", "--num-random", "2"),
+    *("--num-candidates", "3", "--num-random", "2", "--scratch-random", "0"),
 )
+SCRATCH = ("--scratch-random", "2", "--scratch-epochs", "1")
 SPACES = {
-    "quick-enas": ("--num-cells", "3", "--num-nodes", "1"),
+    "quick-enas": ("--num-cells", "3", "--num-nodes", "1", *SCRATCH),
     "quick-enas-macro": ("--num-layers", "3"),
 }
 
@@ -48,7 +49,16 @@ def test_a_search_with_a_controller(finished):
         assert len(genotypes.check_macro(genotype).ops) == 3
     assert genotypes.to_text(genotype) in output
     assert f"cifar_train.py --preset {preset} --genotype" in output
-    assert "architectures that the searcher samples: " in output
+    if preset == "quick-enas":
+        assert "Trained from scratch for 1 epochs (2 seeds), test accuracy: " in output
+        logs = [metrics.read(workdir / "scratch" / f"seed_{i}.jsonl") for i in (0, 1)]
+        assert [len(log) for log in logs] == [3, 3]
+        scratch = json.loads((workdir / "scratch.json").read_text())
+        assert scratch["found"] == [log[0]["accuracy"] for log in logs]
+        assert len(scratch["random"]) == 2 and len(scratch["difference"]) == 3
+        assert not list((workdir / "scratch").glob("seed_*_*"))  # checkpoints
+    else:
+        assert "nothing is known of its worth" in output
     log = metrics.read(workdir / "metrics.jsonl")
     # 96 images for the weights: three steps, then two of the controller.
     assert [entry["step"] for entry in log] == [0, 5, 10]
@@ -116,14 +126,16 @@ def test_a_search_with_a_hypernetwork(monkeypatch, capsys, tmp_path):
     output = search()
     assert {entry.name for entry in workdir.iterdir()} == {
         *("config.json", "metrics.jsonl", "genotype.json", "report.html"),
-        *("candidates.json", "finalists.jsonl", "ghn.npz", "checkpoints"),
+        *("candidates.json", "finalists", "ghn.npz", "checkpoints", "ranking.jsonl"),
     }
     assert output.count("finalist ") == 3
     assert "cifar_train.py --preset quick-ghn --genotype" in output
-    finalists = metrics.read(workdir / "finalists.jsonl")
+    finalists = metrics.read(workdir / "finalists" / "seed_0.jsonl")
     candidates = json.loads((workdir / "candidates.json").read_text())
     accuracies = [candidate["trained_accuracy"] for candidate in candidates]
     assert accuracies == [line["accuracy"] for line in finalists]
+    ranked = metrics.read(workdir / "ranking.jsonl")
+    assert len({line["arch"] for line in ranked}) == len(ranked) == 3
     found = candidates[accuracies.index(max(accuracies))]
     assert found["name"] == "found"
     best = genotypes.from_json(json.dumps(found["genotype"]))
@@ -140,10 +152,10 @@ def test_a_search_with_a_hypernetwork(monkeypatch, capsys, tmp_path):
     chex.assert_tree_all_finite(written)
 
     # What is there is not trained again; what was lost is, with the same result.
-    log = workdir / "finalists.jsonl"
+    log = workdir / "finalists" / "seed_0.jsonl"
     log.write_bytes(log.read_bytes()[:-9])
     again = search()
-    assert again.count("finalist ") == 1 and "epoch" not in again
+    assert again.count("from scratch ") == 1 and "epoch" not in again
     assert metrics.read(log) == finalists
     assert json.loads((workdir / "candidates.json").read_text()) == candidates
 

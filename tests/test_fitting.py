@@ -93,6 +93,7 @@ def test_it_is_the_loop_over_weight_steps():
         expected.append(state.params)
     first, last = make()(arch, key)
     assert (first.step, last.step) == (3, 10)
+    assert first.seconds is not None and last.seconds is not None
     assert 0 < first.seconds < last.seconds
     chex.assert_trees_all_close(first.weights, expected[2], atol=1e-5)
     chex.assert_trees_all_close(last.weights, expected[9], atol=1e-5)

@@ -42,7 +42,7 @@ def advance(state: State, num_steps: int) -> State:
     return State(jnp.int32(step + num_steps), total, {"train/loss": loss})
 
 
-def run(workdir, advance=advance, num_epochs=3, **options):
+def run(workdir, advance=advance, num_epochs: int | None = 3, **options):
     return loop.run(
         advance,
         init(),
