@@ -38,7 +38,7 @@ TINY = {
     "cifar_search": (
         *("--channels", "2", "--num-cells", "3", "--num-nodes", "1"),
         *("--epochs", "1", "--max-images", "128", "--batch-size", "32"),
-        *("--num-candidates", "1", "--num-random", "1"),
+        *("--num-candidates", "1", "--num-random", "1", "--scratch-random", "0"),
     ),
     "cifar_train": (
         *("--channels", "2", "--num-cells", "3"),
@@ -137,7 +137,9 @@ def finished(request, tmp_path_factory, variables, tiny):
 def test_a_run_leaves_everything_in_its_folder(finished):
     command, _, workdir, (status, output, errors) = finished
     assert status == 0, errors
-    ranking = {"candidates.json"} if command == "cifar_search" else set()
+    ranking = (
+        {"candidates.json", "ranking.jsonl"} if command == "cifar_search" else set()
+    )
     assert {entry.name for entry in workdir.iterdir()} == ranking | {
         *("config.json", "metrics.jsonl", "genotype.json", "report.html"),
         "checkpoints",
