@@ -18,7 +18,9 @@ from jaxnas.search.natural_gradient import utility
 # magnifying rounding errors.
 reinforce = functools.partial(
     search.reinforce,
-    settings=search.Settings(hidden_size=32, learning_rate=0.01, b1=0.0, eps=1e-3),
+    settings=search.Settings(
+        hidden_size=32, learning_rate=0.01, b1=0.0, eps=1e-3, entropy_weight=1e-4
+    ),
 )
 
 
