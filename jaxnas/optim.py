@@ -297,7 +297,7 @@ def _scale_by_tensorflow_adam(
         count = optax.safe_increment(state.count)
         mu = optax.tree.update_moment(updates, state.mu, b1, 1)
         nu = optax.tree.update_moment(updates, state.nu, b2, 2)
-        step = count.astype(float)
+        step = jnp.asarray(count, float)
         scale = jnp.sqrt(1 - b2**step) / (1 - b1**step)
         updates = jax.tree.map(
             lambda m, v: scale.astype(m.dtype) * m / (jnp.sqrt(v) + eps), mu, nu

@@ -51,7 +51,7 @@ def test_the_adam_of_tensorflow_has_its_epsilon_before_the_correction():
     )
     state = started(plain)
     gradient, other = (
-        gradient_of(searcher, state, ARCHS, [0.3, 0.2, 0.9])
+        gradient_of(searcher, state, ARCHS, [0.3, 0.2, 9.0])
         for searcher in (plain, tensorflow)
     )
     # With an epsilon that outweighs the gradient, sqrt(1 - b2) of the first step.

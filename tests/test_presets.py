@@ -6,6 +6,7 @@ shirakawas/ASNG-NAS, shuyao95/Understanding-NAS); "ours" where nothing is publis
 
 import dataclasses
 import importlib
+from typing import Any
 
 import cifar_search
 import command_line
@@ -472,7 +473,7 @@ def test_docstrings_tell_the_values_of_the_scripts(command, preset):
 def test_controllers_of_searches(monkeypatch, preset, space):
     monkeypatch.setattr(search, "reinforce", lambda space, settings: settings)
     config = MODULES["cifar_search"].PRESETS[preset]()
-    settings = cifar_search.make_searcher(config, space)
+    settings: Any = cifar_search.make_searcher(config, space)
     assert settings == search.paper(space)
     # Sections 2.2 and 3.2.
     assert (settings.hidden_size, settings.entropy_weight) == (100, 0.1)

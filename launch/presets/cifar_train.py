@@ -247,7 +247,8 @@ def ghn_cifar10() -> Config:
     The paper's best block is the genotype GHN; here it has 3.26 M parameters, 3.72 M
     with the auxiliary head: the 5.7 M are not reproduced, since the paper does not
     define its operations in every detail. It does not state its weight decay (here
-    DARTS's 0.0003) and the size of its cutout (here 16).
+    DARTS's 0.0003), the size of its cutout (here 16), and whether gradients are clipped
+    (here at norm 5).
 
     The authors train on 32 devices: --devices 32 --batch-size 2048
     --learning-rate 0.8 --warmup-epochs 5.
