@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import jax
 import jax.numpy as jnp
 import optax
 
@@ -120,8 +121,8 @@ def warm_restarts(
 ) -> optax.Schedule:
     """Cosine from `peak` to `low`, restarted with periods that grow by `factor`.
 
-    Loshchilov and Hutter 2017 (SGDR); ENAS uses peak 0.05, low 0.001, a first period
-    of 10 epochs and factor 2.
+    Loshchilov and Hutter 2017 (SGDR). The paper of ENAS has peak 0.05, low 0.001, a
+    first period of 10 epochs and factor 2.
 
     Args:
       peak: learning rate after each restart.
@@ -158,6 +159,37 @@ def warm_restarts(
     return lambda step: restarts(jnp.asarray(step, float))
 
 
+def warm_restarts_by_epoch(
+    peak: float,
+    low: float,
+    first_period: int,
+    factor: int,
+    num_epochs: int,
+    steps_per_epoch: int,
+) -> optax.Schedule:
+    """`warm_restarts` with periods in epochs, constant within an epoch.
+
+    As in the official code of ENAS, where the paper cites Loshchilov and Hutter, who
+    change the learning rate in every step.
+
+    Args:
+      peak: learning rate after each restart.
+      low: learning rate that each period approaches.
+      first_period: length of the first period, in epochs.
+      factor: ratio of the lengths of one period and the one before.
+      num_epochs: length of the schedule; the last period may be cut short.
+      steps_per_epoch: optimiser steps in one epoch.
+
+    Returns:
+      A schedule over optimiser steps.
+
+    Raises:
+      ValueError: if `first_period`, `factor` or `steps_per_epoch` is below 1.
+    """
+    restarts = warm_restarts(peak, low, first_period, factor, num_epochs)
+    return _by_epoch(restarts, steps_per_epoch)
+
+
 def _by_epoch(schedule: optax.Schedule, steps_per_epoch: int) -> optax.Schedule:
     """Use a schedule over epochs as one over optimiser steps."""
     _check_steps_per_epoch(steps_per_epoch)
@@ -181,17 +213,31 @@ def sgd(
     momentum: float = 0.9,
     nesterov: bool = False,
     weight_decay: float = 3e-4,
-    clip_norm: float = 5.0,
+    clip_norm: float | None = 5.0,
 ) -> optax.GradientTransformation:
     """Clip by global norm, add weight decay, then SGD with momentum.
 
     In this order, weight decay is not clipped, and it acts on every leaf, whether or
     not the sampled architecture used it. The defaults, with `cosine_by_epoch`, are
-    DARTS's and ASNG-NAS's; ENAS uses Nesterov momentum with `warm_restarts` and
-    weight decay 1e-4.
+    DARTS's and ASNG-NAS's. ENAS uses Nesterov momentum with `warm_restarts`, does not
+    clip, and has a penalty of `1e-4 * sum(weights ** 2)`, which is weight decay 2e-4.
+
+    Args:
+      learning_rate: a number, or a schedule over steps.
+      momentum: decay of the sum of gradients.
+      nesterov: whether to use Nesterov momentum.
+      weight_decay: times the weights, is added to their gradient: the gradient of the
+        penalty `weight_decay / 2 * sum(weights ** 2)`.
+      clip_norm: largest global norm of the gradient; `None` for no limit.
+
+    Returns:
+      An optax transformation.
+
+    Raises:
+      ValueError: if `clip_norm` is not positive.
     """
-    return optax.chain(
-        optax.clip_by_global_norm(clip_norm),
+    return _clipped(
+        clip_norm,
         optax.add_decayed_weights(weight_decay),
         optax.sgd(learning_rate, momentum, nesterov),
     )
@@ -200,8 +246,75 @@ def sgd(
 def adam(
     learning_rate: optax.ScalarOrSchedule, *, clip_norm: float | None = None
 ) -> optax.GradientTransformation:
-    """Adam, optionally after clipping by global norm."""
-    transform = optax.adam(learning_rate)
+    """Adam, optionally after clipping by global norm.
+
+    Raises:
+      ValueError: if `clip_norm` is not positive.
+    """
+    return _clipped(clip_norm, optax.adam(learning_rate))
+
+
+def tensorflow_adam(
+    learning_rate: optax.ScalarOrSchedule,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    eps: float = 1e-8,
+) -> optax.GradientTransformation:
+    """Adam as TensorFlow computes it, for settings that were tuned there.
+
+    Step `t` (from 1) is `learning_rate * sqrt(1 - b2**t) / (1 - b1**t) * m / (sqrt(v) +
+    eps)`, with the averages `m` and `v` of the gradient and its square before bias
+    correction. `optax.adam` adds `eps` after the correction of `v`, so that its `eps`
+    counts less by the factor `sqrt(1 - b2**t)`, 0.03 in the first step. That matters
+    where `eps` is not small against gradients: ENAS's scripts have 1e-3.
+
+    Args:
+      learning_rate: a number, or a schedule over steps.
+      b1: decay of the average of the gradient.
+      b2: decay of the average of its square.
+      eps: "epsilon hat" of Kingma and Ba.
+
+    Returns:
+      An optax transformation, with the state of `optax.adam`.
+
+    Source: Kingma and Ba 2015, end of section 2; `tf.train.AdamOptimizer`.
+    """
+    return optax.chain(
+        _scale_by_tensorflow_adam(b1, b2, eps),
+        optax.scale_by_learning_rate(learning_rate),
+    )
+
+
+def _scale_by_tensorflow_adam(
+    b1: float, b2: float, eps: float
+) -> optax.GradientTransformation:
+    def init(params: optax.Params) -> optax.ScaleByAdamState:
+        zeros = optax.tree.zeros_like(params)
+        return optax.ScaleByAdamState(jnp.zeros((), jnp.int32), zeros, zeros)
+
+    def update(updates, state, params=None):
+        del params
+        count = optax.safe_increment(state.count)
+        mu = optax.tree.update_moment(updates, state.mu, b1, 1)
+        nu = optax.tree.update_moment(updates, state.nu, b2, 2)
+        step = jnp.asarray(count, float)
+        scale = jnp.sqrt(1 - b2**step) / (1 - b1**step)
+        updates = jax.tree.map(
+            lambda m, v: scale.astype(m.dtype) * m / (jnp.sqrt(v) + eps), mu, nu
+        )
+        return updates, optax.ScaleByAdamState(count, mu, nu)
+
+    return optax.GradientTransformation(init, update)
+
+
+def _clipped(
+    clip_norm: float | None, *transforms: optax.GradientTransformation
+) -> optax.GradientTransformation:
+    """Clip by global norm, if there is a limit, then the other transformations."""
     if clip_norm is None:
-        return transform
-    return optax.chain(optax.clip_by_global_norm(clip_norm), transform)
+        return optax.chain(*transforms)
+    if not clip_norm > 0:
+        raise ValueError(
+            f"clip_norm is {clip_norm}; expected a positive number or None"
+        )
+    return optax.chain(optax.clip_by_global_norm(clip_norm), *transforms)

@@ -192,9 +192,8 @@ def make_searcher(config: Config, space):
             f"{config.searcher} learns in no other way"
         )
     if config.searcher == "reinforce":
-        settings = (
-            search.Settings() if config.controller == "paper" else search.script(space)
-        )
+        official = search.paper if config.controller == "paper" else search.script
+        settings = official(space)
         given = {
             "learning_rate": config.controller_learning_rate,
             "entropy_weight": config.entropy_weight,

@@ -30,7 +30,8 @@ MAY_DIFFER = (
 )
 # What the accuracies of trained architectures depend on, besides the data.
 TRUTH_SETTINGS = (
-    *("dataset", "image_size", "max_images", "crop_padding", "flip", "cutout", "seed"),
+    *("dataset", "image_size", "max_images", "crop_padding", "crop_fill", "flip"),
+    *("cutout", "seed"),
     *("num_nodes", "node_input", "channels", "num_blocks", "batch_size"),
     *("validation_images", "truth_epochs", "sgd_steps"),
     *("sgd_learning_rate", "momentum", "weight_decay", "clip_norm"),
@@ -164,7 +165,7 @@ def make_ghn_optimizer(config: Config, steps_per_epoch: int):
 
     boundaries = command_line.ascending("--halved-at", config.halved_at)
     schedule = optim.step_decay(config.learning_rate, 0.5, boundaries, steps_per_epoch)
-    return optim.adam(schedule, clip_norm=config.clip_norm)
+    return optim.adam(schedule, clip_norm=config.clip_norm or None)
 
 
 def make_sgd(config: Config, num_epochs: int, steps_per_epoch: int):
@@ -175,7 +176,7 @@ def make_sgd(config: Config, num_epochs: int, steps_per_epoch: int):
         optim.cosine_by_epoch(config.sgd_learning_rate, num_epochs, steps_per_epoch),
         momentum=config.momentum,
         weight_decay=config.weight_decay,
-        clip_norm=config.clip_norm,
+        clip_norm=config.clip_norm or None,
     )
 
 

@@ -1,7 +1,7 @@
 """The flags and functions of commands that read images."""
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from command_line import option
 
@@ -25,7 +25,10 @@ class ImageConfig:
         None, "use only the first training images", minimum=1
     )
     crop_padding: int = option(
-        4, "zero pixels around an image before a random crop", minimum=0
+        4, "pixels around an image before a random crop", minimum=0
+    )
+    crop_fill: Literal["black", "mean"] = option(
+        "black", "what they are: black, or in ENAS the mean of the training images"
     )
     flip: bool = option(True, "flip images at random")
     cutout: int = option(16, "side of the square that is cut out", minimum=0)
@@ -85,6 +88,7 @@ def preprocessing(
             dataset.mean,
             dataset.std,
             crop_padding=config.crop_padding,
+            crop_fill=config.crop_fill,
             flip=config.flip,
             cutout=config.cutout,
         )

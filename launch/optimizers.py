@@ -21,10 +21,13 @@ class OptimizerConfig:
     min_learning_rate: float = option(
         0.001, "learning rate before each warm restart", minimum=0
     )
-    schedule: Literal["cosine", "restarts", "exponential", "steps"] = option(
+    schedule: Literal[
+        "cosine", "restarts", "restarts-by-epoch", "exponential", "steps"
+    ] = option(
         "cosine",
-        "of the learning rate: one cosine, ENAS's cosine with warm restarts, or a "
-        "decay by --decay after every epoch or at --decay-at",
+        "of the learning rate: one cosine, ENAS's cosine with warm restarts (by-epoch: "
+        "constant within an epoch, as in its code), or a decay by --decay after every "
+        "epoch or at --decay-at",
     )
     decay: float = option(
         0.97, "ratio of the learning rates after and before a decay", minimum=0
@@ -37,8 +40,12 @@ class OptimizerConfig:
         "sgd", "plain SGD with momentum, Nesterov, or Adam"
     )
     momentum: float = option(0.9, "of SGD", minimum=0)
-    weight_decay: float = option(3e-4, "L2 penalty on all weights, SGD only", minimum=0)
-    clip_norm: float = option(5.0, "limit of the gradient's global norm", minimum=0)
+    weight_decay: float = option(
+        3e-4, "of all weights, twice the factor of an L2 penalty; SGD only", minimum=0
+    )
+    clip_norm: float = option(
+        5.0, "limit of the gradient's global norm; 0 for none", minimum=0
+    )
 
 
 def make_optimizer(
@@ -51,13 +58,13 @@ def make_optimizer(
         make_schedule(config, steps_per_epoch), config.warmup_epochs, steps_per_epoch
     )
     if config.optimizer == "adam":
-        return optim.adam(schedule, clip_norm=config.clip_norm)
+        return optim.adam(schedule, clip_norm=config.clip_norm or None)
     return optim.sgd(
         schedule,
         momentum=config.momentum,
         nesterov=config.optimizer == "nesterov",
         weight_decay=config.weight_decay,
-        clip_norm=config.clip_norm,
+        clip_norm=config.clip_norm or None,
     )
 
 
@@ -78,6 +85,15 @@ def make_schedule(config: OptimizerConfig, steps_per_epoch: int) -> "optax.Sched
             10 * steps_per_epoch,
             2,
             epochs * steps_per_epoch,
+        )
+    if config.schedule == "restarts-by-epoch":
+        return optim.warm_restarts_by_epoch(
+            config.learning_rate,
+            config.min_learning_rate,
+            10,
+            2,
+            epochs,
+            steps_per_epoch,
         )
     if config.schedule in ("exponential", "steps") and config.decay == 0:
         raise WrongInput("--decay is 0.0; expected a positive number")

@@ -91,6 +91,35 @@ def test_padding_is_black_before_and_cutout_mean_after_normalisation():
     np.testing.assert_allclose(values, [np.zeros(3), white], atol=1e-5)
 
 
+def test_padding_with_the_mean_is_zero_after_normalisation():
+    """The same crops and flips, with other pixels around the images."""
+    images, key = jnp.asarray(make_images()), jax.random.key(0)
+    black, mean = (
+        np.asarray(
+            data.augment(
+                key, images, MEAN, STD, crop_padding=4, crop_fill=fill, flip=True
+            )
+        )
+        for fill in ("black", "mean")
+    )
+    is_padding = (mean == 0).all(-1)
+    assert 0.2 < is_padding.mean() < 0.8
+    np.testing.assert_allclose(mean[~is_padding], black[~is_padding], atol=1e-6)
+    expected = np.broadcast_to(-np.array(MEAN) / STD, black[is_padding].shape)
+    np.testing.assert_allclose(black[is_padding], expected, atol=1e-5)
+
+
+def test_wrong_fills_are_refused():
+    with pytest.raises(ValueError, match="crop_fill is 'white'; expected 'black' or"):
+        data.augment(
+            jax.random.key(0),
+            jnp.asarray(make_images()),
+            MEAN,
+            STD,
+            crop_fill="white",  # pyright: ignore[reportArgumentType]
+        )
+
+
 def test_augment_is_a_function_of_its_key():
     images = jnp.asarray(make_images())
     options = {"crop_padding": 2, "flip": True, "cutout": 3}

@@ -138,6 +138,10 @@ def test_networks_are_as_wide_as_the_operations_allow():
             [0.4, 0.8, 0.8, 0.8, 0.4, 0.4, 0.2, 0.2],
         ),
         (
+            {"schedule": "restarts-by-epoch", "min_learning_rate": 0.0},
+            [0.8, 0.8, 0.780423, 0.780423, 0.723607, 0.723607, 0.635114, 0.635114],
+        ),
+        (
             {"schedule": "steps", "decay": 0.5, "decay_at": "1,3"},
             [0.8, 0.8, 0.4, 0.4, 0.4, 0.4, 0.2, 0.2],
         ),
@@ -162,13 +166,27 @@ def test_learning_rates(changes, expected):
     np.testing.assert_allclose(rates, expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("optimizer", ["sgd", "nesterov"])
+def test_no_limit_of_the_gradient(optimizer):
+    config = dataclasses.replace(
+        presets.quick(), clip_norm=0.0, optimizer=optimizer, weight_decay=0.0
+    )
+    optimizer = optimizers.make_optimizer(config, 2)
+    weight = np.zeros(1, np.float32)
+    updates = [
+        optimizer.update(np.full(1, g, np.float32), optimizer.init(weight), weight)[0]
+        for g in (1.0, 100.0)
+    ]
+    np.testing.assert_allclose(updates[1], 100 * updates[0], rtol=1e-6)
+
+
 def test_schedules_of_enas():
     # The periods end with the training, at the lowest rate: 10 + 20 + 40 + ... epochs.
     for preset, num_periods in [("enas-micro-cifar10", 6), ("enas-macro-cifar10", 5)]:
         config = presets.PRESETS[preset]()
         assert config.epochs == 10 * (2**num_periods - 1)
         assert (config.learning_rate, config.min_learning_rate) == (0.05, 0.001)
-        assert (config.weight_decay, config.optimizer) == (1e-4, "nesterov")
+        assert (config.weight_decay, config.optimizer) == (2e-4, "nesterov")
     assert presets.enas_micro_cifar10().drop_path == pytest.approx(1 - 0.6)
     assert presets.enas_micro_cifar10().drop_path_growth == "step"
 

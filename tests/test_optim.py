@@ -129,6 +129,14 @@ def test_warm_restarts(steps_per_epoch, epoch, rate):
     assert schedule(epoch * steps_per_epoch) == pytest.approx(rate, rel=1e-5)
 
 
+def test_warm_restarts_by_epoch():
+    # As the official code of ENAS: T_cur counts whole epochs.
+    periods = [(t, 2) for t in range(2)] + [(t, 4) for t in range(4)]
+    by_epoch = [0.001 + 0.0245 * (1 + math.cos(math.pi * t / n)) for t, n in periods]
+    schedule = optim.warm_restarts_by_epoch(0.05, 0.001, 2, 2, 6, steps_per_epoch=3)
+    np.testing.assert_allclose(rates(schedule, 18), np.repeat(by_epoch, 3), rtol=1e-6)
+
+
 def test_warm_restarts_stay_low_after_the_end():
     schedule = optim.warm_restarts(1.0, 0.1, 2, 1, num_steps=4)
     expected = [1, 0.55, 1, 0.55, 0.1, 0.1, 0.1, 0.1]
@@ -201,6 +209,18 @@ def test_sgd_has_the_defaults_of_the_papers():
     np.testing.assert_allclose(after["unused"], [10 * (1 - 3e-4)], rtol=1e-6)
 
 
+def test_sgd_without_a_limit_does_not_clip():
+    (after,) = run(optim.sgd(1.0, weight_decay=0.0, clip_norm=None), gradients(STEEP))
+    np.testing.assert_allclose(after["used"], PARAMS["used"] - np.array(STEEP))
+
+
+@pytest.mark.parametrize("clip_norm", [0.0, -1.0, math.nan])
+@pytest.mark.parametrize("make", [optim.sgd, optim.adam])
+def test_limits_that_are_not_positive_are_refused(make, clip_norm):
+    with pytest.raises(ValueError, match=f"clip_norm is {clip_norm}; expected a pos"):
+        make(0.1, clip_norm=clip_norm)
+
+
 def test_sgd_follows_a_schedule():
     schedule = optim.cosine_by_epoch(1.0, num_epochs=2, steps_per_epoch=1)
     optimizer = optim.sgd(schedule, momentum=0.0, weight_decay=0.0)
@@ -224,3 +244,28 @@ def test_adam(clip_norm, implicit_promotion):
         )
         np.testing.assert_allclose(actual["used"], params, rtol=1e-5)
         np.testing.assert_array_equal(actual["unused"], PARAMS["unused"])
+
+
+@pytest.mark.parametrize(
+    ("b1", "eps"), [(0.9, 1e-8), (0.0, 1e-3)], ids=["defaults", "scripts of ENAS"]
+)
+def test_tensorflow_adam(b1, eps):
+    """Against the formula of `tf.train.AdamOptimizer`'s documentation."""
+    grads = [1e-3 * np.array(g) for g in (STEEP, GENTLE, STEEP)]
+    params = np.asarray(PARAMS["used"])
+    mean = square = np.zeros(3)
+    path = run(optim.tensorflow_adam(0.1, b1, eps=eps), gradients(*grads))
+    for step, (grad, actual) in enumerate(zip(grads, path, strict=True), 1):
+        rate = 0.1 * math.sqrt(1 - 0.999**step) / (1 - b1**step)
+        mean = b1 * mean + (1 - b1) * grad
+        square = 0.999 * square + 0.001 * grad**2
+        params = params - rate * mean / (np.sqrt(square) + eps)
+        np.testing.assert_allclose(actual["used"], params, rtol=1e-5)
+        np.testing.assert_array_equal(actual["unused"], PARAMS["unused"])
+
+
+def test_tensorflow_adam_follows_a_schedule():
+    schedule = optim.step_decay(1.0, 1e-9, [1], steps_per_epoch=1)
+    first, second = run(optim.tensorflow_adam(schedule), gradients(STEEP, STEEP))
+    np.testing.assert_allclose(PARAMS["used"] - first["used"], np.ones(3), rtol=1e-5)
+    np.testing.assert_allclose(second["used"], first["used"], atol=1e-6)

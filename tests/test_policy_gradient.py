@@ -44,6 +44,23 @@ def gradient_of(searcher, state, archs, losses):
 # The update ----------------------------------------------------------------------
 
 
+def test_the_adam_of_tensorflow_has_its_epsilon_before_the_correction():
+    plain, tensorflow = (
+        search.reinforce(SIZES, PLAIN._replace(tensorflow_adam=choice))
+        for choice in (False, True)
+    )
+    state = started(plain)
+    gradient, other = (
+        gradient_of(searcher, state, ARCHS, [0.3, 0.2, 9.0])
+        for searcher in (plain, tensorflow)
+    )
+    # With an epsilon that outweighs the gradient, sqrt(1 - b2) of the first step.
+    chex.assert_trees_all_close(
+        other, jax.tree.map(lambda g: 0.001**0.5 * g, gradient), rtol=1e-3, atol=1e-7
+    )
+    assert max(np.abs(g).max() for g in jax.tree.leaves(gradient)) > 1e-3
+
+
 @pytest.mark.parametrize(
     ("space", "entropy"),
     [(SIZES, "reward"), (spaces.MacroSpace(3, ("conv_3x3", "conv_5x5")), "bonus")],
@@ -199,7 +216,11 @@ def test_searches_can_be_mapped_over_seeds(x64):
 # Learning ------------------------------------------------------------------------
 
 FAST = search.Settings(
-    hidden_size=32, learning_rate=0.02, baseline_decay=0.9, skip_weight=0.0
+    hidden_size=32,
+    learning_rate=0.02,
+    entropy_weight=1e-4,
+    baseline_decay=0.9,
+    skip_weight=0.0,
 )
 
 
@@ -238,24 +259,52 @@ def test_controllers_learn_more_than_random_search(space, best):
 # Settings ------------------------------------------------------------------------
 
 
-def test_presets():
-    paper = search.Settings()
-    assert paper[:8] == (64, 2.5, 5.0, 1.0, 3.5e-4, 0.9, 1e-8, 1e-4)
-    assert paper[8:] == ("reward", 0.99, None, 0.8, 0.4, 0.0, 0.0, 0.0)
-    macro = search.script(spaces.enas_macro())
-    assert macro[:8] == (64, 1.5, 1.0, 1.0, 1e-3, 0.0, 1e-3, 1e-4)
-    assert macro[8:] == ("reward", 0.99, 0.0, 0.8, 0.4, 0.0, 0.0, 0.0)
-    micro = search.script(spaces.enas_micro())
-    assert micro[:8] == (64, 1.10, 1.0, 2.5, 3.5e-3, 0.0, 1e-3, 1e-4)
-    assert micro[8:] == ("reward", 0.99, 0.0, 0.8, 0.4, 10.0, 0.25, 0.0)
-    recurrent = search.script(spaces.enas_recurrent())
-    assert recurrent[:8] == (100, 2.5, 5.0, 1.0, 1e-3, 0.0, 1e-3, 1e-3)
-    assert recurrent[8:] == ("reward", 0.99, 0.0, 0.8, 0.4, 0.0, 0.0, 1 / 6)
+# Pham et al. 2018, sections 2.2, 3.1 and 3.2, and `controller_*` of the scripts.
+# In order: hidden_size, tanh_constant, temperature, op_tanh_reduction, learning_rate,
+# b1, eps, tensorflow_adam, entropy_weight; entropy, baseline_decay, baseline_start,
+# skip_weight, skip_target, separable_bias, separable_offset, recency.
+COMMON = ("reward", 0.99, None, 0.8, 0.4, 0.0, 0.0, 0.0)
+PAPER = (100, 2.5, 5.0, 1.0, 3.5e-4, 0.9, 1e-8, False)
 
 
-@pytest.mark.parametrize(("preset", "size"), [("paper", 64), ("script", 100)])
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        (search.Settings(), (*PAPER, 0.1, *COMMON)),
+        (search.paper(spaces.enas_macro()), (*PAPER, 0.1, *COMMON)),
+        (search.paper(spaces.enas_micro()), (*PAPER, 0.1, *COMMON)),
+        (search.paper(SIZES), (*PAPER, 0.1, *COMMON)),
+        (search.paper(spaces.enas_recurrent()), (*PAPER, 1e-4, *COMMON)),
+        (
+            search.script(spaces.enas_macro()),
+            (
+                *(64, 1.5, 1.0, 1.0, 1e-3, 0.0, 1e-3, True, 1e-4),
+                *("reward", 0.99, 0.0, 0.8, 0.4, 0.0, 0.0, 0.0),
+            ),
+        ),
+        (
+            search.script(spaces.enas_micro()),
+            (
+                *(64, 1.10, 1.0, 2.5, 3.5e-3, 0.0, 1e-3, True, 1e-4),
+                *("reward", 0.99, 0.0, 0.8, 0.4, 10.0, 0.25, 0.0),
+            ),
+        ),
+        (
+            search.script(spaces.enas_recurrent()),
+            (
+                *(100, 2.5, 5.0, 1.0, 1e-3, 0.0, 1e-3, True, 1e-3),
+                *("reward", 0.99, 0.0, 0.8, 0.4, 0.0, 0.0, 1 / 6),
+            ),
+        ),
+    ],
+)
+def test_presets(settings, expected):
+    assert settings == search.Settings(*expected)
+
+
+@pytest.mark.parametrize(("preset", "size"), [("paper", 100), ("script", 64)])
 def test_presets_have_names(preset, size):
-    searcher = search.reinforce(spaces.enas_recurrent(3), preset)
+    searcher = search.reinforce(spaces.enas_macro(3), preset)
     state = jax.eval_shape(searcher.init, jax.random.key(0))
     assert state.params["start"].shape == (size,)
 

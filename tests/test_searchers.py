@@ -18,7 +18,9 @@ from jaxnas.search.natural_gradient import utility
 # magnifying rounding errors.
 reinforce = functools.partial(
     search.reinforce,
-    settings=search.Settings(hidden_size=32, learning_rate=0.01, b1=0.0, eps=1e-3),
+    settings=search.Settings(
+        hidden_size=32, learning_rate=0.01, b1=0.0, eps=1e-3, entropy_weight=1e-4
+    ),
 )
 
 
@@ -323,7 +325,9 @@ def rounds_in_float32(case):
     return not np.array_equal(losses.astype(np.float32), losses, equal_nan=True)
 
 
-UTILITY_CASES = range(21)
+# [0, 0] and [-1, -1], which the official code does not take for equal.
+MISSED_TIES = (3, 4)
+UTILITY_CASES = [case for case in range(21) if case not in MISSED_TIES]
 
 
 def check_utility(case):
@@ -348,6 +352,59 @@ def test_utility_repeats_the_official_code(case):
 )
 def test_utility_repeats_the_official_code_in_double_precision(case, x64):
     check_utility(case)
+
+
+@pytest.mark.parametrize("case", MISSED_TIES)
+def test_utility_differs_from_the_official_code_in_ties_up_to_zero(case):
+    losses = GOLDENS[f"utility/{case:02d}/losses"]
+    np.testing.assert_array_equal(GOLDENS[f"utility/{case:02d}/weights"], [1, -1])
+    np.testing.assert_array_equal(utility(jnp.asarray(losses, float))[0], [0, 0])
+
+
+@pytest.mark.parametrize(
+    ("losses", "expected"),
+    [
+        ([0.0, -0.0], [0, 0]),
+        ([-2.0, -2.0], [0, 0]),
+        ([np.inf, np.inf], [0, 0]),
+        ([-np.inf, -np.inf], [0, 0]),
+        ([np.nan, np.nan], [0, 0]),
+        ([np.nan, np.inf], [0, 0]),
+        ([-np.inf, -1.0], [1, -1]),
+        # Some of eight: two each have the weights 1/2, 0, 0 and -1/2.
+        ([0, 0, 0, 0, 1, 2, 3, 4], [0.25] * 4 + [0, 0, -0.5, -0.5]),
+        ([-3, -2, -2, -2, 0, 0, 0, 1], [0.5, *[1 / 6] * 3, *[-1 / 6] * 3, -0.5]),
+        ([0, 1, 2, 3, 4, np.inf, np.nan, np.inf], [0.5, 0.5, 0, 0, 0, *[-1 / 3] * 3]),
+    ],
+)
+@pytest.mark.parametrize("seed", range(2))
+def test_utility_of_equal_losses(losses, expected, seed):
+    shuffled = np.random.default_rng(seed).permutation(len(losses))
+    weights, order = jax.jit(utility)(jnp.asarray(losses, float)[shuffled])
+    by_arch = np.zeros(len(losses))
+    by_arch[shuffled[order]] = weights
+    np.testing.assert_allclose(by_arch, expected, atol=1e-6)
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def run_with_one_loss(loss, num):
+    """The state after 2,000 updates in which all losses are the same."""
+    searcher = built(search.asng)
+
+    def step(state, key):
+        archs = searcher.ask(state, key, num)
+        return searcher.tell(state, archs, jnp.full(num, loss))[0], None
+
+    key = jax.random.key(0)
+    keys = jax.random.split(key, 2000)
+    return jax.lax.scan(step, searcher.init(key), keys)[0]
+
+
+@pytest.mark.parametrize("num", [2, 8])
+@pytest.mark.parametrize("loss", [0.0, -1.0, np.inf, -np.inf, np.nan])
+def test_asng_learns_nothing_from_equal_losses(loss, num):
+    first = built(search.asng).init(jax.random.key(0))
+    chex.assert_trees_all_equal(run_with_one_loss(loss, num), first)
 
 
 @pytest.mark.parametrize("num", [2, 8])

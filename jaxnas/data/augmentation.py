@@ -5,6 +5,7 @@ whole run.
 """
 
 from collections.abc import Sequence
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -50,10 +51,11 @@ def augment(
     std: Sequence[float],
     *,
     crop_padding: int = 0,
+    crop_fill: Literal["black", "mean"] = "black",
     flip: bool = False,
     cutout: int = 0,
 ) -> jax.Array:
-    """Crop, flip, normalise and cut out, in this order.
+    """Crop, flip, normalise and cut out.
 
     The draws of one augmentation do not depend on whether the others are on.
 
@@ -62,8 +64,10 @@ def augment(
       images: uint8 `[batch, height, width, channels]`.
       mean: per-channel mean of pixels in `[0, 1]`.
       std: per-channel standard deviation of the same pixels.
-      crop_padding: black pixels added on every side before a random crop back to
-        the original size; 0 for none.
+      crop_padding: pixels added on every side before a random crop back to the
+        original size; 0 for none.
+      crop_fill: what these pixels are: `"black"`, added before normalisation (DARTS,
+        ASNG-NAS), or the `"mean"`, added as zeros after it (ENAS).
       flip: whether to mirror each image left to right with probability 1/2.
       cutout: side in pixels of the square set to 0 after normalisation; 0 for none.
 
@@ -76,15 +80,21 @@ def augment(
     Source: the CIFAR augmentation of He et al. (2016), section 4.2, with Cutout
     (DeVries and Taylor, 2017).
     """
+    _check_images(images)
+    if crop_fill not in ("black", "mean"):
+        raise ValueError(f"crop_fill is {crop_fill!r}; expected 'black' or 'mean'")
     crop_key, flip_key, cutout_key = jax.random.split(key, 3)
+    if crop_fill == "mean":
+        images = normalize(images, mean, std)
     if crop_padding:
         images = random_crop(crop_key, images, crop_padding)
     if flip:
         images = random_flip(flip_key, images)
-    outputs = normalize(images, mean, std)
+    if crop_fill == "black":
+        images = normalize(images, mean, std)
     if cutout:
-        outputs = random_cutout(cutout_key, outputs, cutout)
-    return outputs
+        images = random_cutout(cutout_key, images, cutout)
+    return images
 
 
 def random_crop(key: types.Key, images: jax.Array, padding: int) -> jax.Array:
@@ -92,16 +102,15 @@ def random_crop(key: types.Key, images: jax.Array, padding: int) -> jax.Array:
 
     Args:
       key: a typed PRNG key.
-      images: uint8 `[batch, height, width, channels]`.
+      images: `[batch, height, width, channels]`.
       padding: pixels added on every side, less than the image's smaller side.
 
     Returns:
       Images of the same shape and type.
 
     Raises:
-      ValueError: if shapes or types do not fit, or `padding` is out of range.
+      ValueError: if `padding` is out of range.
     """
-    _check_images(images)
     smaller = min(images.shape[1:3])
     if not 0 <= padding < smaller:
         raise ValueError(

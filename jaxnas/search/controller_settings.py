@@ -10,7 +10,9 @@ from jaxnas.types import SearchSpace
 
 
 class Settings(NamedTuple):
-    """Settings of the controller and of its training; the defaults are the paper's.
+    """Settings of the controller and of its training.
+
+    The defaults are the paper's for convolutional networks; see `paper` for others.
 
     Attributes:
       hidden_size: units of the LSTM, also the size of its embeddings.
@@ -21,6 +23,8 @@ class Settings(NamedTuple):
       learning_rate: of Adam.
       b1: of Adam, decay of the first moment.
       eps: of Adam.
+      tensorflow_adam: whether Adam adds `eps` before the bias correction, as in
+        TensorFlow; see `optim.tensorflow_adam`.
       entropy_weight: weight of the entropy of an architecture's decisions.
       entropy: "reward" adds the entropy to the reward, as a constant; "bonus"
         differentiates it.
@@ -36,14 +40,15 @@ class Settings(NamedTuple):
         distance (recurrent space).
     """
 
-    hidden_size: int = 64
+    hidden_size: int = 100
     tanh_constant: float = 2.5
     temperature: float = 5.0
     op_tanh_reduction: float = 1.0
     learning_rate: float = 3.5e-4
     b1: float = 0.9
     eps: float = 1e-8
-    entropy_weight: float = 1e-4
+    tensorflow_adam: bool = False
+    entropy_weight: float = 0.1
     entropy: Literal["reward", "bonus"] = "reward"
     baseline_decay: float = 0.99
     baseline_start: float | None = None
@@ -54,6 +59,23 @@ class Settings(NamedTuple):
     recency: float = 0.0
 
 
+def paper(space: SearchSpace | Sequence[int]) -> Settings:
+    """Settings of the paper.
+
+    Args:
+      space: the space to be searched.
+
+    Returns:
+      The defaults of `Settings`, with entropy weight 1e-4 for a recurrent space. The
+      paper has 0.1 for convolutional networks, which other spaces get too.
+
+    Source: Pham et al. 2018, sections 3.1 and 3.2.
+    """
+    if isinstance(space, spaces.RecurrentSpace):
+        return Settings(entropy_weight=1e-4)
+    return Settings()
+
+
 def script(space: SearchSpace | Sequence[int]) -> Settings:
     """Settings of the official scripts, where they differ from the paper.
 
@@ -61,9 +83,10 @@ def script(space: SearchSpace | Sequence[int]) -> Settings:
       space: a macro, micro or recurrent space.
 
     Returns:
-      Its settings: Adam without first moment and with a large epsilon, a baseline
-      that starts at 0, and preferences set by hand (separable convolutions in the
-      micro space, recent nodes in the recurrent one).
+      Its settings: 64 units for convolutional networks, TensorFlow's Adam without
+      first moment and with a large epsilon, entropy weights of 1e-4 (recurrent space:
+      1e-3), a baseline that starts at 0, and preferences set by hand (separable
+      convolutions in the micro space, recent nodes in the recurrent one).
 
     Raises:
       ValueError: if the scripts have no such space.
@@ -72,7 +95,14 @@ def script(space: SearchSpace | Sequence[int]) -> Settings:
     the controllers they run.
     """
     common = Settings(
-        temperature=1.0, learning_rate=1e-3, b1=0.0, eps=1e-3, baseline_start=0.0
+        hidden_size=64,
+        temperature=1.0,
+        learning_rate=1e-3,
+        b1=0.0,
+        eps=1e-3,
+        tensorflow_adam=True,
+        entropy_weight=1e-4,
+        baseline_start=0.0,
     )
     match space:
         case spaces.MacroSpace():

@@ -39,9 +39,9 @@ class AsngState(NamedTuple):
 def utility(losses: Losses) -> tuple[jax.Array, jax.Array]:
     """Weights by rank: positive for the best quarter, negative for the worst.
 
-    Equal losses share the mean of their weights. As in the official code, equality is
-    relative to the loss, so that losses of zero or below are never equal. NaN ranks
-    last.
+    Equal losses share the mean of their weights; losses are equal if they differ by
+    less than 1e-14 of their size. NaN counts as infinity, which ranks last. Unlike in
+    the official code, losses of zero, below zero, or infinity can be equal too.
 
     Args:
       losses: `[num]`.
@@ -55,9 +55,12 @@ def utility(losses: Losses) -> tuple[jax.Array, jax.Array]:
     by_rank[:num_best] = 1 / num_best
     by_rank[num - num_best :] = -1 / num_best
 
+    losses = jnp.where(jnp.isnan(losses), jnp.inf, losses)
     order = jnp.argsort(losses)
     ranked = losses[order]
-    tied = ranked[1:] - ranked[:-1] < 1e-14 * ranked[:-1]
+    better, worse = ranked[:-1], ranked[1:]
+    # The difference of two infinities is not a number, hence both conditions.
+    tied = (worse == better) | (worse - better < 1e-14 * jnp.abs(better))
     group = jnp.concatenate([jnp.zeros(1, bool), ~tied]).cumsum()
     member = (group[:, None] == group[None, :]).astype(losses.dtype)
     weights = member @ jnp.asarray(by_rank, losses.dtype) / member.sum(1)

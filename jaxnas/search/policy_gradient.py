@@ -11,11 +11,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxnas import optim
 from jaxnas.search import controller_settings, controllers
-from jaxnas.search.controller_settings import Settings, script
+from jaxnas.search.controller_settings import Settings, paper, script
 from jaxnas.types import Arch, Key, Losses, Metrics, Params, Searcher, SearchSpace
 
-__all__ = ["ReinforceState", "Settings", "reinforce", "script"]
+__all__ = ["ReinforceState", "Settings", "paper", "reinforce", "script"]
 
 
 class ReinforceState(NamedTuple):
@@ -80,7 +81,7 @@ def reinforce(
 
     Args:
       space: a macro, micro or recurrent space, any other space, or cardinalities.
-      settings: `Settings`, or the name of a preset: the paper's, or `script(space)`.
+      settings: `Settings`, or the name of a preset: `paper(space)` or `script(space)`.
 
     Returns:
       A `Searcher` whose state is a `ReinforceState`. An architecture whose loss is not
@@ -96,12 +97,13 @@ def reinforce(
     Source: paper, section 2.2; official `general_controller.py`.
     """
     if settings == "paper":
-        settings = Settings()
+        settings = paper(space)
     elif settings == "script":
         settings = script(space)
     settings = controller_settings.check(settings, space)
     policy = controllers.policy(space, settings)
-    adam = optax.adam(settings.learning_rate, settings.b1, eps=settings.eps)
+    make_adam = optim.tensorflow_adam if settings.tensorflow_adam else optax.adam
+    adam = make_adam(settings.learning_rate, settings.b1, eps=settings.eps)
 
     def init(key: Key) -> ReinforceState:
         params = policy.init(key)

@@ -37,7 +37,7 @@ class Config(HypernetworkConfig, ImageConfig):
         1e-3, "of its Adam; halved after a half and three quarters", minimum=0
     )
     clip_norm: float = option(
-        5.0, "limit of the gradient's global norm, everywhere", minimum=0
+        5.0, "limit of the gradient's global norm, everywhere; 0 for none", minimum=0
     )
     meta_batch: int = option(
         1, "architectures in one step of the hypernetwork", minimum=1

@@ -52,7 +52,7 @@ class Config(HypernetworkConfig, ImageConfig):
     momentum: float = option(0.9, "of theirs", minimum=0)
     weight_decay: float = option(3e-4, "L2 penalty of theirs", minimum=0)
     clip_norm: float = option(
-        5.0, "limit of the gradient's global norm, everywhere", minimum=0
+        5.0, "limit of the gradient's global norm, everywhere; 0 for none", minimum=0
     )
 
     epochs: int = option(200, "training of the hypernetwork", minimum=1)
