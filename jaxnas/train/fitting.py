@@ -106,16 +106,19 @@ def fitter(
     ) -> steps.WeightState:
         batch_key, step_key = jax.random.split(key)
 
-        def one_step(step, state):
+        def one_step(step, carry):
+            state, order = carry
             epoch, position = step // steps_per_epoch, step % steps_per_epoch
+            order = batches.update_order(order, batch_key, epoch)
             batch = batches.shuffled(
-                batch_key, split, epoch, position, batch_size, augment
+                batch_key, split, order, position, batch_size, augment
             )
             batch = batches.share(batch, batch_axis, num_devices)
             key = jax.random.fold_in(step_key, step)
-            return weight_step(state, arch[None], batch, key)[0]
+            return weight_step(state, arch[None], batch, key)[0], order
 
-        return lax.fori_loop(start, end, one_step, state)
+        order = batches.no_order(num_images)
+        return lax.fori_loop(start, end, one_step, (state, order))[0]
 
     init, begin = jax.jit(net.init), jax.jit(begin)
     advance = parallel.replicated(advance, devices)
