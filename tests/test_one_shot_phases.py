@@ -183,7 +183,7 @@ def test_batches_of_both_phases_cover_a_pass(monkeypatch):
 
 def test_the_objective_is_what_the_searcher_is_told():
     updates, state, splits = make(train.Timetable(4), objective=train.error_rate)
-    state = train.repeat(updates.searcher)(state, splits, 1)
+    state = jax.jit(train.repeat(updates.searcher))(state, splits, 1)
     error = 1 - state.epoch_metrics["validation/accuracy"]
     np.testing.assert_allclose(state.searcher, jnp.full(4, error), rtol=1e-6)
     assert float(error) * 16 == pytest.approx(round(float(error) * 16))
