@@ -174,7 +174,7 @@ def test_batches_of_both_phases_cover_a_pass(monkeypatch):
         for step in (0, 3, 4, 6, 7, 11):
             now = state._replace(step=jnp.int32(step))
             update = updates.weights if step % 7 < 4 else updates.searcher
-            train.repeat(update)(now, splits, 1)
+            train.repeat(update)(now, splits, jnp.int32(1))
     assert seen == [
         *((64, 0, 0), (64, 0, 3), (70, 0, 0), (70, 0, 2)),
         *((64, 1, 0), (70, 0, 3)),

@@ -261,13 +261,12 @@ def retrainer(
     ) -> TrainState:
         is_stream = isinstance(train, Stream)
         order = None if is_stream else batches.no_order(train.num_images)
-        state, _ = lax.fori_loop(
-            0,
-            num_steps,
-            lambda _, carry: one_step(*carry, images, options),
-            (state, order),
-        )
-        return state
+
+        def one_more(_, carry):
+            state, order = carry
+            return one_step(state, order, images, options)
+
+        return lax.fori_loop(0, num_steps, one_more, (state, order))[0]
 
     def evaluate_batch(
         params: Any, batch_stats: Any, batch: Batch, options: Options
