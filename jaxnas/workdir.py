@@ -15,7 +15,10 @@ CONFIG_NAME = "config.json"
 
 
 def environment(devices: Sequence[Device]) -> dict[str, str]:
-    """Versions, device and command of this process, for the record."""
+    """Versions, compiler flags, device and command of this process, for the record.
+
+    `xla_flags` is there if the environment sets `XLA_FLAGS`.
+    """
     versions = {
         name: importlib.metadata.version(name)
         for name in ("jaxnas", "jax", "jaxlib", "flax", "optax", "numpy")
@@ -23,10 +26,12 @@ def environment(devices: Sequence[Device]) -> dict[str, str]:
     kind = devices[0].device_kind
     if devices[0].platform == "cpu":
         kind = f"CPU, {os.cpu_count()} cores, {platform.machine()}"
+    flags = os.environ.get("XLA_FLAGS", "")
     return {
         "device": kind if len(devices) == 1 else f"{len(devices)} x {kind}",
         "python": platform.python_version(),
         **versions,
+        **({"xla_flags": flags} if flags else {}),
         "command": " ".join(["python", *sys.argv]),
     }
 

@@ -83,7 +83,8 @@ def test_it_is_the_loop_over_weight_steps():
     @jax.jit
     def step(state, i):
         # 200 images: epochs of 4 full batches.
-        batch = batches.shuffled(batch_key, split, i // 4, i % 4, BATCH_SIZE, augment)
+        order = batches.epoch_order(batch_key, 200, i // 4)
+        batch = batches.shuffled(batch_key, split, order, i % 4, BATCH_SIZE, augment)
         key = jax.random.fold_in(step_key, i)
         return weight_step(state, arch[None], batch, key)[0]
 

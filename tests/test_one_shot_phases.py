@@ -152,9 +152,9 @@ def test_an_update_changes_its_own_part_only():
 @pytest.mark.parametrize("batch_per_arch", [True, False])
 def test_a_batch_for_every_architecture(batch_per_arch):
     updates, state, splits = make(train.Timetable(4, 3), batch_per_arch=batch_per_arch)
-    losses = np.asarray(
-        jax.jit(updates.searcher)(state._replace(step=jnp.int32(4)), splits).searcher
-    )
+    update = jax.jit(train.repeat(updates.searcher))
+    state = update(state._replace(step=jnp.int32(4)), splits, 1)
+    losses = np.asarray(state.searcher)
     # All architectures are equal, so that only their batches can differ.
     assert len(set(losses.tolist())) == (4 if batch_per_arch else 1)
 
@@ -164,9 +164,9 @@ def test_batches_of_both_phases_cover_a_pass(monkeypatch):
     seen = []
     shuffled = batches.shuffled
 
-    def spy(key, split, epoch, position, batch_size, preprocess):
-        seen.append((split.labels.shape[0], int(epoch), int(position)))
-        return shuffled(key, split, epoch, position, batch_size, preprocess)
+    def spy(key, split, order, position, batch_size, preprocess):
+        seen.append((split.labels.shape[0], int(order.epoch), int(position)))
+        return shuffled(key, split, order, position, batch_size, preprocess)
 
     updates, state, splits = make(train.Timetable(4, 3))
     monkeypatch.setattr(batches, "shuffled", spy)
@@ -174,7 +174,7 @@ def test_batches_of_both_phases_cover_a_pass(monkeypatch):
         for step in (0, 3, 4, 6, 7, 11):
             now = state._replace(step=jnp.int32(step))
             update = updates.weights if step % 7 < 4 else updates.searcher
-            update(now, splits)
+            train.repeat(update)(now, splits, jnp.int32(1))
     assert seen == [
         *((64, 0, 0), (64, 0, 3), (70, 0, 0), (70, 0, 2)),
         *((64, 1, 0), (70, 0, 3)),
@@ -183,7 +183,7 @@ def test_batches_of_both_phases_cover_a_pass(monkeypatch):
 
 def test_the_objective_is_what_the_searcher_is_told():
     updates, state, splits = make(train.Timetable(4), objective=train.error_rate)
-    state = updates.searcher(state, splits)
+    state = jax.jit(train.repeat(updates.searcher))(state, splits, 1)
     error = 1 - state.epoch_metrics["validation/accuracy"]
     np.testing.assert_allclose(state.searcher, jnp.full(4, error), rtol=1e-6)
     assert float(error) * 16 == pytest.approx(round(float(error) * 16))

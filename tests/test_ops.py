@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from jaxnas import genotypes, ops
+from jaxnas import genotypes, ops, spaces, supernets
 from jaxnas.ops import convolutions
 
 WEIGHTLESS = ("none", "avg_pool_3x3", "max_pool_3x3")
@@ -107,15 +107,6 @@ def test_depthwise_conv_of_any_batch_size(x64, batch):
     assert_equal_with_gradients(ops.depthwise_conv, depthwise, *args)
 
 
-@pytest.mark.parametrize(("stride", "dilation"), [(1, 2), (2, 1)])
-def test_depthwise_conv_on_other_backends(x64, monkeypatch, stride, dilation):
-    x, kernel = image(2, 8, 7, 3), image(5, 5, 3, seed=1)
-    expected = ops.depthwise_conv(x, kernel, stride=stride, dilation=dilation)
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    actual = ops.depthwise_conv(x, kernel, stride=stride, dilation=dilation)
-    np.testing.assert_allclose(actual, expected, rtol=1e-10, atol=1e-11)
-
-
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("count_include_pad", [False, True])
 def test_avg_pool(x64, count_include_pad, stride):
@@ -193,21 +184,78 @@ def test_conv_of_chunks(x64, monkeypatch, kernel_size, batch, wanted, chunks):
     assert_equal_with_gradients(conv, convolve, x, kernel)
 
 
-@pytest.mark.parametrize("stride", [(1, 1), (2, 1)])
-def test_conv_on_other_backends(x64, monkeypatch, stride):
-    x, kernel = image(2, 8, 7, 3), image(5, 3, 3, 4, seed=1)
-    expected = ops.conv(x, kernel, stride)
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    actual = ops.conv(x, kernel, stride)
-    np.testing.assert_allclose(actual, expected, rtol=1e-10, atol=1e-11)
-
-
 def test_pointwise_conv(x64):
     assert_equal_with_gradients(
         ops.pointwise_conv,
         lambda x, kernel: convolve(x, kernel[None, None]),
         *(image(2, 4, 3, 5), image(5, 2, seed=1)),
     )
+
+
+# The last number counts convolutions in a program for a GPU: value, two gradients.
+PLATFORM_CASES = {
+    "conv": (lambda x, k: ops.conv(x, k, (1, 1)), (3, 3, 4, 6), 3),
+    "strided conv": (lambda x, k: ops.conv(x, k, (2, 1)), (5, 3, 4, 6), 3),
+    "depthwise conv": (lambda x, k: ops.depthwise_conv(x, k, dilation=2), (5, 5, 4), 3),
+    "strided depthwise conv": (
+        lambda x, k: ops.depthwise_conv(x, k, stride=2),
+        (3, 3, 4),
+        3,
+    ),
+    "1x1 conv": (ops.pointwise_conv, (4, 6), 0),
+}
+
+
+def lower(function, platform, *args) -> str:
+    """StableHLO of a program for a platform that need not be there."""
+    traced = jax.jit(function).trace(*args)
+    return traced.lower(lowering_platforms=(platform,)).as_text()
+
+
+@pytest.mark.parametrize("name", PLATFORM_CASES)
+def test_a_program_has_the_form_for_its_own_platform(name):
+    apply, shape, num_convolutions = PLATFORM_CASES[name]
+
+    def gradients(x, kernel):
+        return jax.value_and_grad(lambda *args: apply(*args).sum(), (0, 1))(x, kernel)
+
+    args = jnp.zeros((2, 8, 6, 4)), jnp.zeros(shape)
+    cpu, cuda = (lower(gradients, platform, *args) for platform in ("cpu", "cuda"))
+    assert cpu.count("stablehlo.convolution") == 0
+    assert cuda.count("stablehlo.convolution") == num_convolutions
+    # Groups of pixels that are multiplied one by one stay in a processor's cache.
+    assert "batching_dims = [0] x [0]" in cpu or "depthwise" in name
+    assert "batching_dims" not in cuda
+    # A depthwise kernel has one input channel: its groups are the channels.
+    grouped = ["feature_group_count = 4" in text for text in (cpu, cuda)]
+    assert grouped == [False, "depthwise" in name]
+
+
+@pytest.mark.parametrize("name", PLATFORM_CASES)
+def test_both_forms_of_an_operation_are_equal(x64, monkeypatch, name):
+    apply, shape, _ = PLATFORM_CASES[name]
+    args = image(2, 8, 6, 4), image(*shape, seed=1)
+    value, pull_back = jax.vjp(apply, *args)
+    cotangent = image(*value.shape, seed=2)
+    gradients = pull_back(cotangent)
+    monkeypatch.setattr(
+        lax, "platform_dependent", lambda *args, default, **others: default(*args)
+    )
+    other_value, pull_back = jax.vjp(apply, *args)
+    np.testing.assert_allclose(other_value, value, rtol=1e-10, atol=1e-11)
+    chex.assert_trees_all_close(pull_back(cotangent), gradients, rtol=1e-10, atol=1e-11)
+
+
+def test_a_supernet_has_the_forms_of_its_own_platform():
+    """Under the choices between operations and the loops over cells as well."""
+    space = spaces.MicroSpace(1, ("skip_connect", "sep_conv_3x3"))
+    net = supernets.micro(space, channels=4, num_cells=3)
+    params = jax.eval_shape(net.init, jax.random.key(0))
+    arch, images = jnp.zeros(8, jnp.int32), jnp.zeros((2, 8, 8, 3))
+    gradient = jax.grad(lambda params: net.apply(params, arch, images).sum())
+    cpu, cuda = (lower(gradient, platform, params) for platform in ("cpu", "cuda"))
+    assert "stablehlo.convolution" not in cpu
+    assert "feature_group_count = 4" in cuda
 
 
 def test_factorized_reduce(x64):

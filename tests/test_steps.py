@@ -359,7 +359,12 @@ def keep(key, images):
     return images.astype(jnp.float32)
 
 
-draw = jax.jit(batches.shuffled, static_argnums=(4, 5))
+def shuffled(key, split, epoch, position, batch_size, preprocess):
+    order = batches.epoch_order(key, len(split.labels), epoch)
+    return batches.shuffled(key, split, order, position, batch_size, preprocess)
+
+
+draw = jax.jit(shuffled, static_argnums=(4, 5))
 
 
 def epoch_of(epoch, num=10, size=3, preprocess=keep, seed=0):
@@ -399,10 +404,66 @@ def test_shuffled_is_a_pure_function_of_key_epoch_and_position():
         compiled = epoch_of(epoch, seed=seed)
         for position, batch in enumerate(compiled):
             place = (jnp.int32(epoch), jnp.int32(position))
-            eager = batches.shuffled(jax.random.key(seed), split, *place, 3, keep)
+            eager = shuffled(jax.random.key(seed), split, *place, 3, keep)
             chex.assert_trees_all_equal(eager, batch)
         orders[seed, epoch] = tuple(np.concatenate([numbers(b) for b in compiled]))
     assert len(set(orders.values())) == 3
+
+
+@pytest.mark.parametrize("num", [1, 2, 10, 45])
+def test_the_order_of_an_epoch_is_the_permutation_of_its_key(num):
+    key = jax.random.key(3)
+    for epoch in (0, 1, 5):
+        order = batches.epoch_order(key, num, epoch)
+        order_key, _ = jax.random.split(jax.random.fold_in(key, epoch))
+        expected = jax.random.permutation(order_key, num)
+        np.testing.assert_array_equal(order.indices, expected)
+        assert order.epoch == epoch
+
+
+def test_an_order_is_handed_on_and_drawn_again_for_another_epoch():
+    key = jax.random.key(3)
+    draw = jax.jit(batches.epoch_order, static_argnums=1)
+    order = batches.no_order(10)
+    for epoch in (0, 0, 1, 4, 4, 0):
+        order = jax.jit(batches.update_order)(order, key, jnp.int32(epoch))
+        chex.assert_trees_all_equal(order, draw(key, 10, epoch))
+    # What is known is not drawn: this is no permutation.
+    known = batches.EpochOrder(jnp.int32(2), jnp.zeros(10, jnp.int32))
+    chex.assert_trees_all_equal(batches.update_order(known, key, jnp.int32(2)), known)
+
+
+@pytest.mark.parametrize("x64", [False, True])
+def test_a_loop_draws_each_order_once(x64, monkeypatch):
+    """Its batches are those of orders drawn for every step."""
+    drawn = []
+    draw_order = batches.epoch_order
+
+    def spy(key, num_images, epoch):
+        jax.debug.callback(lambda epoch: drawn.append(int(epoch)), epoch)
+        return draw_order(key, num_images, epoch)
+
+    monkeypatch.setattr(batches, "epoch_order", spy)
+    key, split = jax.random.key(0), jax.tree.map(jnp.asarray, numbered(10))
+
+    def one_step(step, carry):
+        order, taken = carry
+        order = batches.update_order(order, key, step // 3)
+        batch = batches.shuffled(key, split, order, step % 3, 3, keep)
+        return order, taken.at[step].set(batch["label"])
+
+    @jax.jit
+    def advance(start, end):
+        carry = batches.no_order(10), jnp.zeros((12, 3), jnp.int32)
+        return jax.lax.fori_loop(start, end, one_step, carry)[1]
+
+    with jax.enable_x64(x64):
+        taken = advance(jnp.int32(1), jnp.int32(11))
+        jax.effects_barrier()
+        assert sorted(drawn) == [0, 1, 2, 3]
+        for step in range(1, 11):
+            expected = shuffled(key, split, step // 3, step % 3, 3, keep)
+            np.testing.assert_array_equal(taken[step], expected["label"])
 
 
 def test_every_batch_is_preprocessed_with_a_key_of_its_own():

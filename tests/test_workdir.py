@@ -93,3 +93,12 @@ def test_environment_says_where_it_ran():
     assert one["command"].startswith("python ")
     four = workdir.environment(jax.devices()[:4])
     assert four["device"] == f"4 x {one['device']}"
+
+
+def test_environment_names_the_flags_of_the_compiler(monkeypatch):
+    monkeypatch.delenv("XLA_FLAGS", raising=False)
+    assert "xla_flags" not in workdir.environment(jax.devices()[:1])
+    monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_experimental_ynn_fusion_type=")
+    environment = workdir.environment(jax.devices()[:1])
+    assert environment["xla_flags"] == "--xla_cpu_experimental_ynn_fusion_type="
+    assert environment["jaxlib"]

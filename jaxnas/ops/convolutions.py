@@ -1,10 +1,14 @@
 """Dense and 1x1 convolutions of images `[B, H, W, C]`.
 
 On CPU they are matrix products over pieces that stay in the cache: XLA's gradient of a
-kernel takes ten times longer.
+kernel takes ten times longer. The platform that a program is lowered for decides, not
+the machine's default. Both choices, of the value and of the gradient, are made within
+hand-written derivatives: the derivative of a choice would keep the residuals of both
+forms.
 """
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -18,19 +22,77 @@ _BYTES_OF_PIXELS = 2**20
 
 def conv(x: jax.Array, kernel: jax.Array, stride: tuple[int, int]) -> jax.Array:
     """Convolve with a dense kernel `[h, w, C_in, C_out]`, padded by half of it."""
-    if jax.default_backend() == "cpu":
-        # XLA's kernel gradient takes ten times longer than a matrix product.
-        if stride == (1, 1):
-            return _conv_by_rows(x, kernel)
-        return _multiply_patches(x, kernel, stride)
+    return jnp.asarray(_conv(x, kernel, stride))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _conv(x, kernel, stride):
+    return lax.platform_dependent(
+        x,
+        kernel,
+        cpu=functools.partial(_conv_by_products, stride=stride),
+        default=functools.partial(_xla_conv, stride=stride),
+    )
+
+
+def _conv_fwd(x, kernel, stride):
+    return _conv(x, kernel, stride), (x, kernel)
+
+
+def _conv_bwd(stride, residuals, g):
+    return lax.platform_dependent(
+        *residuals,
+        g,
+        cpu=functools.partial(_conv_by_products_transposed, stride=stride),
+        default=functools.partial(_xla_conv_transposed, stride=stride),
+    )
+
+
+_conv.defvjp(_conv_fwd, _conv_bwd)
+
+
+def _xla_conv(x, kernel, stride):
     padding = [(size // 2, size // 2) for size in kernel.shape[:2]]
     return lax.conv_general_dilated(
         x, kernel, stride, padding, dimension_numbers=_DIMENSIONS
     )
 
 
-def _multiply_patches(x, kernel, stride):
-    height, width, _, channels = kernel.shape
+def _xla_conv_transposed(x, kernel, g, stride):
+    return transpose_product(functools.partial(_xla_conv, stride=stride), x, kernel, g)
+
+
+def transpose_product(
+    product: Callable[[jax.Array, jax.Array], jax.Array],
+    x: jax.Array,
+    kernel: jax.Array,
+    g: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    """Both gradients of a function that is linear in each of its two arguments."""
+    (x_gradient,) = jax.linear_transpose(lambda x: product(x, kernel), x)(g)
+    (kernel_gradient,) = jax.linear_transpose(lambda k: product(x, k), kernel)(g)
+    return x_gradient, kernel_gradient
+
+
+def _conv_by_products(x, kernel, stride):
+    if stride == (1, 1):
+        return _conv_by_rows(x, kernel)
+    patches = _patches(x, kernel.shape[:2], stride)
+    return _multiply_pixels(patches, kernel.reshape(-1, kernel.shape[-1]))
+
+
+def _conv_by_products_transposed(x, kernel, g, stride):
+    if stride == (1, 1):
+        return _conv_by_rows_transposed(x, kernel, g)
+    patches, pull_back = jax.vjp(lambda x: _patches(x, kernel.shape[:2], stride), x)
+    matrix = kernel.reshape(-1, kernel.shape[-1])
+    (x_gradient,) = pull_back(_multiply_pixels(g, matrix.T))
+    return x_gradient, _pixel_products(patches, g).reshape(kernel.shape)
+
+
+def _patches(x, size, stride):
+    """What the kernel sees at each output pixel, `[B, h, w, height * width * C]`."""
+    height, width = size
     padding = [(height // 2, height // 2), (width // 2, width // 2)]
     padded = jnp.pad(x, ((0, 0), *padding, (0, 0)))
     rows, columns = (-(-x.shape[1 + i] // stride[i]) for i in range(2))
@@ -43,8 +105,7 @@ def _multiply_patches(x, kernel, stride):
         for i in range(height)
         for j in range(width)
     ]
-    matrix = kernel.reshape(-1, channels)
-    return pointwise_conv(jnp.concatenate(patches, axis=-1), matrix)
+    return jnp.concatenate(patches, axis=-1)
 
 
 def _chunks(images: jax.Array, num: int) -> jax.Array:
@@ -85,7 +146,8 @@ def _multiply_rows(rows: list[jax.Array], kernel: jax.Array) -> jax.Array:
 
 
 @jax.jit
-def _correlate_chunks(x, kernel):
+def _conv_by_rows(x, kernel):
+    """Stride 1: a matrix product for each row of the kernel, a few images at a time."""
     size, channels = kernel.shape[:2], kernel.shape[-1]
     num = _num_chunks(x, size[1], _BYTES_OF_COLUMNS)
     y = lax.map(
@@ -95,20 +157,9 @@ def _correlate_chunks(x, kernel):
     return y.reshape(*x.shape[:3], channels)
 
 
-@jax.custom_vjp
-def _conv_by_rows(x, kernel):
-    """Stride 1: a matrix product for each row of the kernel, a few images at a time."""
-    return _correlate_chunks(x, kernel)
-
-
-def _conv_by_rows_fwd(x, kernel):
-    return _correlate_chunks(x, kernel), (x, kernel)
-
-
 @jax.jit
-def _conv_by_rows_bwd(residuals, g):
+def _conv_by_rows_transposed(x, kernel, g):
     """Both gradients from the same rows of `g`, whose taps run backwards."""
-    x, kernel = residuals
     height, width, channels_in, channels_out = kernel.shape
     num = _num_chunks(g, width, _BYTES_OF_COLUMNS)
     backwards = kernel[::-1, ::-1].swapaxes(2, 3)
@@ -128,34 +179,43 @@ def _conv_by_rows_bwd(residuals, g):
     return x_gradient.reshape(x.shape), kernel_gradient
 
 
-_conv_by_rows.defvjp(_conv_by_rows_fwd, _conv_by_rows_bwd)
-
-
 def pointwise_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """Convolve with a 1x1 kernel `[C_in, C_out]`."""
-    if jax.default_backend() == "cpu":
-        return _pointwise_conv(x, kernel)
-    return jnp.einsum("bhwc,cd->bhwd", x, kernel)
+    return jnp.asarray(_pointwise_conv(x, kernel))
 
 
 @jax.custom_vjp
 def _pointwise_conv(x, kernel):
-    return jnp.einsum("bhwc,cd->bhwd", x, kernel)
+    return _multiply_pixels(x, kernel)
 
 
 def _pointwise_conv_fwd(x, kernel):
-    return _pointwise_conv(x, kernel), (x, kernel)
+    return _multiply_pixels(x, kernel), (x, kernel)
 
 
 def _pointwise_conv_bwd(residuals, g):
     x, kernel = residuals
-    num = _num_chunks(x, 1, _BYTES_OF_PIXELS)
-    # One product over all pixels would first transpose the whole batch in memory.
-    products = jnp.einsum("npc,npd->ncd", _pixels(x, num), _pixels(g, num))
-    return jnp.einsum("bhwd,cd->bhwc", g, kernel), products.sum(0)
+    kernel_gradient = lax.platform_dependent(
+        x,
+        g,
+        cpu=_pixel_products,
+        default=functools.partial(jnp.einsum, "bhwc,bhwd->cd"),
+    )
+    return _multiply_pixels(g, kernel.T), kernel_gradient
 
 
 _pointwise_conv.defvjp(_pointwise_conv_fwd, _pointwise_conv_bwd)
+
+
+def _multiply_pixels(x, matrix):
+    return jnp.einsum("bhwc,cd->bhwd", x, matrix)
+
+
+def _pixel_products(x, g):
+    """Sum over all pixels of their outer products, `[C_in, C_out]`."""
+    num = _num_chunks(x, 1, _BYTES_OF_PIXELS)
+    # One product over all pixels would first transpose the whole batch in memory.
+    return jnp.einsum("npc,npd->ncd", _pixels(x, num), _pixels(g, num)).sum(0)
 
 
 def factorized_reduce(x: jax.Array, kernel: jax.Array) -> jax.Array:

@@ -1,8 +1,9 @@
 """Depthwise convolutions and pools of images `[B, H, W, C]`.
 
 They are written as sums of shifted images: on CPU, XLA's grouped convolution takes 30
-to 100 times longer. Their derivatives are written by hand, because the derivative of a
-slice is a padded image, which costs several times the slice.
+to 100 times longer; programs for other platforms hold it instead. Derivatives are
+written by hand, because the derivative of a slice is a padded image, which costs
+several times the slice.
 """
 
 import functools
@@ -10,6 +11,8 @@ import functools
 import jax
 import jax.numpy as jnp
 from jax import lax
+
+from jaxnas.ops.convolutions import transpose_product
 
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 _IMAGES_PER_CHUNK = 16
@@ -113,24 +116,49 @@ def _kernel_gradient(x, g, size: int, stride: int, dilation: int):
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _shifted_depthwise(x, kernel, stride, dilation):
-    return _correlate(x, kernel, stride, dilation)
-
-
-def _shifted_depthwise_fwd(x, kernel, stride, dilation):
-    return _correlate(x, kernel, stride, dilation), (x, kernel)
-
-
-def _shifted_depthwise_bwd(stride, dilation, residuals, g):
-    x, kernel = residuals
-    height, width = x.shape[1:3]
-    return (
-        _correlate_transposed(g, kernel, stride, dilation, height, width),
-        _kernel_gradient(x, g, kernel.shape[0], stride, dilation),
+def _depthwise(x, kernel, stride, dilation):
+    return lax.platform_dependent(
+        x,
+        kernel,
+        cpu=lambda x, kernel: _correlate(x, kernel, stride, dilation),
+        default=lambda x, kernel: _grouped_conv(x, kernel, stride, dilation),
     )
 
 
-_shifted_depthwise.defvjp(_shifted_depthwise_fwd, _shifted_depthwise_bwd)
+def _depthwise_fwd(x, kernel, stride, dilation):
+    return _depthwise(x, kernel, stride, dilation), (x, kernel)
+
+
+def _depthwise_bwd(stride, dilation, residuals, g):
+    def shifted(x, kernel, g):
+        height, width = x.shape[1:3]
+        return (
+            _correlate_transposed(g, kernel, stride, dilation, height, width),
+            _kernel_gradient(x, g, kernel.shape[0], stride, dilation),
+        )
+
+    def grouped(x, kernel, g):
+        return transpose_product(
+            lambda x, kernel: _grouped_conv(x, kernel, stride, dilation), x, kernel, g
+        )
+
+    return lax.platform_dependent(*residuals, g, cpu=shifted, default=grouped)
+
+
+_depthwise.defvjp(_depthwise_fwd, _depthwise_bwd)
+
+
+def _grouped_conv(x, kernel, stride, dilation):
+    padding = dilation * (kernel.shape[0] // 2)
+    return lax.conv_general_dilated(
+        x,
+        kernel[:, :, None, :],
+        (stride, stride),
+        [(padding, padding)] * 2,
+        rhs_dilation=(dilation, dilation),
+        dimension_numbers=_DIMENSIONS,
+        feature_group_count=x.shape[-1],
+    )
 
 
 def depthwise_conv(
@@ -147,18 +175,7 @@ def depthwise_conv(
     Returns:
       `[B, ceil(H / stride), ceil(W / stride), C]`.
     """
-    if jax.default_backend() == "cpu":
-        return _shifted_depthwise(x, kernel, stride, dilation)
-    padding = dilation * (kernel.shape[0] // 2)
-    return lax.conv_general_dilated(
-        x,
-        kernel[:, :, None, :],
-        (stride, stride),
-        [(padding, padding)] * 2,
-        rhs_dilation=(dilation, dilation),
-        dimension_numbers=_DIMENSIONS,
-        feature_group_count=x.shape[-1],
-    )
+    return jnp.asarray(_depthwise(x, kernel, stride, dilation))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))

@@ -1,7 +1,7 @@
 """Batches of data sets that lie on the device."""
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,10 +15,58 @@ Preprocess = Callable[[Key, jax.Array], jax.Array]
 """`(key, uint8 images) -> float images`: normalises, and in training augments."""
 
 
+class EpochOrder(NamedTuple):
+    """The order in which an epoch takes its images.
+
+    Attributes:
+      epoch: int32 scalar, -1 if no order has been drawn.
+      indices: int32 `[num_images]`, a permutation.
+    """
+
+    epoch: jax.Array
+    indices: jax.Array
+
+
+def no_order(num_images: int) -> EpochOrder:
+    """What stands before the order of a first epoch; see `update_order`."""
+    return EpochOrder(jnp.int32(-1), jnp.zeros(num_images, jnp.int32))
+
+
+def epoch_order(key: Key, num_images: int, epoch: jax.Array | int) -> EpochOrder:
+    """Draw the order of an epoch of a stream of batches.
+
+    A pure function of its arguments, so that it need not be saved.
+
+    Args:
+      key: the stream of batches.
+      num_images: size of the split.
+      epoch: int32 scalar.
+
+    Returns:
+      The order.
+    """
+    epoch = jnp.asarray(epoch, jnp.int32)
+    order_key, _ = jax.random.split(jax.random.fold_in(key, epoch))
+    numbers = jnp.arange(num_images, dtype=jnp.int32)
+    return EpochOrder(epoch, jax.random.permutation(order_key, numbers))
+
+
+def update_order(order: EpochOrder, key: Key, epoch: jax.Array) -> EpochOrder:
+    """`epoch_order` of the same split for an epoch, drawn only if it is another one.
+
+    Drawing sorts as many numbers as there are images, which is too much for every step.
+    """
+    return lax.cond(
+        order.epoch == epoch,
+        lambda: order,
+        lambda: epoch_order(key, order.indices.shape[0], epoch),
+    )
+
+
 def shuffled(
     key: Key,
     split: Split,
-    epoch: jax.Array,
+    order: EpochOrder,
     position: jax.Array,
     batch_size: int,
     preprocess: Preprocess,
@@ -31,7 +79,7 @@ def shuffled(
     Args:
       key: the stream of batches.
       split: the images, on the device.
-      epoch: int32 scalar.
+      order: `epoch_order` of the stream and the split.
       position: int32 scalar, number of the batch within the epoch.
       batch_size: images in a batch.
       preprocess: applied to the uint8 images.
@@ -39,9 +87,8 @@ def shuffled(
     Returns:
       `image` float `[batch_size, H, W, C]`, `label` int32 `[batch_size]`.
     """
-    order_key, image_key = jax.random.split(jax.random.fold_in(key, epoch))
-    order = jax.random.permutation(order_key, split.labels.shape[0])
-    chosen = lax.dynamic_slice_in_dim(order, position * batch_size, batch_size)
+    _, image_key = jax.random.split(jax.random.fold_in(key, order.epoch))
+    chosen = lax.dynamic_slice_in_dim(order.indices, position * batch_size, batch_size)
     image_key = jax.random.fold_in(image_key, position)
     return {
         "image": preprocess(image_key, split.images[chosen]),

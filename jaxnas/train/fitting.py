@@ -128,23 +128,25 @@ def fitter(
     def advance(
         state: FitState, arch: Arch, split: Split, num_steps: jax.Array
     ) -> FitState:
-        def one_step(_, state):
-            batch_key, step_key = jax.random.split(state.key)
-            epoch, position = (
-                state.step // steps_per_epoch,
-                state.step % steps_per_epoch,
-            )
+        batch_key, step_key = jax.random.split(state.key)
+
+        def one_step(_, carry):
+            state, order = carry
+            epoch = state.step // steps_per_epoch
+            position = state.step % steps_per_epoch
+            order = batches.update_order(order, batch_key, epoch)
             batch = batches.shuffled(
-                batch_key, split, epoch, position, batch_size, augment
+                batch_key, split, order, position, batch_size, augment
             )
             batch = batches.share(batch, batch_axis, num_devices)
             key = jax.random.fold_in(step_key, state.step)
             new, metrics = weight_step(state.weights, arch[None], batch, key)
             loss = {"train/loss": metrics["loss"].astype(jnp.float32)}
             means = loop.mean_over_epoch(state.epoch_metrics, loss, position)
-            return FitState(state.step + 1, state.key, new, means)
+            return FitState(state.step + 1, state.key, new, means), order
 
-        return lax.fori_loop(0, num_steps, one_step, state)
+        order = batches.no_order(num_images)
+        return lax.fori_loop(0, num_steps, one_step, (state, order))[0]
 
     init, begin = jax.jit(net.init), jax.jit(begin)
     advance = parallel.replicated(advance, devices)

@@ -20,7 +20,7 @@ from jaxnas import metrics as metrics_log
 from jaxnas import parallel
 from jaxnas.data import Split
 from jaxnas.train import batches, loop, steps
-from jaxnas.train.batches import Preprocess
+from jaxnas.train.batches import EpochOrder, Preprocess
 from jaxnas.train.evaluation import evaluator
 from jaxnas.train.tasks import Objective, mean_loss
 from jaxnas.types import (
@@ -90,18 +90,39 @@ class Timetable(NamedTuple):
         return 0 if self.searcher_steps is None else self.weight_steps
 
 
+class SearchOrders(NamedTuple):
+    """The order in which the current epoch of each split takes its images.
+
+    Attributes:
+      train: of the images that the weights learn from.
+      validation: of those that architectures are judged by.
+    """
+
+    train: EpochOrder
+    validation: EpochOrder
+
+
+Update = Callable[
+    [OneShotState, SearchSplits, SearchOrders], tuple[OneShotState, SearchOrders]
+]
+"""`(state, splits, orders) -> (state, orders)`.
+
+The state alone determines the new state; the orders only save drawing them anew.
+"""
+
+
 class Updates(NamedTuple):
     """The pure parts of a search.
 
     Attributes:
       init: `(key, splits) -> state`.
-      weights: `(state, splits) -> state`, one optimiser step on the weights.
-      searcher: `(state, splits) -> state`, one update of the searcher.
+      weights: one optimiser step on the weights.
+      searcher: one update of the searcher.
     """
 
     init: Callable[[Key, SearchSplits], OneShotState]
-    weights: Callable[[OneShotState, SearchSplits], OneShotState]
-    searcher: Callable[[OneShotState, SearchSplits], OneShotState]
+    weights: Update
+    searcher: Update
 
 
 def updates(
@@ -195,21 +216,27 @@ def updates(
             return metrics
         return lax.all_gather(metrics, arch_axis, tiled=True)
 
-    def update_weights(state: OneShotState, splits: SearchSplits) -> OneShotState:
+    def update_weights(
+        state: OneShotState, splits: SearchSplits, orders: SearchOrders
+    ) -> tuple[OneShotState, SearchOrders]:
         epoch, position = place(state)
         batch_key, _, step_key = keys(state)
         ask_key, net_key, _ = jax.random.split(step_key, 3)
         archs = searcher.ask(state.searcher, ask_key, num_weight_archs)
+        order = batches.update_order(orders.train, batch_key, epoch)
         batch = batches.shuffled(
-            batch_key, splits.train, epoch, position, batch_size, augment
+            batch_key, splits.train, order, position, batch_size, augment
         )
         batch = batches.share(batch, batch_axis, num_devices)
         new, metrics = weight_step(state.weights, share(archs), batch, net_key)
         metrics = {f"train/{name}": value for name, value in metrics.items()}
         means = loop.mean_over_epoch(state.epoch_metrics, metrics, position)
-        return state._replace(weights=new, epoch_metrics=means)
+        state = state._replace(weights=new, epoch_metrics=means)
+        return state, orders._replace(train=order)
 
-    def update_searcher(state: OneShotState, splits: SearchSplits) -> OneShotState:
+    def update_searcher(
+        state: OneShotState, splits: SearchSplits, orders: SearchOrders
+    ) -> tuple[OneShotState, SearchOrders]:
         epoch, position = place(state)
         position = position - timetable.first_searcher_step
         _, batch_key, step_key = keys(state)
@@ -220,33 +247,39 @@ def updates(
         number = epoch * per_epoch + position
         batches_per_pass = splits.validation.labels.shape[0] // batch_size
 
-        def judge(archs, number):
+        def judge(order, archs, number):
+            order = batches.update_order(order, batch_key, number // batches_per_pass)
             batch = batches.shuffled(
                 batch_key,
                 splits.validation,
-                number // batches_per_pass,
+                order,
                 number % batches_per_pass,
                 batch_size,
                 prepare_validation,
             )
             batch = batches.share(batch, batch_axis, num_devices)
-            return evaluation_step(state.weights.params, archs, batch)
+            return order, evaluation_step(state.weights.params, archs, batch)
 
         if batch_per_arch:
             numbers = number * num_search_archs + jnp.arange(num_search_archs)
             shares = share(archs), share(numbers)
-            judged = lax.map(lambda x: judge(x[0][None], x[1]), shares)
+            order, judged = lax.scan(
+                lambda order, x: judge(order, x[0][None], x[1]),
+                orders.validation,
+                shares,
+            )
             judged = {name: values[:, 0] for name, values in judged.items()}
         else:
-            judged = judge(share(archs), number)
+            order, judged = judge(orders.validation, share(archs), number)
         judged = gather(judged)
         searcher_state, told = searcher.tell(state.searcher, archs, objective(judged))
         means = loop.mean_of_finite(
             state.epoch_metrics, judged, position, "validation/"
         )
-        return state._replace(
+        state = state._replace(
             searcher=searcher_state, epoch_metrics=means, searcher_metrics=told
         )
+        return state, orders._replace(validation=order)
 
     def init(key: Key, splits: SearchSplits) -> OneShotState:
         run_key, weights_key, searcher_key = jax.random.split(key, 3)
@@ -286,7 +319,7 @@ def updates(
 
 
 def repeat(
-    *updates: Callable[[OneShotState, SearchSplits], OneShotState],
+    *updates: Update,
 ) -> Callable[[OneShotState, SearchSplits, jax.Array], OneShotState]:
     """Make steps of updates: `(state, splits, num_steps) -> state`.
 
@@ -294,12 +327,14 @@ def repeat(
     """
 
     def advance(state, splits, num_steps):
-        def one_step(_, state):
+        def one_step(_, carry):
+            state, orders = carry
             for update in updates:
-                state = update(state, splits)
-            return state._replace(step=state.step + 1)
+                state, orders = update(state, splits, orders)
+            return state._replace(step=state.step + 1), orders
 
-        return lax.fori_loop(0, num_steps, one_step, state)
+        orders = SearchOrders(*(batches.no_order(s.num_images) for s in splits))
+        return lax.fori_loop(0, num_steps, one_step, (state, orders))[0]
 
     return advance
 

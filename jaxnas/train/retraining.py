@@ -223,19 +223,25 @@ def retrainer(
             },
         )
 
-    def one_step(state: TrainState, images: Split, options: Options) -> TrainState:
+    def one_step(
+        state: TrainState,
+        order: batches.EpochOrder | None,
+        images: Split,
+        options: Options,
+    ) -> tuple[TrainState, batches.EpochOrder | None]:
         """One step on a batch of all images, or on the images of a stream's batch."""
         epoch, position = state.step // steps_per_epoch, state.step % steps_per_epoch
         batch_key, network_key = jax.random.split(state.key)
-        if isinstance(train, Stream):
+        if order is None:
             image_key = jax.random.fold_in(batch_key, state.step)
             batch = {
                 "image": augment(image_key, jnp.asarray(images.images)),
                 "label": images.labels,
             }
         else:
+            order = batches.update_order(order, batch_key, epoch)
             batch = batches.shuffled(
-                batch_key, images, epoch, position, batch_size, augment
+                batch_key, images, order, position, batch_size, augment
             )
         batch = batches.share(batch, batch_axis, num_devices)
         prob = None
@@ -248,14 +254,19 @@ def retrainer(
         new, metrics = step_on_batch(state, batch, key, prob, options)
         metrics = {f"train/{name}": value for name, value in metrics.items()}
         means = loop.mean_over_epoch(state.epoch_metrics, metrics, position)
-        return new._replace(step=state.step + 1, epoch_metrics=means)
+        return new._replace(step=state.step + 1, epoch_metrics=means), order
 
     def advance(
         state: TrainState, images: Split, options: Options, num_steps: jax.Array
     ) -> TrainState:
-        return lax.fori_loop(
-            0, num_steps, lambda _, s: one_step(s, images, options), state
-        )
+        is_stream = isinstance(train, Stream)
+        order = None if is_stream else batches.no_order(train.num_images)
+
+        def one_more(_, carry):
+            state, order = carry
+            return one_step(state, order, images, options)
+
+        return lax.fori_loop(0, num_steps, one_more, (state, order))[0]
 
     def evaluate_batch(
         params: Any, batch_stats: Any, batch: Batch, options: Options

@@ -1,0 +1,233 @@
+"""All that is computed, compiled in float32 by default flags, equals float64.
+
+Every entry of the table is a function and its arguments. It runs as users run it, and
+again in double precision, hardly optimized: a compiler that fuses sums wrongly (see
+`test_jaxlib_canary.py`) would have to be wrong twice in the same way. Networks are
+shallow: batch normalization amplifies rounding from layer to layer, in deep networks
+to 1e-2 of a gradient.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxnas import (
+    analysis,
+    genotypes,
+    ghn,
+    networks,
+    search,
+    spaces,
+    supernets,
+    train,
+    weights,
+)
+from jaxnas.train import retraining
+
+QUICK = {"xla_backend_optimization_level": 0}
+TASK = train.classification()
+MICRO = spaces.MicroSpace(1, ("skip_connect", "max_pool_3x3", "sep_conv_3x3"))
+MACRO = spaces.MacroSpace(3, ("conv_3x3", "sep_conv_3x3", "max_pool_3x3"))
+DAG = spaces.ghn_dag(4, ops=("sep_conv_3x3", "conv_1x1", "avg_pool_3x3"))
+RECURRENT = spaces.enas_recurrent(3)
+ANYTIME = spaces.anytime((2, 1, 1), (1, 1, 1))
+CELL = genotypes.Genotype(
+    normal=(("sep_conv_3x3", 0), ("conv_1x1", 1)),
+    normal_concat=(2,),
+    reduce=(("max_pool_3x3", 0), ("dil_conv_3x3", 1)),
+    reduce_concat=(2,),
+)
+
+
+def batch(num=8, side=8):
+    rng = np.random.default_rng(0)
+    return {
+        "image": rng.standard_normal((num, side, side, 3)).astype(np.float32),
+        "label": rng.integers(0, 10, num).astype(np.int32),
+    }
+
+
+# Loss and gradient of networks ----------------------------------------------------
+
+
+def of_provider(net, provider):
+    """Three architectures by one program."""
+
+    def loss(params, arch, batch):
+        outputs = net.apply(provider.apply(params, arch), arch, batch["image"])
+        if outputs.ndim == 3:
+            return train.multi_exit_classification().loss(outputs, batch)[0]
+        return TASK.loss(outputs, batch)[0]
+
+    keys = jax.random.split(jax.random.key(1), 3)
+    archs = jax.vmap(net.space.sample)(keys)
+    params = jax.jit(provider.init, compiler_options=QUICK)(jax.random.key(0))
+    examples = batch()
+    return jax.value_and_grad(loss), [(params, arch, examples) for arch in archs]
+
+
+def of_supernet(net):
+    return of_provider(net, weights.shared(net))
+
+
+def of_hypernetwork(net, **options):
+    return of_provider(net, ghn.hypernetwork(net, 8, 2, decoder_size=8, **options))
+
+
+def of_network(network):
+    """A training step's gradient and statistics, and the evaluation after it."""
+    optimizer = optax.sgd(0.01)
+    step = retraining.train_step(network, TASK, optimizer)
+    evaluate = train.network_evaluation_step(network, TASK)
+    examples = batch()
+
+    def init(key):
+        return network.init(key, examples["image"], train=True)
+
+    variables = jax.jit(init, compiler_options=QUICK)(jax.random.key(0))
+
+    def run(params, batch_stats, batch):
+        key = jax.random.key(2)
+        state = train.TrainState(
+            jnp.int32(0), key, params, batch_stats, optimizer.init(params), {}
+        )
+        state, metrics = step(state, batch, key, None)
+        moved = jax.tree.map(jnp.subtract, state.params, params)
+        evaluated = evaluate(state.params, state.batch_stats, batch)
+        return moved, state.batch_stats, metrics["loss"], evaluated["loss"]
+
+    return run, [(variables["params"], variables["batch_stats"], examples)]
+
+
+# Searchers and analysis -----------------------------------------------------------
+
+
+def of_searcher(searcher, space, num=4):
+    """What a searcher makes of given losses."""
+    state = jax.jit(searcher.init, compiler_options=QUICK)(jax.random.key(0))
+    archs = jax.vmap(space.sample)(jax.random.split(jax.random.key(1), num))
+    losses = np.random.default_rng(1).uniform(size=num).astype(np.float32)
+    return searcher.tell, [(state, archs, losses)]
+
+
+def quadratic(params, constants, batch):
+    hidden = jnp.tanh(batch["image"].reshape(batch["label"].size, -1) @ params["in"])
+    return jnp.square(hidden @ params["out"] - constants).mean()
+
+
+def of_gradient_variance():
+    keys = jax.random.split(jax.random.key(0))
+    params = {
+        "in": 0.1 * jax.random.normal(keys[0], (192, 16)),
+        "out": jax.random.normal(keys[1], (16, 4)),
+    }
+    measure = analysis.gradient_variance(quadratic, batch_size=1, chunk_size=4)
+    return measure, [(params, jnp.float32(0.5), batch(num=10))]
+
+
+def of_surface():
+    """Points of a plane through a network's weights."""
+    net = supernets.micro(MICRO, channels=4, num_cells=3)
+    params = jax.jit(net.init, compiler_options=QUICK)(jax.random.key(0))
+    plane = analysis.random_plane(jax.random.key(1), params)
+    arch = net.space.sample(jax.random.key(2))
+
+    def measure(plane, arch, batch):
+        def at(alpha):
+            weights = plane.point(alpha, jnp.asarray(0.5, alpha.dtype))
+            return TASK.loss(net.apply(weights, arch, batch["image"]), batch)[0]
+
+        dtype = jax.tree.leaves(plane)[0].dtype
+        return jax.lax.map(at, jnp.asarray([-1.0, 0.0, 1.0], dtype))
+
+    return measure, [(plane, arch, batch())]
+
+
+def micro(layout):
+    return supernets.micro(MICRO, channels=4, num_cells=3, layout=layout)
+
+
+CASES = {
+    "micro supernet, asng": lambda: of_supernet(micro("asng")),
+    "micro supernet, enas": lambda: of_supernet(micro("enas")),
+    "macro supernet, concat": lambda: of_supernet(supernets.macro(MACRO, 4)),
+    "macro supernet, add": lambda: of_supernet(supernets.macro(MACRO, 4, skips="add")),
+    "dag supernet, each": lambda: of_supernet(supernets.dag(DAG, 4, 3)),
+    "dag supernet, sum": lambda: of_supernet(
+        supernets.dag(DAG, 4, 3, node_input="sum")
+    ),
+    "anytime supernet": lambda: of_supernet(supernets.anytime(ANYTIME, 4)),
+    "micro hypernetwork": lambda: of_hypernetwork(micro("asng")),
+    "dag hypernetwork": lambda: of_hypernetwork(supernets.dag(DAG, 4, 3)),
+    "anytime hypernetwork": lambda: of_hypernetwork(supernets.anytime(ANYTIME, 4)),
+    "micro network": lambda: of_network(networks.micro(CELL, 4, 3)),
+    "micro network, enas": lambda: of_network(
+        networks.micro(CELL, 4, 3, skeleton="enas")
+    ),
+    "macro network": lambda: of_network(
+        networks.macro(
+            genotypes.MacroGenotype(
+                ("conv_3x3", "sep_conv_3x3", "max_pool_3x3"), ((), (0,), (1,))
+            ),
+            4,
+            dropout=0.0,
+        )
+    ),
+    "dag network": lambda: of_network(
+        networks.dag(
+            genotypes.DagGenotype(("sep_conv_3x3", "conv_1x1"), ((0, 1), (0, 2))), 4, 3
+        )
+    ),
+    "asng": lambda: of_searcher(search.asng(MICRO.cardinalities), MICRO),
+    "random search": lambda: of_searcher(search.random_search(MICRO), MICRO),
+    "reinforce, micro": lambda: of_searcher(search.reinforce(MICRO), MICRO),
+    "reinforce, macro": lambda: of_searcher(search.reinforce(MACRO), MACRO),
+    "reinforce, dag": lambda: of_searcher(search.reinforce(DAG), DAG),
+    "reinforce, recurrent": lambda: of_searcher(search.reinforce(RECURRENT), RECURRENT),
+    "gradient variance": of_gradient_variance,
+    "loss surface": of_surface,
+}
+
+
+def widen(leaf):
+    is_float = jnp.issubdtype(leaf.dtype, jnp.floating)
+    return jnp.asarray(leaf, jnp.float64) if is_float else leaf
+
+
+def floats(tree):
+    """The floating-point leaves in double precision."""
+    return [
+        np.asarray(leaf, np.float64)
+        for leaf in jax.tree.leaves(tree)
+        if jnp.issubdtype(leaf.dtype, jnp.floating)
+    ]
+
+
+def largest_error(actual, expected) -> float:
+    """Of an array, relative to its norm and to a hundredth of that of all."""
+    actual, expected = floats(actual), floats(expected)
+    assert [a.shape for a in actual] == [e.shape for e in expected]
+    total = np.sqrt(sum(np.sum(e**2) for e in expected))
+    errors = [
+        np.linalg.norm(a - e) / max(np.linalg.norm(e), 0.01 * total, 1e-30)
+        for a, e in zip(actual, expected, strict=True)
+    ]
+    return float(max(errors, default=0.0))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_float32_equals_float64(name):
+    function, examples = CASES[name]()
+    single = jax.jit(function)
+    results = [single(*args) for args in examples]
+    assert all(leaf.dtype != np.float64 for leaf in jax.tree.leaves(results))
+    # Made anew: constants of the first may be held as 32 bits.
+    function, _ = CASES[name]()
+    with jax.enable_x64(True):
+        double = jax.jit(function, compiler_options=QUICK)
+        expected = [double(*jax.tree.map(widen, args)) for args in examples]
+    errors = [largest_error(*pair) for pair in zip(results, expected, strict=True)]
+    print(f"ERR {name} {max(errors):.2e}", flush=True)
+    assert max(errors) < 1e-3
