@@ -27,7 +27,8 @@ MAY_DIFFER = (
 )
 # What accuracies after training from scratch depend on, besides the data.
 SCRATCH_SETTINGS = (
-    *("dataset", "image_size", "max_images", "crop_padding", "flip", "cutout", "seed"),
+    *("dataset", "image_size", "max_images", "crop_padding", "crop_fill", "flip"),
+    *("cutout", "seed"),
     *("space", "channels", "num_cells", "num_nodes", "node_input", "layout"),
     *("num_layers", "skips", "dropout", "batch_size"),
     *("scratch_epochs", "scratch_learning_rate"),
