@@ -171,13 +171,15 @@ def test_no_limit_of_the_gradient(optimizer):
     config = dataclasses.replace(
         presets.quick(), clip_norm=0.0, optimizer=optimizer, weight_decay=0.0
     )
-    optimizer = optimizers.make_optimizer(config, 2)
+    chain = optimizers.make_optimizer(config, 2)
     weight = np.zeros(1, np.float32)
-    updates = [
-        optimizer.update(np.full(1, g, np.float32), optimizer.init(weight), weight)[0]
+    small, large = (
+        np.asarray(
+            chain.update(np.full(1, g, np.float32), chain.init(weight), weight)[0]
+        )
         for g in (1.0, 100.0)
-    ]
-    np.testing.assert_allclose(updates[1], 100 * updates[0], rtol=1e-6)
+    )
+    np.testing.assert_allclose(large, 100 * small, rtol=1e-6)
 
 
 def test_schedules_of_enas():
