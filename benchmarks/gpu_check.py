@@ -965,8 +965,6 @@ def check_search(task: Task) -> dict[str, Any]:
     """
     import numpy as np
 
-    from jaxnas.train import loop
-
     search = make_search(task)
     took, advance = seconds(search_program(search).compile)
     result: dict[str, Any] = {
@@ -997,7 +995,9 @@ def check_search(task: Task) -> dict[str, Any]:
         row = {name: number((sums[name] - old[name]) / num) for name in sums}
         before = sums
         result["losses"].append({"step": step} | row)
-        loop._check_finite(means, step)
+        if not all(map(math.isfinite, means.values())):
+            task.save(result)
+            raise CheckFailed(f"losses are not finite by step {step}: {means}")
         if step > first_step:
             rate = (step - first_step) / (now - start)
             result |= search_rates(rate, search.images_per_step)
@@ -1123,7 +1123,10 @@ def run_part(name: str, task: Task) -> int:
 
 
 def run_process(
-    command: Sequence[str], limit: float, folder: pathlib.Path
+    command: Sequence[str],
+    limit: float,
+    folder: pathlib.Path,
+    env: dict[str, str] | None = None,
 ) -> dict[str, Any]:
     """Run a part in a process that is killed at its limit.
 
@@ -1131,6 +1134,7 @@ def run_process(
       command: what to run; `--report FILE` is added, where it writes what it finds.
       limit: seconds.
       folder: for files while it runs.
+      env: the environment; that of this process if `None`.
 
     Returns:
       `status` (`ok`, `failed` or `out of time`), `seconds`, `limit_seconds`, `result`
@@ -1146,6 +1150,7 @@ def run_process(
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
+            env=env,
         ) as process,
     ):
         try:
@@ -1187,6 +1192,7 @@ def run_all(
     output: pathlib.Path,
     budget: float,
     about: dict[str, Any],
+    env: dict[str, str] | None = None,
 ) -> int:
     """Run parts one after the other, and write the file after each.
 
@@ -1196,6 +1202,7 @@ def run_all(
       output: the file.
       budget: seconds for all of them; what one leaves goes to the others.
       about: what else is written.
+      env: the environment of the processes.
 
     Returns:
       The exit status.
@@ -1207,7 +1214,7 @@ def run_all(
             left = sum(PARTS[later].share for later in names[i:])
             limit = max(0.0, end - time.monotonic()) * PARTS[name].share / left
             command = make_command(name, limit)
-            parts[name] = run_process(command, limit, pathlib.Path(folder))
+            parts[name] = run_process(command, limit, pathlib.Path(folder), env)
             write_json(output, about | {"parts": parts})
             print(describe(name, parts[name]), flush=True)
             result = parts[name].get("result", {})
@@ -1313,9 +1320,13 @@ def main(args: Sequence[str] | None = None) -> int:
         "budget_seconds": options.budget_seconds,
     }
     with tempfile.TemporaryDirectory() as cache:
-        os.environ.update(environment(options.size, pathlib.Path(cache)))
         status = run_all(
-            options.parts, make_command, output, options.budget_seconds, about
+            options.parts,
+            make_command,
+            output,
+            options.budget_seconds,
+            about,
+            environment(options.size, pathlib.Path(cache)),
         )
     print(f"wrote {output}")
     return status
