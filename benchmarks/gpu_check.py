@@ -37,6 +37,7 @@ a remote machine that receives little more than a checkout, pack the first image
 
 import argparse
 import concurrent.futures
+import contextlib
 import datetime
 import functools
 import importlib
@@ -44,11 +45,13 @@ import importlib.metadata
 import importlib.util
 import json
 import math
+import multiprocessing
 import os
 import pathlib
 import platform
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -92,7 +95,8 @@ class Size(NamedTuple):
     """How large the work is.
 
     Attributes:
-      numerics: of all networks whose numbers are compared; `num_cells` divides by 3.
+      functions: what is compared with float64.
+      numerics: of the networks in them; a number of cells that divides by 3.
       micro: of the micro supernet, of cells with 5 nodes.
       macro: of the macro supernet.
       dag: of the supernet of blocks that are any graph, of 7 nodes.
@@ -106,6 +110,7 @@ class Size(NamedTuple):
       max_steps: of the search, if there is time.
     """
 
+    functions: tuple[str, ...]
     numerics: NetSize
     micro: NetSize
     macro: NetSize
@@ -120,8 +125,18 @@ class Size(NamedTuple):
     max_steps: int
 
 
+FUNCTIONS = (
+    "micro, ASNG's layout",
+    "macro",
+    "dag",
+    "retraining",
+    "hypernetwork",
+    "micro, ENAS's layout",
+)
+
 SIZES = {
     "full": Size(
+        functions=FUNCTIONS,
         numerics=NetSize(8, 6, 16),
         micro=NetSize(16, 8, 64),
         macro=NetSize(36, 12, 128),
@@ -136,7 +151,8 @@ SIZES = {
         max_steps=39_000,
     ),
     "tiny": Size(
-        numerics=NetSize(4, 6, 4),
+        functions=("macro",),
+        numerics=NetSize(4, 3, 4),
         micro=NetSize(2, 3, 2),
         macro=NetSize(2, 3, 2),
         dag=NetSize(2, 6, 2),
@@ -294,7 +310,7 @@ def network_function(network: Any, batch: dict[str, Any]) -> Function:
 
 
 def functions(size: NetSize, image_size: int) -> dict[str, Callable[[], Function]]:
-    """Everything whose numbers are compared, the most used first."""
+    """What makes each of `FUNCTIONS`."""
     from jaxnas import genotypes, ghn, networks, spaces, supernets, weights
 
     channels, num, batch_size = size
@@ -323,11 +339,11 @@ def functions(size: NetSize, image_size: int) -> dict[str, Callable[[], Function
 
     return {
         "micro, ASNG's layout": shared(lambda: micro("asng")),
-        "micro, ENAS's layout": shared(lambda: micro("enas")),
         "macro": shared(lambda: supernets.macro(spaces.enas_macro(num), channels)),
         "dag": shared(dag),
         "retraining": retraining,
         "hypernetwork": hypernetwork,
+        "micro, ENAS's layout": shared(lambda: micro("enas")),
     }
 
 
@@ -371,52 +387,59 @@ def relative_errors(found: tuple[Any, float], truth: tuple[Any, float]) -> dict:
     }
 
 
+def compare_precisions(
+    function: Function, device: Any, cpu: Any
+) -> dict[str, dict[str, float]]:
+    """Relative errors on a device, by precision, against float64 on the CPU."""
+    import jax
+    import numpy as np
+
+    # Scales and offsets start at one and zero, which would hide a mistake.
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(
+        lambda leaf: np.asarray(leaf) + 0.1 * rng.standard_normal(leaf.shape),
+        function.params,
+    )
+    function = function._replace(params=params)
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        truth = pool.submit(evaluate, function, cpu, double=True)
+        found = {
+            precision: pool.submit(evaluate, function, device, precision=precision)
+            for precision in BOUNDS
+        }
+    return {
+        precision: relative_errors(run.result(), truth.result())
+        for precision, run in found.items()
+    }
+
+
+def compare_by_name(name: str, size: NetSize) -> dict[str, dict[str, float]]:
+    """Make one of `functions` on the CPU and compare its precisions."""
+    import jax
+
+    device, cpu = jax.devices()[0], jax.local_devices(backend="cpu")[0]
+    with jax.default_device(cpu):
+        function = functions(size, 16)[name]()
+    return compare_precisions(function, device, cpu)
+
+
 def check_numerics(task: Task) -> dict[str, Any]:
     """Compare float32 on the device with float64 on the CPU.
+
+    Most of the time goes into tracing, in Python, so that each comparison has a
+    process.
 
     Raises:
       CheckFailed: if an error exceeds its bound.
     """
-    import jax
-    import numpy as np
-
-    device, cpu = jax.devices()[0], jax.local_devices(backend="cpu")[0]
-    rng = np.random.default_rng(0)
     result: dict[str, Any] = {"bounds": BOUNDS, "errors": {}}
-    too_large = []
-    with concurrent.futures.ThreadPoolExecutor(num_threads()) as pool:
-        pending = {}
-        for name, make in functions(task.size.numerics, 16).items():
-            with jax.default_device(cpu):
-                function = make()
-            # Scales and offsets start at one and zero, which would hide a mistake.
-            function = function._replace(
-                params=jax.tree.map(
-                    lambda x: np.asarray(x) + 0.1 * rng.standard_normal(x.shape),
-                    function.params,
-                )
-            )
-            pending[name] = (
-                pool.submit(evaluate, function, cpu, double=True),
-                {
-                    precision: pool.submit(
-                        evaluate, function, device, precision=precision
-                    )
-                    for precision in BOUNDS
-                },
-            )
-        for name, (truth, found) in pending.items():
-            errors = {
-                precision: relative_errors(run.result(), truth.result())
-                for precision, run in found.items()
-            }
-            too_large += [
-                f"{name}, {precision}, {what}: {error:.1e}"
-                for precision, by_what in errors.items()
-                for what, error in by_what.items()
-                if not error <= BOUNDS[precision][what]
-            ]
-            result["errors"][name] = errors
+    with make_pool(num_workers()) as pool:
+        pending = {
+            pool.submit(compare_by_name, name, task.size.numerics): name
+            for name in task.size.functions
+        }
+        for future in concurrent.futures.as_completed(pending):
+            result["errors"][pending[future]] = future.result()
             task.save(result)
     largest = {
         precision: max(e[precision]["gradient"] for e in result["errors"].values())
@@ -426,9 +449,22 @@ def check_numerics(task: Task) -> dict[str, Any]:
         f"{error:.1e} ({precision})" for precision, error in largest.items()
     )
     task.save(result)
+    too_large = [
+        f"{name}, {precision}, {what}: {error:.1e}"
+        for name, by_precision in result["errors"].items()
+        for precision, by_what in by_precision.items()
+        for what, error in by_what.items()
+        if not error <= BOUNDS[precision][what]
+    ]
     if too_large:
         raise CheckFailed(f"errors above their bounds: {'; '.join(too_large)}")
     return result
+
+
+def make_pool(num: int) -> concurrent.futures.Executor:
+    """Processes that start afresh, since JAX does not survive a fork."""
+    context = multiprocessing.get_context("spawn")
+    return concurrent.futures.ProcessPoolExecutor(num, mp_context=context)
 
 
 # Programs -------------------------------------------------------------------------
@@ -524,7 +560,7 @@ def micro_case(size: Size) -> Case:
         size,
         size.micro,
         supernets.micro(spaces.enas_micro(), channels, num_cells),
-        optim.sgd(0.025),
+        optim.sgd(0.025, clip_norm=5.0),
         lambda channels_last: torch_module("torch_micro").MicroSupernet(
             channels, num_cells, channels_last=channels_last
         ),
@@ -576,7 +612,7 @@ def retraining_case(size: Size) -> Case:
     channels, num_cells, batch_size = size.retraining
     genotype = genotypes.named("DARTS_V2")
     network = networks.micro(genotype, channels, num_cells)
-    optimizer, key = optim.sgd(0.025), jax.random.key(0)
+    optimizer, key = optim.sgd(0.025, clip_norm=5.0), jax.random.key(0)
     step = retraining.train_step(network, train.classification(), optimizer)
     batch = jax.device_put(make_batch(batch_size, size.image_size))
 
@@ -748,7 +784,7 @@ def check_compile(task: Task) -> dict[str, Any]:
         return lambda: case_program(CASES[name](task.size))
 
     result: dict[str, Any] = {"seconds": {}}
-    with concurrent.futures.ThreadPoolExecutor(num_threads()) as pool:
+    with concurrent.futures.ThreadPoolExecutor(num_workers()) as pool:
         pending = {
             pool.submit(compile_one, of_case("micro")): "micro",
             pool.submit(
@@ -1054,8 +1090,8 @@ def last_line(error: BaseException) -> str:
     return traceback.format_exception_only(error)[-1].strip()[:500]
 
 
-def num_threads() -> int:
-    """Programs that are compiled at a time."""
+def num_workers() -> int:
+    """Programs that are made at a time."""
     return max(1, min(6, (os.cpu_count() or 1) // 2))
 
 
@@ -1151,6 +1187,7 @@ def run_process(
             stdout=output,
             stderr=subprocess.STDOUT,
             env=env,
+            start_new_session=True,  # a group of its own, to be killed together
         ) as process,
     ):
         try:
@@ -1158,7 +1195,8 @@ def run_process(
         except subprocess.TimeoutExpired:
             code = None
         finally:
-            process.kill()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
     found: dict[str, Any] = {
         "status": {0: "ok", None: "out of time"}.get(code, "failed"),
         "seconds": number(time.monotonic() - start),
