@@ -270,6 +270,7 @@ def test_speed_without_pytorch(monkeypatch):
     assert result["PyTorch"] == "not installed"
     assert result["sides"].keys() == {"jaxnas"}
     assert saved.results[-1]["summary"] == result["summary"]
+    assert result["summary"].endswith("PyTorch is not installed")
 
 
 def test_speed_beside_pytorch(monkeypatch):
@@ -278,7 +279,7 @@ def test_speed_beside_pytorch(monkeypatch):
     result = gpu_check.check_speed("macro", make_task(Saved()))
     assert [*result["sides"]] == ["jaxnas", "PyTorch NCHW", "PyTorch channels_last"]
     for side in [*result["sides"].values()][1:]:
-        assert side["num_pairs"] == 2 * TINY.max_rounds
+        assert side["num_calls"] == 2 * TINY.max_rounds
         assert side["ratio_5_percent"] <= side["ratio_median"]
     ours = result["sides"]["jaxnas"]
     assert ours["images_per_second"] == pytest.approx(
@@ -328,7 +329,7 @@ def test_search_reports_the_mean_loss_between_two_reports(monkeypatch):
     task = make_task(saved)._replace(size=TINY._replace(chunk=2, max_steps=8))
     result = gpu_check.check_search(task)
     means = {row["step"]: row["train/loss"] for row in result["losses"]}
-    assert means == pytest.approx({2: 0.5, 4: 2.5, 5: 4.0, 7: 5.5, 9: 7.5})
+    assert means == pytest.approx({1: 0.0, 3: 1.5, 5: 3.5, 7: 5.5, 9: 7.5})
     assert result["data"] == "numbers"
     assert result["projected_hours"] == pytest.approx(
         39_000 / 3600 / result["steps_per_second"], rel=1e-2
@@ -346,9 +347,9 @@ def test_search_ends_when_its_time_is_up(monkeypatch):
 def test_search_fails_when_losses_are_not_finite(monkeypatch):
     monkeypatch.setattr(gpu_check, "make_search", lambda task: make_counter(task, 2))
     saved = Saved()
-    with pytest.raises(gpu_check.CheckFailed, match="by step 4"):
+    with pytest.raises(gpu_check.CheckFailed, match="by step 5"):
         gpu_check.check_search(make_task(saved))
-    assert saved.results[-1]["losses"][0] == {"step": 2, "train/loss": 0.5}
+    assert saved.results[-1]["losses"][0] == {"step": 1, "train/loss": 0.0}
 
 
 def test_rates():
