@@ -214,20 +214,21 @@ def test_every_step_returns_a_state_like_its_own(name, quick_compilation):
     case = gpu_check.CASES[name](TINY)
     shape = TINY.num_groups, TINY.group_size
     assert case.groups.shape[:2] == shape
-    advanced = jax.eval_shape(case.advance, case.state, case.groups[0], case.batch)
+    with jax.numpy_dtype_promotion("standard"):  # optax's Adam needs it
+        advanced = jax.eval_shape(case.advance, case.state, case.groups[0], case.batch)
     assert advanced == jax.eval_shape(lambda state: state, case.state)
 
 
 @pytest.mark.parametrize("name", gpu_check.CASES)
 def test_pytorch_takes_the_same_architectures(name, quick_compilation):
-    torch = pytest.importorskip("torch")
+    pytest.importorskip("torch")
+    gpu_check.torch_settings()
     case = gpu_check.CASES[name](TINY)
     num_weights = sum(leaf.size for leaf in jax.tree.leaves(case.state.params))
     for channels_last in (False, True):
         model = case.make_model(channels_last)
         assert sum(p.numel() for p in model.parameters()) == num_weights
         gpu_check.torch_side(case, channels_last)(0)
-    assert torch.get_num_threads() >= 1
 
 
 def make_case() -> gpu_check.Case:
