@@ -1,7 +1,6 @@
 """The check of a GPU: its parts on little work, its time limits, its file."""
 
 import concurrent.futures
-import functools
 import json
 import math
 import pickle
@@ -210,32 +209,14 @@ def test_every_gradient_is_that_of_the_parameters(name, quick_compilation):
 # Steps a second -------------------------------------------------------------------
 
 
-@functools.cache
-def tiny_case(name: str) -> gpu_check.Case:
-    """A case of tiny size, whose first state is compiled once for all tests."""
-    return gpu_check.CASES[name](TINY)
-
-
 @pytest.mark.parametrize("name", gpu_check.CASES)
 def test_every_step_returns_a_state_like_its_own(name, quick_compilation):
-    case = tiny_case(name)
+    case = gpu_check.CASES[name](TINY)
     shape = TINY.num_groups, TINY.group_size
     assert case.groups.shape[:2] == shape
     with jax.numpy_dtype_promotion("standard"):  # optax's Adam needs it
         advanced = jax.eval_shape(case.advance, case.state, case.groups[0], case.batch)
     assert advanced == jax.eval_shape(lambda state: state, case.state)
-
-
-@pytest.mark.parametrize("name", gpu_check.CASES)
-def test_pytorch_takes_the_same_architectures(name, quick_compilation):
-    pytest.importorskip("torch")
-    gpu_check.torch_settings()
-    case = tiny_case(name)
-    num_weights = sum(leaf.size for leaf in jax.tree.leaves(case.state.params))
-    for channels_last in (False, True):
-        model = case.make_model(channels_last)
-        assert sum(p.numel() for p in model.parameters()) == num_weights
-        gpu_check.torch_side(case, channels_last)(0)
 
 
 def make_case() -> gpu_check.Case:
