@@ -182,6 +182,23 @@ class CellNetwork(nn.Module):
         return self.classifier(last.mean((2, 3)))
 
 
+class OneArchitecture(nn.Module):
+    """A network of one architecture, called as a supernet is.
+
+    Args:
+      network: of images alone.
+    """
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor, arch: Sequence[int]) -> Tensor:
+        """Map images to what the network makes of them; `arch` is empty."""
+        del arch
+        return self.network(images)
+
+
 @torch.no_grad()
 def measure_row(
     model: nn.Module,

@@ -7,6 +7,7 @@ et al., 2019, section 3.2) without the auxiliary head.
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -265,14 +266,14 @@ def make_optimizer(model: nn.Module) -> torch.optim.SGD:
     )
 
 
-def train_step(
+def update(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     images: Tensor,
     labels: Tensor,
-    archs: Sequence[Sequence[int]],
-) -> float:
-    """Update the weights once, on the mean loss of several architectures.
+    archs: Sequence[Any],
+) -> Tensor:
+    """Update the weights once on the mean loss of several architectures.
 
     Every parameter is updated: one that no architecture used has a zero gradient, and
     weight decay and momentum still act on it.
@@ -285,7 +286,8 @@ def train_step(
       archs: the architectures, each as `MicroSupernet` takes it.
 
     Returns:
-      The mean cross entropy over images and architectures, before the update.
+      The mean cross entropy over images and architectures, before the update; a scalar
+      on the device, which nothing has waited for.
 
     Raises:
       ValueError: if there is no architecture, or as `MicroSupernet` does.
@@ -302,7 +304,18 @@ def train_step(
     loss.backward()
     nn.utils.clip_grad_norm_(parameters, max_norm=5.0, foreach=True)
     optimizer.step()
-    return loss.item()
+    return loss.detach()
+
+
+def train_step(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    images: Tensor,
+    labels: Tensor,
+    archs: Sequence[Any],
+) -> float:
+    """Do `update`, and wait for the loss."""
+    return update(model, optimizer, images, labels, archs).item()
 
 
 @torch.inference_mode()

@@ -1,0 +1,21 @@
+"""The PyTorch sides of `gpu_check.py`: as many weights, and the same architectures.
+
+python -m pytest benchmarks/bench_gpu_check.py
+"""
+
+import gpu_check
+import jax
+import pytest
+
+pytest.importorskip("torch")
+
+
+@pytest.mark.parametrize("name", gpu_check.CASES)
+def test_pytorch_takes_the_same_architectures(name):
+    gpu_check.torch_settings()
+    case = gpu_check.CASES[name](gpu_check.SIZES["tiny"])
+    num_weights = sum(leaf.size for leaf in jax.tree.leaves(case.state.params))
+    for channels_last in (False, True):
+        model = case.make_model(channels_last)
+        assert sum(p.numel() for p in model.parameters()) == num_weights
+        gpu_check.torch_side(case, channels_last)(0)

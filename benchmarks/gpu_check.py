@@ -1,0 +1,1376 @@
+"""Check and time jaxnas on a GPU: one command, at most nine minutes, one JSON file.
+
+    python benchmarks/gpu_check.py --data-dir local
+
+It runs from a checkout, with whatever jax, flax, optax, orbax, rich and, for the
+comparison, PyTorch are installed; jaxnas itself need not be. The parts, the most
+important first:
+
+1. `device`: versions, card, flags. Without a GPU the check ends here.
+2. `numerics`: losses and gradients in float32 on the device against float64 on the
+   CPU, with the default precision of products, which is TF32 on recent cards, and with
+   `jax.default_matmul_precision("highest")`.
+3. `compile`: all programs of the other parts at the same time, into a cache that they
+   share. Seconds are those beside the others.
+4. `micro`, `macro`, `dag`, `retraining`: training steps a second at the published sizes
+   beside eager PyTorch on the same card, in NCHW and in channels_last. Both sides do
+   the same work, which tests in `bench_*.py` show, and take turns on groups of
+   architectures; what counts is the median of the ratios PyTorch / jaxnas (above 1:
+   jaxnas is faster). Both sides may use TF32, and PyTorch chooses its convolutions by
+   timing them, as XLA does.
+5. `search`: the preset asng-cifar10 for the rest of the time: losses, images a second
+   and the projected hours of the whole search.
+
+One more part runs only where `--parts` names it: `graph`, the micro step as a single
+CUDA graph beside XLA's default.
+
+Each part is a process of its own with a time limit. What a part has found is written
+as it finds it, so that nothing is lost when it is stopped; the time it leaves goes to
+the later parts. The exit status is 1 if a part failed or ran out of time.
+
+The search needs CIFAR-10 under `--data-dir`, as `cifar-10-batches-py` or as the file
+that `--pack` writes, and otherwise trains on noise, which is good for timings only. For
+a remote machine that receives little more than a checkout, pack the first images here
+(46 MB) into a folder that git ignores, and send that along:
+
+    python benchmarks/gpu_check.py --data-dir ~/cifar10 --pack local
+
+`--size tiny` checks the check on a CPU in a few minutes.
+"""
+
+import argparse
+import concurrent.futures
+import contextlib
+import datetime
+import functools
+import importlib
+import importlib.metadata
+import importlib.util
+import json
+import math
+import multiprocessing
+import os
+import pathlib
+import platform
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT / name) for name in ("benchmarks", "launch", ".")]
+
+PACKED_NAME = "cifar10_first_images.npz"
+NUM_PACKED = 15_000
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "torch")
+
+# The largest relative errors that pass. Default precision has 10 bits of mantissa in
+# TF32, and the signs of some activations change with them.
+BOUNDS = {
+    "highest": {"loss": 1e-4, "gradient": 1e-2},
+    "default": {"loss": 2e-2, "gradient": 3e-1},
+}
+
+# A loop whose conditionals hold convolutions is not one CUDA graph by default.
+ONE_GRAPH = {
+    "xla_gpu_enable_command_buffer": "FUSION,CUBLAS,CUBLASLT,CUSTOM_CALL,CUDNN,"
+    "DYNAMIC_SLICE_FUSION,CONDITIONAL,WHILE,CONVOLUTION",
+    "xla_disable_hlo_passes": "fusion-dynamic-memcpy-rewriter",
+}
+
+
+class NetSize(NamedTuple):
+    """A network and its batch; `num_cells` counts blocks or layers as well."""
+
+    channels: int
+    num_cells: int
+    batch_size: int
+
+
+class Size(NamedTuple):
+    """How large the work is.
+
+    Attributes:
+      functions: what is compared with float64.
+      numerics: of the networks in them; a number of cells that divides by 3.
+      micro: of the micro supernet, of cells with 5 nodes.
+      macro: of the macro supernet.
+      dag: of the supernet of blocks that are any graph, of 7 nodes.
+      retraining: of the network of DARTS.
+      search: of the search.
+      image_size: side of the images that are timed.
+      num_groups: groups of architectures that are timed.
+      group_size: steps, of one architecture each, in one call.
+      max_rounds: how often all groups are timed, if there is time.
+      chunk: steps of the search between two reports.
+      max_steps: of the search, if there is time.
+    """
+
+    functions: tuple[str, ...]
+    numerics: NetSize
+    micro: NetSize
+    macro: NetSize
+    dag: NetSize
+    retraining: NetSize
+    search: NetSize
+    image_size: int
+    num_groups: int
+    group_size: int
+    max_rounds: int
+    chunk: int
+    max_steps: int
+
+
+FUNCTIONS = (
+    "micro, ASNG's layout",
+    "macro",
+    "dag",
+    "retraining",
+    "hypernetwork",
+    "micro, ENAS's layout",
+)
+
+SIZES = {
+    "full": Size(
+        functions=FUNCTIONS,
+        numerics=NetSize(8, 6, 16),
+        micro=NetSize(16, 8, 64),
+        macro=NetSize(36, 12, 128),
+        dag=NetSize(32, 18, 64),
+        retraining=NetSize(36, 20, 80),
+        search=NetSize(16, 8, 64),
+        image_size=32,
+        num_groups=3,
+        group_size=8,
+        max_rounds=10,
+        chunk=100,
+        max_steps=39_000,
+    ),
+    "tiny": Size(
+        functions=("macro",),
+        numerics=NetSize(4, 3, 4),
+        micro=NetSize(2, 3, 2),
+        macro=NetSize(2, 3, 2),
+        dag=NetSize(2, 6, 2),
+        retraining=NetSize(2, 3, 2),
+        search=NetSize(2, 3, 2),
+        image_size=8,
+        num_groups=1,
+        group_size=2,
+        max_rounds=2,
+        chunk=2,
+        max_steps=6,
+    ),
+}
+
+
+class Task(NamedTuple):
+    """What a part is to do.
+
+    Attributes:
+      size: of the work.
+      deadline: when it has to be done, on the monotonic clock.
+      save: keeps what has been found so far.
+      data_dir: where CIFAR-10 is, if anywhere.
+    """
+
+    size: Size
+    deadline: float
+    save: Callable[[dict[str, Any]], None]
+    data_dir: pathlib.Path | None
+
+    def seconds_left(self) -> float:
+        """Time until the part is stopped."""
+        return self.deadline - time.monotonic()
+
+
+class CheckFailed(RuntimeError):
+    """What was measured is not what it should be."""
+
+
+# Device ---------------------------------------------------------------------------
+
+
+def check_device(task: Task) -> dict[str, Any]:
+    """Find the device and the versions of everything.
+
+    Raises:
+      CheckFailed: if full size is asked for and JAX has no GPU.
+    """
+    import jax
+    import jax.numpy as jnp
+
+    device = jax.devices()[0]
+    result = {
+        "platform": device.platform,
+        "kind": device.device_kind,
+        "card": nvidia_smi(),
+        "versions": {"python": platform.python_version()} | versions(),
+        "num_cpus": os.cpu_count(),
+        "XLA_FLAGS": os.environ.get("XLA_FLAGS"),
+        "compute_seconds": seconds(lambda: jnp.ones((64, 64)) @ jnp.ones((64, 64)))[0],
+    }
+    result["summary"] = (
+        f"{device.device_kind} ({device.platform}), jax {jax.__version__}"
+    )
+    task.save(result)
+    if task.size == SIZES["full"] and device.platform != "gpu":
+        raise CheckFailed(
+            f"JAX runs on {device.platform}; expected gpu, which --size full is for"
+        )
+    return result
+
+
+def versions() -> dict[str, str | None]:
+    """Versions of the packages that matter; None where there is none."""
+    found: dict[str, str | None] = {}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = None
+    return found
+
+
+def nvidia_smi() -> dict[str, str] | None:
+    """Name, driver and memory of the first card; None without one."""
+    if shutil.which("nvidia-smi") is None:
+        return None
+    fields = "name", "driver_version", "memory.total", "power.limit"
+    done = subprocess.run(
+        ["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader"],
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=20,
+    )
+    if done.returncode != 0 or not done.stdout.strip():
+        return None
+    first = done.stdout.splitlines()[0].split(", ")
+    return dict(zip(fields, first, strict=False))
+
+
+# Numerics -------------------------------------------------------------------------
+
+
+class Function(NamedTuple):
+    """A loss with its gradient, `(params, inputs) -> (gradient, loss)`."""
+
+    apply: Callable[[Any, Any], tuple[Any, Any]]
+    params: Any
+    inputs: Any
+
+
+def supernet_function(net: Any, provider: Any, batch: dict[str, Any]) -> Function:
+    """The mean loss of three architectures of a supernet."""
+    import jax
+
+    from jaxnas import train
+
+    gradient = train.weight_gradient(net, provider, train.classification())
+    keys = jax.random.split(jax.random.key(1), 3)
+    inputs = jax.vmap(net.space.sample)(keys), batch
+
+    def apply(params, inputs):
+        archs, batch = inputs
+        grads, metrics = gradient(params, archs, batch, jax.random.key(0))
+        return grads, metrics["loss"]
+
+    return Function(apply, jax.jit(provider.init)(jax.random.key(0)), inputs)
+
+
+def network_function(network: Any, batch: dict[str, Any]) -> Function:
+    """The loss of a network with the statistics of the batch."""
+    import jax
+
+    from jaxnas import train
+
+    task = train.classification()
+    init = functools.partial(network.init, train=True)
+    variables = jax.jit(init)(jax.random.key(0), batch["image"])
+
+    def loss(params, inputs):
+        batch_stats, batch = inputs
+        outputs, _ = network.apply(
+            {"params": params, "batch_stats": batch_stats},
+            batch["image"],
+            train=True,
+            mutable=["batch_stats"],
+        )
+        return task.loss(outputs, batch)[0]
+
+    def apply(params, inputs):
+        value, grads = jax.value_and_grad(loss)(params, inputs)
+        return grads, value
+
+    return Function(apply, variables["params"], (variables["batch_stats"], batch))
+
+
+def functions(size: NetSize, image_size: int) -> dict[str, Callable[[], Function]]:
+    """What makes each of `FUNCTIONS`."""
+    from jaxnas import genotypes, ghn, networks, spaces, supernets, weights
+
+    channels, num, batch_size = size
+    batch = make_batch(batch_size, image_size)
+
+    def shared(make_net: Callable[[], Any]) -> Callable[[], Function]:
+        def make():
+            net = make_net()
+            return supernet_function(net, weights.shared(net), batch)
+
+        return make
+
+    def micro(layout):
+        return supernets.micro(spaces.enas_micro(), channels, num, layout=layout)
+
+    def dag():
+        return supernets.dag(spaces.ghn_dag(7), channels, num)
+
+    def hypernetwork():
+        net = dag()
+        return supernet_function(net, ghn.hypernetwork(net), batch)
+
+    def retraining():
+        genotype = genotypes.named("DARTS_V2")
+        return network_function(networks.micro(genotype, channels, num), batch)
+
+    return {
+        "micro, ASNG's layout": shared(lambda: micro("asng")),
+        "macro": shared(lambda: supernets.macro(spaces.enas_macro(num), channels)),
+        "dag": shared(dag),
+        "retraining": retraining,
+        "hypernetwork": hypernetwork,
+        "micro, ENAS's layout": shared(lambda: micro("enas")),
+    }
+
+
+def evaluate(
+    function: Function, device: Any, *, double: bool = False, precision: str = "default"
+) -> tuple[Any, float]:
+    """Compute gradient and loss on a device, in float32 or float64; numpy arrays."""
+    import jax
+    import numpy as np
+
+    dtype = np.float64 if double else np.float32
+
+    def place(leaf):
+        array = np.asarray(leaf)
+        if np.issubdtype(array.dtype, np.floating):
+            array = array.astype(dtype)
+        return jax.device_put(array, device)
+
+    with (
+        jax.enable_x64(double),
+        jax.default_device(device),
+        jax.default_matmul_precision(precision),
+    ):
+        args = jax.tree.map(place, (function.params, function.inputs))
+        grads, loss = jax.jit(function.apply)(*args)
+        return jax.tree.map(np.asarray, grads), float(loss)
+
+
+def relative_errors(found: tuple[Any, float], truth: tuple[Any, float]) -> dict:
+    """Relative errors of the loss and of the gradient, all its arrays together."""
+    import jax
+    import numpy as np
+
+    def norm(tree):
+        return math.sqrt(sum(float(np.square(x).sum()) for x in jax.tree.leaves(tree)))
+
+    difference = jax.tree.map(lambda x, y: x.astype(np.float64) - y, found[0], truth[0])
+    return {
+        "loss": abs(found[1] - truth[1]) / abs(truth[1]),
+        "gradient": norm(difference) / norm(truth[0]),
+    }
+
+
+def compare_precisions(
+    function: Function, device: Any, cpu: Any
+) -> dict[str, dict[str, float]]:
+    """Relative errors on a device, by precision, against float64 on the CPU."""
+    import jax
+    import numpy as np
+
+    # Scales and offsets start at one and zero, which would hide a mistake.
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(
+        lambda leaf: np.asarray(leaf) + 0.1 * rng.standard_normal(leaf.shape),
+        function.params,
+    )
+    function = function._replace(params=params)
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        truth = pool.submit(evaluate, function, cpu, double=True)
+        found = {
+            precision: pool.submit(evaluate, function, device, precision=precision)
+            for precision in BOUNDS
+        }
+    return {
+        precision: relative_errors(run.result(), truth.result())
+        for precision, run in found.items()
+    }
+
+
+def compare_by_name(name: str, size: NetSize) -> dict[str, dict[str, float]]:
+    """Make one of `functions` on the CPU and compare its precisions."""
+    import jax
+
+    device, cpu = jax.devices()[0], jax.local_devices(backend="cpu")[0]
+    with jax.default_device(cpu):
+        function = functions(size, 16)[name]()
+    return compare_precisions(function, device, cpu)
+
+
+def check_numerics(task: Task) -> dict[str, Any]:
+    """Compare float32 on the device with float64 on the CPU.
+
+    Most of the time goes into tracing, in Python, so that each comparison has a
+    process.
+
+    Raises:
+      CheckFailed: if an error exceeds its bound.
+    """
+    result: dict[str, Any] = {"bounds": BOUNDS, "errors": {}}
+    with make_pool(num_workers()) as pool:
+        pending = {
+            pool.submit(compare_by_name, name, task.size.numerics): name
+            for name in task.size.functions
+        }
+        for future in concurrent.futures.as_completed(pending):
+            result["errors"][pending[future]] = future.result()
+            task.save(result)
+    largest = {
+        precision: max(e[precision]["gradient"] for e in result["errors"].values())
+        for precision in BOUNDS
+    }
+    result["summary"] = "largest error of a gradient " + ", ".join(
+        f"{error:.1e} ({precision})" for precision, error in largest.items()
+    )
+    task.save(result)
+    too_large = [
+        f"{name}, {precision}, {what}: {error:.1e}"
+        for name, by_precision in result["errors"].items()
+        for precision, by_what in by_precision.items()
+        for what, error in by_what.items()
+        if not error <= BOUNDS[precision][what]
+    ]
+    if too_large:
+        raise CheckFailed(f"errors above their bounds: {'; '.join(too_large)}")
+    return result
+
+
+def make_pool(num: int) -> concurrent.futures.Executor:
+    """Processes that start afresh, since JAX does not survive a fork."""
+    context = multiprocessing.get_context("spawn")
+    return concurrent.futures.ProcessPoolExecutor(num, mp_context=context)
+
+
+# Programs -------------------------------------------------------------------------
+
+
+class Case(NamedTuple):
+    """A training step on both sides.
+
+    Attributes:
+      advance: `(state, archs, batch) -> state`, one step for each architecture.
+      state: what it begins with.
+      groups: architectures, `[num_groups, group_size, num_decisions]`.
+      batch: images and labels.
+      make_model: `channels_last -> model` in PyTorch.
+      make_optimizer: `model -> optimizer` in PyTorch.
+      decode: an architecture as that model takes it.
+    """
+
+    advance: Callable[[Any, Any, Any], Any]
+    state: Any
+    groups: Any
+    batch: dict[str, Any]
+    make_model: Callable[[bool], Any]
+    make_optimizer: Callable[[Any], Any]
+    decode: Callable[[Any], Any]
+
+
+def make_batch(batch_size: int, image_size: int) -> dict[str, Any]:
+    """Noise with random labels."""
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    shape = batch_size, image_size, image_size, 3
+    return {
+        "image": rng.standard_normal(shape).astype(np.float32),
+        "label": rng.integers(0, 10, batch_size).astype(np.int32),
+    }
+
+
+def repeated(step: Callable[[Any, Any, Any], Any]) -> Callable[[Any, Any, Any], Any]:
+    """A step for each of some architectures, in one compiled loop as in a search."""
+    from jax import lax
+
+    def advance(state, archs, batch):
+        def body(i, state):
+            return step(state, lax.dynamic_slice_in_dim(archs, i, 1), batch)
+
+        return lax.fori_loop(0, archs.shape[0], body, state)
+
+    return advance
+
+
+def supernet_case(
+    size: Size,
+    net_size: NetSize,
+    net: Any,
+    optimizer: Any,
+    make_model: Callable[[bool], Any],
+    make_optimizer: Callable[[Any], Any],
+    decode: Callable[[Any], Any] = list,
+) -> Case:
+    """Training steps of a supernet with shared weights."""
+    import jax
+
+    from jaxnas import train, weights
+
+    provider = weights.shared(net)
+    step = train.weight_step(net, provider, train.classification(), optimizer)
+    key = jax.random.key(0)
+    keys = jax.random.split(key, size.num_groups * size.group_size)
+    archs = jax.vmap(net.space.sample)(keys)
+    return Case(
+        repeated(lambda state, archs, batch: step(state, archs, batch, key)[0]),
+        jax.jit(functools.partial(train.init_weights, provider, optimizer))(key),
+        archs.reshape(size.num_groups, size.group_size, -1),
+        jax.device_put(make_batch(net_size.batch_size, size.image_size)),
+        make_model,
+        make_optimizer,
+        decode,
+    )
+
+
+def torch_module(name: str) -> Any:
+    """A module of this folder that needs PyTorch."""
+    return importlib.import_module(name)
+
+
+def micro_case(size: Size) -> Case:
+    from jaxnas import optim, spaces, supernets
+
+    channels, num_cells, _ = size.micro
+    return supernet_case(
+        size,
+        size.micro,
+        supernets.micro(spaces.enas_micro(), channels, num_cells),
+        optim.sgd(0.025, clip_norm=5.0),
+        lambda channels_last: torch_module("torch_micro").MicroSupernet(
+            channels, num_cells, channels_last=channels_last
+        ),
+        lambda model: torch_module("torch_micro").make_optimizer(model),
+    )
+
+
+def macro_case(size: Size) -> Case:
+    from jaxnas import optim, spaces, supernets
+
+    channels, num_layers, _ = size.macro
+    return supernet_case(
+        size,
+        size.macro,
+        supernets.macro(spaces.enas_macro(num_layers), channels),
+        optim.sgd(0.05, nesterov=True, weight_decay=1e-4, clip_norm=5.0),
+        lambda channels_last: torch_module("torch_macro").MacroSupernet(
+            num_layers, channels, channels_last=channels_last
+        ),
+        lambda model: torch_module("torch_macro").make_optimizer(model),
+    )
+
+
+def dag_case(size: Size) -> Case:
+    from jaxnas import optim, spaces, supernets
+
+    channels, num_blocks, _ = size.dag
+    space = spaces.ghn_dag(7)
+    return supernet_case(
+        size,
+        size.dag,
+        supernets.dag(space, channels, num_blocks),
+        optim.adam(1e-3, clip_norm=5.0),
+        lambda channels_last: torch_module("torch_dag").DagSupernet(
+            channels, num_blocks, num_nodes=7, channels_last=channels_last
+        ),
+        lambda model: torch_module("torch_ghn").make_optimizer(model),
+        space.decode,
+    )
+
+
+def retraining_case(size: Size) -> Case:
+    import jax
+    import jax.numpy as jnp
+
+    from jaxnas import genotypes, networks, optim, train
+    from jaxnas.train import retraining
+
+    channels, num_cells, batch_size = size.retraining
+    genotype = genotypes.named("DARTS_V2")
+    network = networks.micro(genotype, channels, num_cells)
+    optimizer, key = optim.sgd(0.025, clip_norm=5.0), jax.random.key(0)
+    step = retraining.train_step(network, train.classification(), optimizer)
+    batch = jax.device_put(make_batch(batch_size, size.image_size))
+
+    def init(key, images):
+        variables = network.init(key, images, train=True)
+        params, batch_stats = variables["params"], variables["batch_stats"]
+        opt_state, start = optimizer.init(params), jnp.int32(0)
+        return train.TrainState(start, key, params, batch_stats, opt_state, {})
+
+    def make_model(channels_last):
+        cells = torch_module("torch_cells")
+        network = cells.CellNetwork(
+            genotype, channels, num_cells, channels_last=channels_last
+        )
+        return cells.OneArchitecture(network)
+
+    return Case(
+        repeated(lambda state, _, batch: step(state, batch, key, None)[0]),
+        jax.jit(init)(key, batch["image"][:1]),
+        jnp.zeros((size.num_groups, size.group_size, 0), jnp.int32),
+        batch,
+        make_model,
+        lambda model: torch_module("torch_micro").make_optimizer(model),
+        list,
+    )
+
+
+CASES = {
+    "micro": micro_case,
+    "macro": macro_case,
+    "dag": dag_case,
+    "retraining": retraining_case,
+}
+
+
+class Search(NamedTuple):
+    """A search that can be advanced.
+
+    Attributes:
+      advance: `(state, splits, num_steps) -> state`.
+      state: the first state.
+      splits: images of weights and of the searcher.
+      steps_per_epoch: steps in a pass through them.
+      images_per_step: one for each architecture that an image passes.
+      source: what the images are.
+    """
+
+    advance: Callable[[Any, Any, Any], Any]
+    state: Any
+    splits: Any
+    steps_per_epoch: int
+    images_per_step: int
+    source: str
+
+
+def load_images(data_dir: pathlib.Path | None, size: Size) -> Any:
+    """CIFAR-10 as it is found, or noise of its shape where no folder is given."""
+    import numpy as np
+
+    from jaxnas import data
+    from jaxnas.data import cifar
+
+    if data_dir is None:
+        num = 5000 if size == SIZES["full"] else 32
+        rng = np.random.default_rng(0)
+        images = data.Split(
+            rng.integers(256, size=(num, 32, 32, 3), dtype=np.uint8),
+            rng.integers(10, size=num, dtype=np.int32),
+        )
+        source = "random noise"
+    elif (data_dir / PACKED_NAME).is_file():
+        with np.load(data_dir / PACKED_NAME, allow_pickle=False) as arrays:
+            images = data.Split(arrays["images"], arrays["labels"].astype(np.int32))
+            source = f"the first {images.num_images} images of {arrays['source']}"
+    else:
+        return data.load("cifar10", data_dir, download=False)
+    names = tuple(map(str, range(10)))
+    mean, std = cifar.CIFAR10.mean, cifar.CIFAR10.std
+    return data.ImageDataset("cifar10", images, images, names, mean, std, source)
+
+
+def make_search(task: Task) -> Search:
+    """The search of the preset asng-cifar10."""
+    import dataclasses
+
+    import cifar_search
+    import images
+    import jax
+    import optimizers
+    from presets.cifar_search import PRESETS
+
+    from jaxnas import train
+
+    channels, num_cells, batch_size = task.size.search
+    config = dataclasses.replace(
+        PRESETS["asng-cifar10"](),
+        channels=channels,
+        num_cells=num_cells,
+        batch_size=batch_size,
+    )
+    dataset = load_images(task.data_dir, task.size)
+    augment, normalize = images.preprocessing(config, dataset)
+    splits = images.hold_out(dataset.train, dataset.train.num_images // 2)
+    net = cifar_search.make_supernet(config, dataset)
+    timetable = train.make_timetable(splits, batch_size, config.searcher_steps)
+    num_weight_archs, num_search_archs = cifar_search.num_archs(config)
+    init, *updates = train.updates(
+        net,
+        cifar_search.provider_maker(config)(net),
+        cifar_search.make_searcher(config, net.space),
+        train.classification(),
+        optimizers.make_optimizer(config, timetable.weight_steps),
+        timetable,
+        batch_size=batch_size,
+        num_weight_archs=num_weight_archs,
+        num_search_archs=num_search_archs,
+        augment=augment,
+        prepare_validation=augment if config.augment_validation else normalize,
+        objective=cifar_search.make_objective(config),
+        batch_per_arch=config.batch_per_arch,
+    )
+    splits = jax.device_put(splits)
+    return Search(
+        train.repeat(*updates),
+        jax.jit(init)(jax.random.key(config.seed), splits),
+        splits,
+        timetable.steps_per_epoch,
+        batch_size * (num_weight_archs + num_search_archs),
+        dataset.source,
+    )
+
+
+class Program(NamedTuple):
+    """What is compiled: a function, its arguments, and options of XLA."""
+
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
+    donated: tuple[int, ...] = ()
+
+    def compile(self, options: dict[str, Any] | None = None) -> Any:
+        """Trace, lower and compile."""
+        import jax
+
+        lowered = jax.jit(self.function, donate_argnums=self.donated).lower(*self.args)
+        return lowered.compile(compiler_options=options)
+
+
+def case_program(case: Case) -> Program:
+    """The program of a case."""
+    return Program(case.advance, (case.state, case.groups[0], case.batch))
+
+
+def search_program(search: Search) -> Program:
+    """The program of a search."""
+    import numpy as np
+
+    args = search.state, search.splits, np.int32(1)
+    return Program(search.advance, args, donated=(0,))
+
+
+def check_compile(task: Task) -> dict[str, Any]:
+    """Compile all programs side by side into the persistent cache."""
+
+    def compile_one(make: Callable[[], Program]) -> float:
+        return seconds(make().compile)[0]
+
+    def of_case(name: str) -> Callable[[], Program]:
+        return lambda: case_program(CASES[name](task.size))
+
+    result: dict[str, Any] = {"seconds": {}}
+    with concurrent.futures.ThreadPoolExecutor(num_workers()) as pool:
+        pending = {
+            pool.submit(compile_one, of_case("micro")): "micro",
+            pool.submit(
+                compile_one, lambda: search_program(make_search(task))
+            ): "search",
+            **{pool.submit(compile_one, of_case(n)): n for n in [*CASES][1:]},
+        }
+        for future in concurrent.futures.as_completed(pending):
+            result["seconds"][pending[future]] = number(future.result())
+            task.save(result)
+    slowest = max(result["seconds"].values())
+    result["summary"] = f"{len(pending)} programs, the slowest in {slowest:.0f} s"
+    return result
+
+
+# Steps a second -------------------------------------------------------------------
+
+
+def check_speed(name: str, task: Task) -> dict[str, Any]:
+    """Time the training step of a case beside PyTorch."""
+    case = CASES[name](task.size)
+    took, compiled = seconds(case_program(case).compile)
+    result: dict[str, Any] = {"compile_or_load_seconds": number(took)}
+    task.save(result)
+    sides = {"jaxnas": jax_side(case, compiled)}
+    time_in_turns(sides, case, task, 1, result)
+    if importlib.util.find_spec("torch") is None:
+        result["PyTorch"] = "not installed"
+        result["summary"] += ", PyTorch is not installed"
+        task.save(result)
+        return result
+    result["PyTorch"] = torch_settings()
+    for memory_format in ("NCHW", "channels_last"):
+        side = torch_side(case, memory_format == "channels_last")
+        sides[f"PyTorch {memory_format}"] = side
+    time_in_turns(sides, case, task, task.size.max_rounds, result)
+    return result
+
+
+def check_graph(task: Task) -> dict[str, Any]:
+    """Time the step of the micro supernet as one CUDA graph beside XLA's default.
+
+    XLA refuses or ignores these options in some versions.
+    """
+    case = CASES["micro"](task.size)
+    program, result = case_program(case), {}
+    sides = {}
+    for name, options in (("jaxnas", None), ("one CUDA graph", ONE_GRAPH)):
+        took, compiled = seconds(functools.partial(program.compile, options))
+        result[f"compile_seconds, {name}"] = number(took)
+        task.save(result)
+        sides[name] = jax_side(case, compiled)
+    time_in_turns(sides, case, task, task.size.max_rounds, result)
+    return result
+
+
+def jax_side(case: Case, compiled: Any) -> Callable[[int], Any]:
+    """A run over the group of a number, which waits for its end.
+
+    Raises:
+      CheckFailed: if a weight is no longer finite.
+    """
+    import jax
+    import jax.numpy as jnp
+
+    @jax.jit
+    def is_finite(state):
+        leaves = [
+            x for x in jax.tree.leaves(state) if jnp.issubdtype(x.dtype, jnp.floating)
+        ]
+        return jnp.stack([jnp.isfinite(x).all() for x in leaves]).all()
+
+    groups = list(case.groups)
+    if not is_finite(compiled(case.state, groups[0], case.batch)):
+        raise CheckFailed("weights are not finite after the first steps")
+    return lambda i: jax.block_until_ready(compiled(case.state, groups[i], case.batch))
+
+
+def torch_settings() -> dict[str, Any]:
+    """Let PyTorch use the precision and the search for kernels that XLA uses."""
+    import torch
+
+    torch.set_float32_matmul_precision("high")
+    torch.backends.cudnn.allow_tf32 = True
+    torch.backends.cudnn.benchmark = True
+    torch.set_num_threads(1)  # of the CPU, where tiny work is all there is
+    if has_gpu() and not torch.cuda.is_available():
+        raise CheckFailed("JAX has a GPU, but PyTorch finds none")
+    return {
+        "version": torch.__version__,
+        "device": torch_device(),
+        "matmul_precision": torch.get_float32_matmul_precision(),
+        "cudnn": torch.backends.cudnn.version(),
+    }
+
+
+def torch_device() -> str:
+    """The device of PyTorch that is JAX's."""
+    return "cuda" if has_gpu() else "cpu"
+
+
+def torch_side(case: Case, channels_last: bool) -> Callable[[int], Any]:
+    """A run over the group of a number, which waits for its end."""
+    import numpy as np
+    import torch
+
+    device, torch_micro = torch_device(), torch_module("torch_micro")
+    model = case.make_model(channels_last).to(device)
+    optimizer = case.make_optimizer(model)
+    images = np.asarray(case.batch["image"]).transpose(0, 3, 1, 2)
+    images = torch.tensor(images.copy(), device=device)
+    labels = np.asarray(case.batch["label"]).astype(np.int64)
+    labels = torch.tensor(labels, device=device)
+    groups = [
+        [case.decode(arch) for arch in group] for group in np.asarray(case.groups)
+    ]
+
+    def run(i: int) -> None:
+        for arch in groups[i]:
+            torch_micro.update(model, optimizer, images, labels, [arch])
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    return run
+
+
+def time_in_turns(
+    sides: dict[str, Callable[[int], Any]],
+    case: Case,
+    task: Task,
+    max_rounds: int,
+    result: dict[str, Any],
+) -> None:
+    """Time all sides in turn on every group, while there is time; save each round.
+
+    Args:
+      sides: runs over the group of a number, by name; ratios are to `jaxnas`.
+      case: what they run.
+      task: the time that is left.
+      max_rounds: rounds, of which one is done in any case.
+      result: gets `sides`, `memory` and `summary`.
+    """
+    import numpy as np
+
+    num_groups, group_size = case.groups.shape[:2]
+    for run in sides.values():  # memory, caches, choice of kernels
+        for group in range(num_groups):
+            run(group)
+    times: dict[str, list[float]] = {name: [] for name in sides}
+
+    def describe_side(name: str) -> dict[str, float]:
+        rate = 1 / float(np.median(times[name]))
+        found = {
+            "milliseconds": number(1000 / rate),
+            "steps_per_second": number(rate),
+            "images_per_second": number(rate * case.batch["label"].shape[0]),
+            "num_calls": len(times[name]),
+        }
+        if name != "jaxnas":
+            ratios = np.array(times[name]) / np.array(times["jaxnas"])
+            low, middle, high = np.percentile(ratios, [5, 50, 95])
+            found |= {
+                "ratio_median": number(middle),
+                "ratio_5_percent": number(low),
+                "ratio_95_percent": number(high),
+            }
+        return found
+
+    one_round = 0.0
+    for i in range(max_rounds):
+        if i > 0 and task.seconds_left() < 2 * one_round + 5:
+            break
+        start = time.monotonic()
+        for group in range(num_groups):
+            for name, run in sides.items():
+                took = seconds(functools.partial(run, group))[0]
+                times[name].append(took / group_size)
+        one_round = time.monotonic() - start
+        result["steps_in_a_call"] = group_size
+        result["sides"] = {name: describe_side(name) for name in sides}
+        result["memory"] = peak_memory()
+        rate = result["sides"]["jaxnas"]["steps_per_second"]
+        result["summary"] = ", ".join(
+            [f"{rate:.4g} steps a second"]
+            + [
+                f"{name} / jaxnas {side['ratio_median']:.2f}"
+                for name, side in result["sides"].items()
+                if name != "jaxnas"
+            ]
+        )
+        task.save(result)
+
+
+def peak_memory() -> dict[str, int]:
+    """The most bytes that each side has held on the GPU so far; none on a CPU."""
+    import jax
+
+    stats = jax.devices()[0].memory_stats() or {}
+    memory = {"jaxnas": stats["peak_bytes_in_use"]} if has_gpu() else {}
+    if has_gpu() and "torch" in sys.modules:
+        memory["PyTorch"] = sys.modules["torch"].cuda.max_memory_allocated()
+    return memory
+
+
+# Search ---------------------------------------------------------------------------
+
+
+def check_search(task: Task) -> dict[str, Any]:
+    """Search until the time is up; the first steps are not timed.
+
+    Raises:
+      CheckFailed: if a loss is not finite.
+    """
+    import numpy as np
+
+    search = make_search(task)
+    took, advance = seconds(search_program(search).compile)
+    result: dict[str, Any] = {
+        "data": search.source,
+        "num_images": [split.labels.shape[0] for split in search.splits],
+        "compile_or_load_seconds": number(took),
+        "steps_per_epoch": search.steps_per_epoch,
+        "losses": [],
+    }
+    task.save(result)
+    state, step, start, first_step, one_chunk = search.state, 0, 0.0, 0, 0.0
+    before: dict[str, float] = {}
+    while step < task.size.max_steps and (
+        step == 0 or task.seconds_left() > 2 * one_chunk + 5
+    ):
+        position = step % search.steps_per_epoch
+        # The first ones are few, so that there is something to save early.
+        wanted = task.size.chunk if step else max(1, task.size.chunk // 5)
+        num = min(wanted, search.steps_per_epoch - position)
+        chunk_start = time.monotonic()
+        state = advance(state, search.splits, np.int32(num))
+        means = {name: float(mean) for name, mean in state.epoch_metrics.items()}
+        now = time.monotonic()
+        one_chunk, step = now - chunk_start, step + num
+        if start == 0.0:
+            start, first_step = now, step
+        # Means of an epoch so far, from which those of this chunk follow.
+        sums = {name: mean * (position + num) for name, mean in means.items()}
+        old = {name: before.get(name, 0.0) if position else 0.0 for name in sums}
+        row = {name: number((sums[name] - old[name]) / num) for name in sums}
+        before = sums
+        result["losses"].append({"step": step} | row)
+        if not all(map(math.isfinite, means.values())):
+            task.save(result)
+            raise CheckFailed(f"losses are not finite by step {step}: {means}")
+        if step > first_step:
+            rate = (step - first_step) / (now - start)
+            result |= search_rates(rate, search.images_per_step)
+        told = {name: number(float(x)) for name, x in state.searcher_metrics.items()}
+        result["searcher"] = told
+        task.save(result)
+    first, last = result["losses"][0], result["losses"][-1]
+    result["summary"] = (
+        f"{step} steps on {search.source}, training loss {first['train/loss']:.2f} to "
+        f"{last['train/loss']:.2f}"
+    )
+    if "steps_per_second" in result:
+        result["summary"] += (
+            f", {result['steps_per_second']:.1f} steps and "
+            f"{result['images_per_second']:.0f} images a second, "
+            f"{result['projected_hours']:.1f} hours for 100 epochs"
+        )
+    return result
+
+
+def search_rates(steps_per_second: float, images_per_step: int) -> dict[str, float]:
+    """Speed, and what it makes of the whole published search.
+
+    Half of 50,000 images in batches of 64, for 100 epochs, are 39,000 steps.
+    """
+    return {
+        "steps_per_second": number(steps_per_second),
+        "images_per_second": number(steps_per_second * images_per_step),
+        "projected_hours": number(39_000 / steps_per_second / 3600),
+    }
+
+
+# Small things ---------------------------------------------------------------------
+
+
+def seconds(run: Callable[[], Any]) -> tuple[float, Any]:
+    """Time a function, and wait for what it returns."""
+    import jax
+
+    start = time.perf_counter()
+    result = run()
+    if not isinstance(result, jax.stages.Compiled):
+        jax.block_until_ready(result)
+    return time.perf_counter() - start, result
+
+
+def number(value: Any) -> float:
+    """Four digits, for a file that people read."""
+    return float(f"{float(value):.4g}")
+
+
+def num_workers() -> int:
+    """Programs that are made at a time."""
+    return max(1, min(6, (os.cpu_count() or 1) // 2))
+
+
+def has_gpu() -> bool:
+    """Whether JAX runs on a GPU."""
+    import jax
+
+    return jax.devices()[0].platform == "gpu"
+
+
+def write_json(path: pathlib.Path, value: Any) -> None:
+    """Replace a file as a whole or not at all."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(json.dumps(value, indent=1) + "\n", "utf-8")
+    temporary.replace(path)
+
+
+# Parts as processes ---------------------------------------------------------------
+
+
+class Part(NamedTuple):
+    """A part of the check, and its share of the time in seconds out of 540."""
+
+    run: Callable[[Task], dict[str, Any]]
+    share: float
+
+
+PARTS = {
+    "device": Part(check_device, 40),
+    "numerics": Part(check_numerics, 100),
+    "compile": Part(check_compile, 150),
+    "micro": Part(functools.partial(check_speed, "micro"), 45),
+    "macro": Part(functools.partial(check_speed, "macro"), 35),
+    "dag": Part(functools.partial(check_speed, "dag"), 35),
+    "retraining": Part(functools.partial(check_speed, "retraining"), 35),
+    "search": Part(check_search, 100),
+    "graph": Part(check_graph, 100),
+}
+DEFAULT_PARTS = tuple(name for name in PARTS if name != "graph")
+
+
+def run_part(name: str, task: Task) -> int:
+    """Run a part in this process; what it found, and its error, are saved.
+
+    Args:
+      name: of the part.
+      task: its `save` takes `{"result": ..., "error": ...}` here.
+
+    Returns:
+      The exit status: 1 if the part raised.
+    """
+    latest: dict[str, Any] = {}
+
+    def save(result: dict[str, Any]) -> None:
+        latest.update(result)
+        task.save({"result": result})
+
+    try:
+        result = PARTS[name].run(task._replace(save=save))
+    except Exception:
+        lines = traceback.format_exc().splitlines()
+        print(*lines, sep="\n", file=sys.stderr)
+        task.save({"result": latest, "error": lines[-8:]})
+        return 1
+    task.save({"result": result})
+    return 0
+
+
+def run_process(
+    command: Sequence[str],
+    limit: float,
+    folder: pathlib.Path,
+    env: dict[str, str] | None = None,
+) -> dict[str, Any]:
+    """Run a part in a process that is killed at its limit.
+
+    Args:
+      command: what to run; `--report FILE` is added, where it writes what it finds.
+      limit: seconds.
+      folder: for files while it runs.
+      env: the environment; that of this process if `None`.
+
+    Returns:
+      `status` (`ok`, `failed` or `out of time`), `seconds`, `limit_seconds`, `result`
+      and, unless all is well, the last lines of the `error`.
+    """
+    report, log = folder / "report.json", folder / "log.txt"
+    report.unlink(missing_ok=True)
+    start = time.monotonic()
+    with (
+        log.open("wb") as output,
+        subprocess.Popen(
+            [*command, "--report", str(report)],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=env,
+            start_new_session=True,  # a group of its own, to be killed together
+        ) as process,
+    ):
+        try:
+            code = process.wait(timeout=limit)
+        except subprocess.TimeoutExpired:
+            code = None
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+    found: dict[str, Any] = {
+        "status": {0: "ok", None: "out of time"}.get(code, "failed"),
+        "seconds": number(time.monotonic() - start),
+        "limit_seconds": number(limit),
+    }
+    if report.exists():
+        found |= json.loads(report.read_text("utf-8"))
+    if code is None:
+        found["error"] = [f"stopped after {limit:.0f} s"]
+    elif code != 0 and "error" not in found:  # a crash, say
+        found["error"] = log.read_text("utf-8", "replace").splitlines()[-8:]
+        found["error"].append(f"exit status {code}")
+    return found
+
+
+def environment(size: str, cache: pathlib.Path) -> dict[str, str]:
+    """The environment of the parts; what is set already stays."""
+    defaults = {
+        "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # PyTorch needs memory too
+        "JAX_COMPILATION_CACHE_DIR": str(cache),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+    if size == "tiny":
+        defaults["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "true"
+    return defaults | os.environ
+
+
+def run_all(
+    names: Sequence[str],
+    make_command: Callable[[str, float], Sequence[str]],
+    output: pathlib.Path,
+    budget: float,
+    about: dict[str, Any],
+    env: dict[str, str] | None = None,
+) -> int:
+    """Run parts one after the other, and write the file after each.
+
+    Args:
+      names: of the parts, in their order.
+      make_command: `(name, seconds) -> command` of a process.
+      output: the file.
+      budget: seconds for all of them; what one leaves goes to the others.
+      about: what else is written.
+      env: the environment of the processes.
+
+    Returns:
+      The exit status.
+    """
+    end = time.monotonic() + budget
+    parts: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for i, name in enumerate(names):
+            left = sum(PARTS[later].share for later in names[i:])
+            limit = max(0.0, end - time.monotonic()) * PARTS[name].share / left
+            command = make_command(name, limit)
+            parts[name] = run_process(command, limit, pathlib.Path(folder), env)
+            write_json(output, about | {"parts": parts})
+            print(describe(name, parts[name]), flush=True)
+            result = parts[name].get("result", {})
+            if (
+                name == "device"
+                and about["size"] == "full"
+                and (result.get("platform", "gpu") != "gpu")
+            ):
+                break
+    return int(any(part["status"] != "ok" for part in parts.values()))
+
+
+def describe(name: str, part: dict[str, Any]) -> str:
+    """One line on a part."""
+    said = part.get("result", {}).get("summary")
+    if part["status"] != "ok":
+        error = (part.get("error") or ["no message"])[-1]
+        said = f"{error}; {said}" if said else error
+    return f"{name}: {part['status']} in {part['seconds']:.0f} s: {said}"
+
+
+def pack(data_dir: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
+    """Write the first training images of CIFAR-10 to a file that is easy to send."""
+    import numpy as np
+
+    from jaxnas import data
+
+    dataset = data.load("cifar10", data_dir, download=False)
+    images, labels = (array[:NUM_PACKED] for array in dataset.train)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / PACKED_NAME
+    np.savez_compressed(path, images=images, labels=labels, source=dataset.source)
+    return path
+
+
+def default_output() -> pathlib.Path:
+    """A file named after the card and the day."""
+    card = (nvidia_smi() or {}).get("name", "cpu")
+    words = "-".join(re.findall("[a-z0-9]+", card.lower()))
+    day = datetime.datetime.now(datetime.UTC).date()
+    return ROOT / "benchmarks" / "results" / f"gpu_check-{words}-{day}.json"
+
+
+def parse(args: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--size", choices=SIZES, default="full")
+    parser.add_argument(
+        "--parts",
+        help="which, in which order, with commas between them",
+        default=",".join(DEFAULT_PARTS),
+    )
+    parser.add_argument(
+        "--budget-seconds", type=float, default=540, help="for all parts together"
+    )
+    parser.add_argument(
+        "--data-dir", type=pathlib.Path, help="where CIFAR-10 is (default: noise)"
+    )
+    parser.add_argument(
+        "--output", type=pathlib.Path, help="default: benchmarks/results/gpu_check-..."
+    )
+    parser.add_argument(
+        "--pack", type=pathlib.Path, help="only pack images into this folder"
+    )
+    parser.add_argument("--report", type=pathlib.Path, help=argparse.SUPPRESS)
+    options = parser.parse_args(args)
+    options.parts = options.parts.split(",")
+    unknown = [name for name in options.parts if name not in PARTS]
+    if unknown:
+        parser.error(f"--parts has {unknown[0]!r}; expected some of {', '.join(PARTS)}")
+    if options.pack is not None and options.data_dir is None:
+        parser.error("--pack needs --data-dir, where CIFAR-10 is")
+    if options.data_dir is not None and not options.data_dir.is_dir():
+        parser.error(f"--data-dir is {options.data_dir}; expected a folder")
+    return options
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the check, or one part if it is told where to report."""
+    options = parse(args)
+    if options.pack is not None:
+        print(f"wrote {pack(options.data_dir, options.pack)}")
+        return 0
+    deadline = time.monotonic() + options.budget_seconds
+    if options.report is not None:
+        save = functools.partial(write_json, options.report)
+        task = Task(SIZES[options.size], deadline, save, options.data_dir)
+        return run_part(options.parts[0], task)
+    output = options.output or default_output()
+    output.parent.mkdir(parents=True, exist_ok=True)
+
+    def make_command(name: str, limit: float) -> list[str]:
+        command = [sys.executable, str(pathlib.Path(__file__).resolve())]
+        command += ["--parts", name, "--size", options.size]
+        command += ["--budget-seconds", str(limit)]
+        if options.data_dir is not None:
+            command += ["--data-dir", str(options.data_dir)]
+        return command
+
+    about = {
+        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "size": options.size,
+        "budget_seconds": options.budget_seconds,
+    }
+    with tempfile.TemporaryDirectory() as cache:
+        status = run_all(
+            options.parts,
+            make_command,
+            output,
+            options.budget_seconds,
+            about,
+            environment(options.size, pathlib.Path(cache)),
+        )
+    print(f"wrote {output}")
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
