@@ -22,19 +22,18 @@ from jaxnas import (
     spaces,
     supernets,
     train,
-    weights,
 )
 from jaxnas.train import retraining
 
 QUICK = {"xla_backend_optimization_level": 0}
 TASK = train.classification()
-MICRO = spaces.MicroSpace(1, ("skip_connect", "max_pool_3x3", "sep_conv_3x3"))
-MACRO = spaces.MacroSpace(3, ("conv_3x3", "sep_conv_3x3", "max_pool_3x3"))
-DAG = spaces.ghn_dag(4, ops=("sep_conv_3x3", "conv_1x1", "avg_pool_3x3"))
+MICRO = spaces.MicroSpace(1, ("max_pool_3x3", "sep_conv_3x3"))
+MACRO = spaces.MacroSpace(3, ("conv_3x3", "max_pool_3x3"))
+DAG = spaces.ghn_dag(4, ops=("sep_conv_3x3", "avg_pool_3x3"))
 RECURRENT = spaces.enas_recurrent(3)
 ANYTIME = spaces.anytime((2, 1, 1), (1, 1, 1))
 CELL = genotypes.Genotype(
-    normal=(("sep_conv_3x3", 0), ("conv_1x1", 1)),
+    normal=(("sep_conv_3x3", 0), ("avg_pool_3x3", 1)),
     normal_concat=(2,),
     reduce=(("max_pool_3x3", 0), ("dil_conv_3x3", 1)),
     reduce_concat=(2,),
@@ -52,28 +51,34 @@ def batch(num=8, side=8):
 # Loss and gradient of networks ----------------------------------------------------
 
 
-def of_provider(net, provider):
-    """Three architectures by one program."""
-
-    def loss(params, arch, batch):
-        outputs = net.apply(provider.apply(params, arch), arch, batch["image"])
-        if outputs.ndim == 3:
-            return train.multi_exit_classification().loss(outputs, batch)[0]
-        return TASK.loss(outputs, batch)[0]
-
-    keys = jax.random.split(jax.random.key(1), 3)
-    archs = jax.vmap(net.space.sample)(keys)
-    params = jax.jit(provider.init, compiler_options=QUICK)(jax.random.key(0))
-    examples = batch()
-    return jax.value_and_grad(loss), [(params, arch, examples) for arch in archs]
+def few(net):
+    """Three architectures."""
+    return jax.vmap(net.space.sample)(jax.random.split(jax.random.key(1), 3))
 
 
 def of_supernet(net):
-    return of_provider(net, weights.shared(net))
+    def loss(params, arch, batch):
+        outputs = net.apply(params, arch, batch["image"])
+        task = TASK if outputs.ndim == 2 else train.multi_exit_classification()
+        return task.loss(outputs, batch)[0]
+
+    params = jax.jit(net.init, compiler_options=QUICK)(jax.random.key(0))
+    examples = batch()
+    return jax.value_and_grad(loss), [(params, arch, examples) for arch in few(net)]
 
 
-def of_hypernetwork(net, **options):
-    return of_provider(net, ghn.hypernetwork(net, 8, 2, decoder_size=8, **options))
+def of_hypernetwork(net):
+    """The weights that it predicts, and the gradient of their sum of squares."""
+    provider = ghn.hypernetwork(net, 8, 2, decoder_size=8)
+
+    def loss(params, arch):
+        predicted = provider.apply(params, arch)
+        squares = [jnp.square(leaf).sum() for leaf in jax.tree.leaves(predicted)]
+        return jnp.stack(squares).sum(), predicted
+
+    params = jax.jit(provider.init, compiler_options=QUICK)(jax.random.key(0))
+    run = jax.value_and_grad(loss, has_aux=True)
+    return run, [(params, arch) for arch in few(net)]
 
 
 def of_network(network):
@@ -112,37 +117,47 @@ def of_searcher(searcher, space, num=4):
     return searcher.tell, [(state, archs, losses)]
 
 
-def quadratic(params, constants, batch):
-    hidden = jnp.tanh(batch["image"].reshape(batch["label"].size, -1) @ params["in"])
-    return jnp.square(hidden @ params["out"] - constants).mean()
-
-
-def of_gradient_variance():
+def perceptron():
     keys = jax.random.split(jax.random.key(0))
-    params = {
+    return {
         "in": 0.1 * jax.random.normal(keys[0], (192, 16)),
         "out": jax.random.normal(keys[1], (16, 4)),
     }
+
+
+def quadratic(params, constants, batch, weight=None):
+    x = batch["image"].reshape(batch["label"].size, -1)
+    losses = jnp.square(jnp.tanh(x @ params["in"]) @ params["out"] - constants).mean(1)
+    if weight is None:
+        return losses.mean()
+    weight = weight.astype(losses.dtype)
+    return (losses * weight).sum() / weight.sum()
+
+
+def of_gradient_variance():
     measure = analysis.gradient_variance(quadratic, batch_size=1, chunk_size=4)
-    return measure, [(params, jnp.float32(0.5), batch(num=10))]
+    return measure, [(perceptron(), jnp.float32(0.5), batch(num=10))]
 
 
 def of_surface():
-    """Points of a plane through a network's weights."""
-    net = supernets.micro(MICRO, channels=4, num_cells=3)
-    params = jax.jit(net.init, compiler_options=QUICK)(jax.random.key(0))
+    """Mean losses at three points of a plane through the weights."""
+    params = perceptron()
     plane = analysis.random_plane(jax.random.key(1), params)
-    arch = net.space.sample(jax.random.key(2))
+    mean = analysis.mean_metrics(
+        lambda params, constants, batch: {
+            "loss": quadratic(params, constants, batch, batch["weight"])
+        },
+        batch_size=4,
+    )
 
-    def measure(plane, arch, batch):
+    def measure(plane, alphas, constants, examples):
         def at(alpha):
-            weights = plane.point(alpha, jnp.asarray(0.5, alpha.dtype))
-            return TASK.loss(net.apply(weights, arch, batch["image"]), batch)[0]
+            return mean(plane.point(alpha, alpha / 2), constants, examples)
 
-        dtype = jax.tree.leaves(plane)[0].dtype
-        return jax.lax.map(at, jnp.asarray([-1.0, 0.0, 1.0], dtype))
+        return jax.lax.map(at, alphas)
 
-    return measure, [(plane, arch, batch())]
+    alphas = np.float32([-1, 0, 1])
+    return measure, [(plane, alphas, jnp.float32(0.5), batch(num=10))]
 
 
 def micro(layout):
@@ -225,7 +240,8 @@ def test_float32_equals_float64(name):
     assert all(leaf.dtype != np.float64 for leaf in jax.tree.leaves(results))
     # Made anew: constants of the first may be held as 32 bits.
     function, _ = CASES[name]()
-    with jax.enable_x64(True):
+    # Flax's normalization mixes the widths of its inputs and statistics.
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
         double = jax.jit(function, compiler_options=QUICK)
         expected = [double(*jax.tree.map(widen, args)) for args in examples]
     errors = [largest_error(*pair) for pair in zip(results, expected, strict=True)]
