@@ -205,7 +205,7 @@ class Hypernetwork(nn.Module):
         for _ in range(self.num_blocks):
             states = self.propagate(initial, block, before)
             mean = torch.cat([states[v] for v in counted]).mean(0, keepdim=True)
-            before = (before[0] + mean, before[0])
+            before = (F.layer_norm(mean, mean.shape[1:]) + before[0].roll(1), before[0])
             embeddings.append(torch.cat(states))
         head = initial[0]
         for _ in range(self.num_steps):

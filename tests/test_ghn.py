@@ -23,7 +23,7 @@ BLOCK = genotypes.DagGenotype(
     ("sep_conv_3x3", "conv_1x1", "skip_connect", "max_pool_3x3"),
     ((0, 1), (0,), (1, 2), (2, 3)),
 )
-SMALL: dict[str, Any] = {"hidden_size": 6, "num_steps": 2, "decoder_size": 5}
+SMALL: Any = {"hidden_size": 6, "num_steps": 2, "decoder_size": 5}
 
 
 def make_net(num_nodes=6, max_nodes=None, channels=2, num_blocks=3):

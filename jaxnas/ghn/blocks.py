@@ -37,7 +37,8 @@ def block_differences(net: Supernet, weights: Weights, arch: Arch) -> np.ndarray
         blueprint.sites(arch),
         is_leaf=lambda leaf: leaf is None or isinstance(leaf, Site),
     )
-    blocks: dict[int, dict[tuple[int, str], np.ndarray]] = {}
+    # By node, name and number of axes, as the decoder has its branches.
+    blocks: dict[int, dict[tuple[int, str, int], np.ndarray]] = {}
     leaves = jax.tree_util.tree_leaves_with_path(weights)
     for (path, leaf), site in zip(leaves, sites, strict=True):
         if site is None or site.source is not None:
@@ -46,14 +47,15 @@ def block_differences(net: Supernet, weights: Weights, arch: Arch) -> np.ndarray
         values, nodes = np.asarray(leaf, np.float64), np.asarray(site.node)
         for index in map(tuple, np.argwhere(np.asarray(site.is_used))):
             block, node = map(int, nodes[index])
-            blocks.setdefault(block, {})[node, name] = values[index]
+            entry = values[index]
+            blocks.setdefault(block, {})[node, name, entry.ndim] = entry
     numbers = sorted(blocks)
 
     def difference(first: int, second: int) -> float:
         total = size = 0.0
-        for node, name in blocks[first].keys() & blocks[second].keys():
-            if (attributes[first, node] == attributes[second, node]).all():
-                pair = blocks[first][node, name], blocks[second][node, name]
+        for key in blocks[first].keys() & blocks[second].keys():
+            if (attributes[first, key[0]] == attributes[second, key[0]]).all():
+                pair = blocks[first][key], blocks[second][key]
                 shape = np.minimum(*(values.shape for values in pair))
                 a, b = (values[tuple(map(slice, shape))] for values in pair)
                 total += np.square(b - a).sum()

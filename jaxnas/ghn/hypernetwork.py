@@ -56,12 +56,12 @@ def hypernetwork(
         repeat them, so that with 64 the channels k and k + 64 of a layer are equal.
         `None`: as many as the widest layer has, and nothing is repeated.
       pass_embeddings: how the embedding of a block reaches the blocks after it.
-        `"every_phase"`: their input nodes receive it, added to those of all blocks in
-        between, in each of their updates; `"once"`: those of the next two are updated
+        `"every_phase"`: their input nodes receive it in each of their updates, together
+        with those of the blocks in between; `"once"`: those of the next two are updated
         with it, before the phases; `"none"`: not at all. With `"none"` and
         `share_blocks`, blocks that are alike have the same weights; with `"once"`, so
         have all but the first few of a deep stack, up to rounding (see
-        `jaxnas.ghn.propagation.embed` for figures).
+        `jaxnas.ghn.propagation.embed` for figures and reasons).
       share_blocks: whether all blocks are read by the same functions.
       fan_in_scaling: whether weights are scaled by their fan-in (Knyazev et al. 2021).
       virtual_edges: the largest distance from which nodes receive messages (Knyazev et
