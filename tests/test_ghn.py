@@ -455,9 +455,18 @@ def test_weight_penalty(x64):
 # As a library -------------------------------------------------------------------------
 
 
+def some_params(provider):
+    """Of the right shapes; nothing is compiled."""
+    rng = np.random.default_rng(0)
+    shapes = jax.eval_shape(provider.init, jax.random.key(0))
+    return jax.tree.map(
+        lambda leaf: jnp.asarray(rng.normal(size=leaf.shape), leaf.dtype), shapes
+    )
+
+
 def test_save_and_load(tmp_path):
     small, large = (ghn.hypernetwork(make_net(n), **SMALL) for n in (5, 8))
-    params = jax.jit(small.init)(jax.random.key(0))
+    params = some_params(small)
     path = tmp_path / "ghn.npz"
     ghn.save(path, params, small)
     for provider in (small, large):
@@ -478,7 +487,7 @@ def test_settings_of_a_file_make_its_hypernetwork_again(tmp_path):
         "weight_penalty": 0.5,
     }
     provider = ghn.hypernetwork(net, **options)
-    params = jax.jit(provider.init)(jax.random.key(0))
+    params = some_params(provider)
     ghn.save(path, params, provider)
     settings = ghn.load_settings(path)
     assert settings["hypernetwork"] == options
@@ -519,7 +528,7 @@ def test_settings_of_a_file_make_its_hypernetwork_again(tmp_path):
 def test_a_file_of_another_hypernetwork(tmp_path, options, message):
     net, path = make_net(), tmp_path / "ghn.npz"
     provider = ghn.hypernetwork(net, **SMALL)
-    ghn.save(path, jax.jit(provider.init)(jax.random.key(0)), provider)
+    ghn.save(path, some_params(provider), provider)
     with pytest.raises(
         ValueError, match=f"ghn.npz was made with other settings: {message}"
     ):
@@ -556,7 +565,7 @@ def test_a_file_for_another_network(tmp_path, kind, options, message):
     path, make = tmp_path / "ghn.npz", getattr(supernets, kind)
     net, other = (make(SPACES[kind](), **NETS[kind] | o) for o in ({}, options))
     provider = ghn.hypernetwork(net, **SMALL)
-    ghn.save(path, jax.jit(provider.init)(jax.random.key(0)), provider)
+    ghn.save(path, some_params(provider), provider)
     with pytest.raises(ValueError, match=f"other settings: {message}"):
         ghn.load(path, ghn.hypernetwork(other, **SMALL))
 
@@ -568,7 +577,7 @@ def test_a_file_for_another_order_of_operations(tmp_path):
         for ops in (OPS, OPS[::-1])
     )
     provider = ghn.hypernetwork(net, **SMALL)
-    ghn.save(path, jax.jit(provider.init)(jax.random.key(0)), provider)
+    ghn.save(path, some_params(provider), provider)
     message = (
         r'ops is \["sep_conv_3x3", "conv_1x1", "max_pool_3x3"\]; expected '
         r'\["max_pool_3x3", "conv_1x1", "sep_conv_3x3"\]$'
@@ -591,7 +600,7 @@ def test_a_file_for_another_order_of_operations(tmp_path):
 def test_a_file_with_damaged_settings(tmp_path, settings, message):
     path = tmp_path / "ghn.npz"
     provider = ghn.hypernetwork(make_net(), **SMALL)
-    ghn.save(path, jax.jit(provider.init)(jax.random.key(0)), provider)
+    ghn.save(path, some_params(provider), provider)
     with np.load(path) as archive:
         arrays = dict(archive)
     del arrays["settings.json"]
@@ -608,7 +617,7 @@ def test_a_file_with_damaged_settings(tmp_path, settings, message):
 def test_a_file_with_other_parameters(tmp_path):
     path = tmp_path / "ghn.npz"
     provider = ghn.hypernetwork(make_net(), **SMALL)
-    params = jax.jit(provider.init)(jax.random.key(0))
+    params = some_params(provider)
     ghn.save(path, params, provider)
     with np.load(path) as archive:
         arrays = dict(archive)

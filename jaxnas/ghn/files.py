@@ -31,9 +31,9 @@ def save(
       OSError: if the file cannot be written.
     """
     path = pathlib.Path(path)
+    settings = np.array(json.dumps(_settings(provider)))
     arrays = {name: np.asarray(leaf) for name, leaf in _named(params).items()}
     _check_shapes("params", arrays, provider)
-    settings = np.array(json.dumps(_settings(provider)))
     unfinished = path.with_name(path.name + ".tmp")
     with open(unfinished, "wb") as file:
         np.savez(file, allow_pickle=False, **{_SETTINGS: settings}, **arrays)
