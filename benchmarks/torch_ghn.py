@@ -104,7 +104,8 @@ class Hypernetwork(nn.Module):
       hidden_size: size of the embedding of a node.
       num_steps: phases of message passing in a block, each there and back.
       decoder_size: hidden units of the decoder.
-      tile: the most channels that are generated; larger kernels repeat them.
+      tile: the most channels that are generated; larger kernels repeat them. As many
+        as the widest layer has if `None`.
     """
 
     def __init__(
@@ -114,7 +115,7 @@ class Hypernetwork(nn.Module):
         hidden_size: int = 32,
         num_steps: int = 5,
         decoder_size: int = 64,
-        tile: int = 64,
+        tile: int | None = None,
     ):
         super().__init__()
         self.channels, self.num_blocks, self.num_steps = channels, num_blocks, num_steps
@@ -132,6 +133,7 @@ class Hypernetwork(nn.Module):
         self.update.bias_hh.register_hook(lambda gradient: gradient * is_free)
         self.node_hidden = nn.Linear(hidden_size, decoder_size)
         self.edge_hidden = nn.Linear(2 * hidden_size, decoder_size)
+        tile = 4 * channels if tile is None else tile
         first, widest = min(channels, tile), min(4 * channels, tile)
         self.tiles = {
             "depthwise": (2, widest, 1, 5, 5),
@@ -161,12 +163,15 @@ class Hypernetwork(nn.Module):
         every = 1 if block.outputs[0] else 2
         return list(range(self.num_blocks - 1, -1, -every))[::-1]
 
-    def propagate(self, states: list[Tensor], block: Block) -> list[Tensor]:
+    def propagate(
+        self, states: list[Tensor], block: Block, passed: tuple[Tensor, Tensor]
+    ) -> list[Tensor]:
         """Let the nodes of one block send each other messages, there and back.
 
         Args:
           states: of each node, `[1, hidden_size]`.
           block: the graph.
+          passed: what nodes 0 and 1 receive in addition whenever they are updated.
 
         Returns:
           The final states.
@@ -177,10 +182,11 @@ class Hypernetwork(nn.Module):
             if v >= 2 or block.outputs[v]
         ]
         back = [(v, readers) for v, readers in enumerate(block.outputs) if readers]
-        states, nothing = list(states), torch.zeros_like(states[0])
+        states = list(states)
         messages = list(self.message(torch.cat(states)).split(1))
         for node, others in (there + back[::-1]) * self.num_steps:
-            received = [messages[other] for other in others] or [nothing]
+            received = [messages[other] for other in others]
+            received += [passed[node]] if node < 2 else []
             message = functools.reduce(torch.add, received)
             states[node] = self.update(message, states[node])
             messages[node] = self.message(states[node])
@@ -197,14 +203,13 @@ class Hypernetwork(nn.Module):
         counted = [v for v in range(len(initial)) if v >= 2 or block.outputs[v]]
         before, embeddings = (nothing, nothing), []
         for _ in range(self.num_blocks):
-            told = [self.update(before[i], initial[i]) for i in range(2)]
-            states = self.propagate([*told, *initial[2:]], block)
+            states = self.propagate(initial, block, before)
             mean = torch.cat([states[v] for v in counted]).mean(0, keepdim=True)
-            before = (mean, before[0])
+            before = (F.layer_norm(mean, mean.shape[1:]) + before[0].roll(1), before[0])
             embeddings.append(torch.cat(states))
-        head = self.update(before[0], initial[0])
+        head = initial[0]
         for _ in range(self.num_steps):
-            head = self.update(nothing, head)
+            head = self.update(before[0], head)
         return torch.stack([*embeddings, torch.cat([head, *initial[1:]])])
 
     def places(self, block: Block) -> dict[tuple[str, tuple[int, ...]], list[Place]]:
@@ -308,7 +313,7 @@ class DagNetwork(nn.Module):
         channels: int = 32,
         num_blocks: int = 18,
         num_classes: int = 10,
-        tile: int = 64,
+        tile: int | None = None,
         channels_last: bool = False,
     ):
         super().__init__()

@@ -1,5 +1,6 @@
 """The types every part of jaxnas shares. Nothing here computes anything."""
 
+import types
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
@@ -107,12 +108,16 @@ class Blueprint(NamedTuple):
       graph: `arch -> Graph`; works inside `jax.jit`, as does `sites`.
       sites: `arch -> sites`, a `Site` for every array of weights, in their structure;
         `None` for arrays that are the same for all architectures.
+      settings: what the supernet was made with, as JSON holds it: its operations in
+        their order and its sizes, but not the number of nodes of a block. Generated
+        weights serve supernets with equal settings.
     """
 
     attribute_sizes: tuple[int, ...]
     specs: Any
     graph: Callable[[Arch], Graph]
     sites: Callable[[Arch], Any]
+    settings: Mapping[str, Any] = types.MappingProxyType({})
 
 
 class Supernet(NamedTuple):
@@ -140,10 +145,13 @@ class WeightProvider(NamedTuple):
     Attributes:
       init: `key -> params`.
       apply: `(params, arch) -> weights`.
+      settings: what the meaning of the parameters depends on, as JSON holds it, for
+        files; `None` if it is the supernet alone.
     """
 
     init: Callable[[Key], Params]
     apply: Callable[[Params, Arch], Weights]
+    settings: Mapping[str, Any] | None = None
 
 
 class Searcher(NamedTuple):

@@ -165,6 +165,9 @@ def train_hypernetwork(experiment: Experiment):
         devices=experiment.devices,
         workdir=experiment.folder / "ghn",
         description="ghn",
+        epoch_metrics=hypernetworks.make_block_metrics(
+            experiment.net, experiment.provider, experiment.training_space
+        ),
     )
     return result.state.weights.params
 

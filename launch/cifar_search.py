@@ -242,9 +242,14 @@ def run_search(experiment: Experiment, key):
     timetable = train.make_timetable(splits, config.batch_size, config.searcher_steps)
     num_weight_archs, num_search_archs = num_archs(config)
     test = experiment.dataset.test
+    net = experiment.train_net
+    provider = experiment.make_provider(net)
+    epoch_metrics = None
+    if config.weights == "ghn":
+        epoch_metrics = hypernetworks.make_block_metrics(net, provider, net.space)
     return train.search(
-        experiment.train_net,
-        experiment.make_provider(experiment.train_net),
+        net,
+        provider,
         experiment.searcher,
         train.classification(),
         optimizers.make_optimizer(config, timetable.weight_steps),
@@ -265,6 +270,7 @@ def run_search(experiment: Experiment, key):
         shard=config.shard,
         devices=experiment.devices,
         workdir=experiment.folder,
+        epoch_metrics=epoch_metrics,
     )
 
 
@@ -392,9 +398,9 @@ def conclude(experiment: Experiment, result, key) -> None:
     space = experiment.net.space
     shape = dataset.train.images.shape[1:]
     params = result.state.weights.params
-    if config.weights == "ghn":
-        ghn.save(folder / "ghn.npz", params)
     provider = experiment.make_provider(experiment.net)
+    if config.weights == "ghn":
+        ghn.save(folder / "ghn.npz", params, provider)
     evaluate = functools.partial(make_evaluator(experiment, provider), params)
 
     def candidate(name, arch, means, trained=None) -> report.Candidate:

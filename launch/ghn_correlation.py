@@ -309,11 +309,13 @@ def train_weights(experiment: Experiment, name: str):
     net, provider = experiment.net, experiment.providers[name]
     num_epochs = config.one_shot_epochs
     optimizer = make_sgd(config, num_epochs, steps_per_epoch)
+    epoch_metrics = None
     if name == "ghn":
         net = make_supernet(config, config.num_train_nodes, experiment.dataset)
         provider = hypernetworks.make_hypernetwork(config, net)
         num_epochs = config.epochs
         optimizer = make_ghn_optimizer(config, steps_per_epoch)
+        epoch_metrics = hypernetworks.make_block_metrics(net, provider, net.space)
     result = train.search(
         net,
         provider,
@@ -332,6 +334,7 @@ def train_weights(experiment: Experiment, name: str):
         devices=experiment.devices,
         workdir=experiment.folder / name,
         description=name,
+        epoch_metrics=epoch_metrics,
     )
     return result.state.weights.params
 

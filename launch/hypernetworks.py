@@ -6,20 +6,36 @@ from typing import TYPE_CHECKING, Literal
 from command_line import option
 
 if TYPE_CHECKING:
-    from jaxnas.types import Supernet, WeightProvider
+    from collections.abc import Callable
+
+    from jaxnas.types import Params, SearchSpace, Supernet, WeightProvider
 
 
 @dataclasses.dataclass(frozen=True)
 class HypernetworkConfig:
-    """Flags of the hypernetwork; the defaults are the paper's."""
+    """Flags of the hypernetwork; the defaults are the paper's where it gives a value.
+
+    It gives none for the tile nor the way in which embeddings are passed.
+    """
 
     hidden_size: int = option(32, "GHN: size of a node's embedding", minimum=1)
     num_steps: int = option(5, "GHN: phases of message passing (T)", minimum=1)
     propagation: Literal["forward_backward", "forward", "synchronous"] = option(
         "forward_backward", "GHN: order in which nodes are updated"
     )
-    pass_embeddings: bool = option(
-        True, "GHN: a block's embedding reaches the next blocks"
+    decoder_size: int = option(64, "GHN: hidden units of the decoder", minimum=1)
+    tile: int | None = option(
+        None,
+        "GHN: most channels that are generated; wider layers repeat them, so that with "
+        "64 the second half of 128 channels is a copy of the first (default: the "
+        "widest layer's; the paper gives no number)",
+        minimum=1,
+    )
+    pass_embeddings: Literal["every_phase", "once", "none"] = option(
+        "every_phase",
+        "GHN: how blocks learn of the blocks before: by a message in every update of "
+        "their input nodes; by one update before the phases, which deep stacks forget; "
+        "not at all",
     )
     share_blocks: bool = option(True, "GHN: all blocks are read by the same functions")
     fan_in_scaling: bool = option(False, "GHN: scale generated weights by their fan-in")
@@ -42,3 +58,18 @@ def make_hypernetwork(config: HypernetworkConfig, net: "Supernet") -> "WeightPro
     from jaxnas import ghn
 
     return ghn.hypernetwork(net, **{name: getattr(config, name) for name in SETTINGS})
+
+
+def make_block_metrics(
+    net: "Supernet", provider: "WeightProvider", space: "SearchSpace"
+) -> "Callable[[Params], dict[str, float]]":
+    """How much neighboring blocks differ, for the log: in the same four architectures.
+
+    They are drawn from a space, and are the same in all runs.
+    """
+    import jax
+
+    from jaxnas import ghn
+
+    keys = jax.random.split(jax.random.key(0), 4)
+    return ghn.block_metrics(net, provider, list(jax.jit(jax.vmap(space.sample))(keys)))

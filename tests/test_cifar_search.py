@@ -128,6 +128,10 @@ def test_a_search_with_a_hypernetwork(monkeypatch, capsys, tmp_path):
         *("config.json", "metrics.jsonl", "genotype.json", "report.html"),
         *("candidates.json", "finalists", "ghn.npz", "checkpoints", "ranking.jsonl"),
     }
+    log = metrics.read(workdir / "metrics.jsonl")
+    assert [line["epoch"] for line in log] == [0, 1]
+    for line in log:
+        assert 0 < line["blocks/min_difference"] <= line["blocks/mean_difference"] < 2
     assert output.count("finalist ") == 3
     assert "cifar_train.py --preset quick-ghn --genotype" in output
     finalists = metrics.read(workdir / "finalists" / "seed_0.jsonl")
@@ -158,6 +162,14 @@ def test_a_search_with_a_hypernetwork(monkeypatch, capsys, tmp_path):
     assert again.count("from scratch ") == 1 and "epoch" not in again
     assert metrics.read(log) == finalists
     assert json.loads((workdir / "candidates.json").read_text()) == candidates
+
+
+@pytest.mark.parametrize("name", ["ghn-cifar10", "quick-ghn"])
+def test_presets_of_hypernetworks(name):
+    """Ranked by accuracy on all validation images (Zhang et al. 2019, section 5.2)."""
+    config = PRESETS[name]()
+    assert config.objective == "error"
+    assert (config.pass_embeddings, config.tile) == ("every_phase", None)
 
 
 GHN = ("--preset", "quick-ghn")

@@ -1,6 +1,8 @@
 """Graph hypernetworks: what the weights of an architecture depend on, and what not."""
 
 import functools
+import inspect
+import io
 import itertools
 from typing import Any
 
@@ -21,7 +23,7 @@ BLOCK = genotypes.DagGenotype(
     ("sep_conv_3x3", "conv_1x1", "skip_connect", "max_pool_3x3"),
     ((0, 1), (0,), (1, 2), (2, 3)),
 )
-SMALL: dict[str, Any] = {"hidden_size": 6, "num_steps": 2, "decoder_size": 5}
+SMALL: Any = {"hidden_size": 6, "num_steps": 2, "decoder_size": 5}
 
 
 def make_net(num_nodes=6, max_nodes=None, channels=2, num_blocks=3):
@@ -89,7 +91,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "forward": {"propagation": "forward"},
     "synchronous": {"propagation": "synchronous"},
     "own-functions-per-block": {"share_blocks": False},
-    "isolated-blocks": {"pass_embeddings": False},
+    "embeddings-once": {"pass_embeddings": "once"},
+    "isolated-blocks": {"pass_embeddings": "none"},
     "ghn-2": {"virtual_edges": 50, "layer_norm": True, "fan_in_scaling": True},
 }
 all_options = pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
@@ -159,7 +162,7 @@ def test_an_input_that_nobody_reads_changes_nothing(x64):
     assert not any(node[1] == 1 for _, node, _ in found)
 
 
-@pytest.mark.parametrize("pass_embeddings", [True, False])
+@pytest.mark.parametrize("pass_embeddings", ["every_phase", "once", "none"])
 @pytest.mark.parametrize("share_blocks", [True, False])
 def test_blocks_differ_because_embeddings_are_passed(pass_embeddings, share_blocks):
     net = make_net(num_blocks=6)  # two blocks in each stage
@@ -168,7 +171,100 @@ def test_blocks_differ_because_embeddings_are_passed(pass_embeddings, share_bloc
     stage = generate(net, arch, **options)["stages"][0]["nodes"]["sep_conv_3x3"]
     first, second = stage["pointwise"][:, 0]
     assert (first != 0).any()
-    assert bool((first == second).all()) == (share_blocks and not pass_embeddings)
+    are_alike = share_blocks and pass_embeddings == "none"
+    assert bool((first == second).all()) == are_alike
+
+
+@pytest.mark.parametrize("num_nodes", [7, 17])
+def test_all_neighboring_blocks_of_a_deep_stack_differ(num_nodes):
+    """With the settings of the paper; if embeddings pass once, most are alike."""
+    net = make_net(num_nodes, num_blocks=18)
+    archs = [net.space.sample(jax.random.key(seed)) for seed in range(8)]
+    # Blocks that do not read the one before are every other one.
+    assert net.blueprint is not None
+    archs = [a for a in archs if net.blueprint.graph(a).is_present[0, 0]][:3]
+
+    def differences(**options):
+        provider = ghn.hypernetwork(net, **options)
+        params = jax.jit(provider.init)(jax.random.key(0))
+        generate = jax.jit(provider.apply)
+        return np.array(
+            [ghn.block_differences(net, generate(params, a), a) for a in archs]
+        )
+
+    found = differences()
+    assert found.shape == (3, 17)
+    assert found.min() > 1e-3
+    once = differences(pass_embeddings="once")
+    assert once[:, 0].min() > 1e-5 and once[:, 3:].max() < 1e-5
+
+
+def test_block_differences():
+    """Of a network of 6 blocks, of which some weights are made by hand."""
+    net = make_net(4, num_blocks=6)
+    # The pooling has no weights, nor do unused operations count.
+    block = genotypes.DagGenotype(("conv_1x1", "max_pool_3x3"), ((0,), (2,)))
+    arch = net.space.encode(block)
+    values = jax.tree.map(np.ones_like, jax.jit(net.init)(jax.random.key(0)))
+    kernels = [values["stages"][s]["nodes"]["conv_1x1"]["kernel"] for s in range(3)]
+    assert [k.shape for k in kernels] == [(2, 2, c, c) for c in (2, 4, 8)]
+    kernels[0][1, 0] = 1.5  # block 1: 0.5 more than block 0
+    kernels[1][0, 0] = 1.5
+    kernels[1][0, 0, 2:] = 7.0  # channels that block 1 does not have
+    kernels[1][1, 0] = 3.0  # block 3, as wide as block 2
+    kernels[2][0, 0] = 3.0
+    kernels[2][0, 1] = 9.0  # of the pooling node
+    kernels[2][1, 0] = 0.0
+    wide = np.array([[1.5] * 4] * 2 + [[7.0] * 4] * 2)
+    expected = [
+        *(0.5, 0),
+        np.linalg.norm(3 - wide) / np.linalg.norm(wide),
+        *(0, 1),
+    ]
+    found = ghn.block_differences(net, values, arch)
+    np.testing.assert_allclose(found, expected)
+
+    # Every other block matters where nobody reads the one before: 1, 3 and 5.
+    block = genotypes.DagGenotype(("conv_1x1", "max_pool_3x3"), ((1,), (2,)))
+    found = ghn.block_differences(net, values, net.space.encode(block))
+    np.testing.assert_allclose(found, [1, 1])
+
+    # Nothing but pooling: there is nothing to compare.
+    block = genotypes.DagGenotype(("max_pool_3x3", "max_pool_3x3"), ((0,), (2,)))
+    arch = net.space.encode(block)
+    assert ghn.block_differences(net, values, arch).size == 0
+    metrics = ghn.block_metrics(net, weights.shared(net), [arch])
+    assert metrics(values) == {}
+
+
+@pytest.mark.parametrize("layout", ["asng", "enas"])
+def test_block_differences_of_cells(layout):
+    net = supernets.micro(spaces.enas_micro(2), 2, 5, 3, layout=layout)
+    arch = net.space.sample(jax.random.key(0))
+    found = ghn.block_differences(net, generate(net, arch), arch)
+    assert found.shape == (4,)
+    assert (found[~np.isnan(found)] > 0).all() and not np.isnan(found).all()
+
+
+def test_blocks_of_a_network_without_blueprint():
+    net = supernets.macro(spaces.enas_macro(3), 2, 4)
+    with pytest.raises(ValueError, match="the supernet has no blueprint"):
+        ghn.block_differences(net, {}, jnp.zeros(3, jnp.int32))
+
+
+def test_block_metrics():
+    net = make_net(num_blocks=6)
+    archs = [net.space.encode(BLOCK), net.space.sample(jax.random.key(1))]
+    provider = ghn.hypernetwork(net, **SMALL)
+    params = jax.jit(provider.init)(jax.random.key(0))
+    found = np.concatenate(
+        [ghn.block_differences(net, generate(net, arch), arch) for arch in archs]
+    )
+    metrics = ghn.block_metrics(net, provider, archs)(params)
+    assert metrics == {
+        "blocks/min_difference": pytest.approx(np.nanmin(found), rel=1e-4),
+        "blocks/mean_difference": pytest.approx(np.nanmean(found), rel=1e-4),
+    }
 
 
 @pytest.mark.parametrize("name", ["paper", "own-functions-per-block", "ghn-2"])
@@ -287,6 +383,24 @@ def test_more_channels_repeat_the_tile():
     np.testing.assert_allclose(wide[:2, :3], narrow, rtol=1e-6)
 
 
+def test_channels_of_the_widest_layer_are_no_copies():
+    """128 channels, as in the last stage of the published network."""
+    net = supernets.dag(spaces.ghn_dag(3), channels=32, num_blocks=3)
+    arch = net.space.encode(genotypes.DagGenotype(("conv_1x1",), ((0,),)))
+
+    def last_kernel(**options):
+        stage = generate(net, arch, **options)["stages"][2]
+        return np.asarray(stage["nodes"]["conv_1x1"]["kernel"][0, 0])
+
+    kernel = last_kernel()
+    assert kernel.shape == (128, 128)
+    for axis in (0, 1):
+        assert len(np.unique(kernel, axis=axis)) == 128
+    tiled = last_kernel(tile=64)
+    np.testing.assert_array_equal(tiled[:, :64], tiled[:, 64:])
+    np.testing.assert_array_equal(tiled[:64], tiled[64:])
+
+
 def test_constants_are_what_generated_values_are_added_to():
     scale, offset = decode_one(
         ops.WeightSpec((4,), 1, constant=1.0), ops.WeightSpec((4,), 1, constant=0.0)
@@ -341,38 +455,200 @@ def test_weight_penalty(x64):
 # As a library -------------------------------------------------------------------------
 
 
+def some_params(provider):
+    """Of the right shapes; nothing is compiled."""
+    rng = np.random.default_rng(0)
+    shapes = jax.eval_shape(provider.init, jax.random.key(0))
+    return jax.tree.map(
+        lambda leaf: jnp.asarray(rng.normal(size=leaf.shape), leaf.dtype), shapes
+    )
+
+
 def test_save_and_load(tmp_path):
     small, large = (ghn.hypernetwork(make_net(n), **SMALL) for n in (5, 8))
-    params = jax.jit(small.init)(jax.random.key(0))
+    params = some_params(small)
     path = tmp_path / "ghn.npz"
-    ghn.save(path, params)
+    ghn.save(path, params, small)
     for provider in (small, large):
         chex.assert_trees_all_equal(ghn.load(path, provider), params)
     assert [p.name for p in tmp_path.iterdir()] == ["ghn.npz"]
 
 
+def test_settings_of_a_file_make_its_hypernetwork_again(tmp_path):
+    net, path = make_net(), tmp_path / "ghn.npz"
+    options: Any = SMALL | {
+        "propagation": "synchronous",
+        "tile": 1,
+        "pass_embeddings": "once",
+        "share_blocks": False,
+        "fan_in_scaling": True,
+        "virtual_edges": 3,
+        "layer_norm": True,
+        "weight_penalty": 0.5,
+    }
+    provider = ghn.hypernetwork(net, **options)
+    params = some_params(provider)
+    ghn.save(path, params, provider)
+    settings = ghn.load_settings(path)
+    assert settings["hypernetwork"] == options
+    # Nothing that can be set is left out.
+    arguments = inspect.signature(ghn.hypernetwork).parameters
+    assert {"net", *settings["hypernetwork"]} == {*arguments}
+    assert settings["supernet"] == {
+        "supernet": "dag",
+        "ops": list(genotypes.DAG_OPS),
+        "channels": 2,
+        "num_blocks": 3,
+        "num_classes": 3,
+        "image_channels": 3,
+        "node_input": "each",
+    }
+    again = ghn.hypernetwork(net, **settings["hypernetwork"])
+    chex.assert_trees_all_equal(ghn.load(path, again), params)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"hidden_size": 8}, r"is \(12, 5\); expected \(16, 5\)"),
-        ({"virtual_edges": 2}, r"graph/blocks/message/hidden is \(1, 6, 6\)"),
-        ({"share_blocks": False}, r"expected \(4, "),
+        # The first three change shapes of parameters; the others do not.
+        ({"hidden_size": 8}, "hidden_size is 6; expected 8$"),
+        ({"virtual_edges": 2}, "virtual_edges is null; expected 2$"),
+        ({"share_blocks": False}, "share_blocks is true; expected false$"),
+        ({"num_steps": 3}, "num_steps is 2; expected 3$"),
+        (
+            {"propagation": "forward", "pass_embeddings": "once"},
+            'pass_embeddings is "every_phase"; expected "once", propagation is '
+            '"forward_backward"; expected "forward"$',
+        ),
+        ({"fan_in_scaling": True}, "fan_in_scaling is false; expected true$"),
+        ({"layer_norm": True}, "layer_norm is false; expected true$"),
+        ({"tile": 100}, "tile is null; expected 100$"),
     ],
 )
-def test_loading_what_does_not_fit(tmp_path, options, message):
+def test_a_file_of_another_hypernetwork(tmp_path, options, message):
     net, path = make_net(), tmp_path / "ghn.npz"
     provider = ghn.hypernetwork(net, **SMALL)
-    ghn.save(path, jax.jit(provider.init)(jax.random.key(0)))
-    with pytest.raises(ValueError, match=f"other settings: .*{message}"):
+    ghn.save(path, some_params(provider), provider)
+    with pytest.raises(
+        ValueError, match=f"ghn.npz was made with other settings: {message}"
+    ):
         ghn.load(path, ghn.hypernetwork(net, **SMALL | options))
 
 
-@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 damaged", b"\x80\x04."])
+OPS = ("sep_conv_3x3", "conv_1x1", "max_pool_3x3")
+NETS: dict[str, Any] = {
+    "dag": {"channels": 4, "num_blocks": 6, "num_classes": 3},
+    "micro": {"channels": 4, "num_cells": 6, "num_classes": 3},
+    "anytime": {"channels": 4, "num_classes": 3},
+}
+SPACES = {
+    "dag": functools.partial(spaces.ghn_dag, 4, ops=OPS),
+    "micro": functools.partial(spaces.enas_micro, 2),
+    "anytime": functools.partial(spaces.anytime, (4, 3, 3), (1, 1, 1)),
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "message"),
+    [
+        ("dag", {"num_blocks": 9}, "num_blocks is 6; expected 9$"),
+        ("dag", {"channels": 2}, "channels is 4; expected 2$"),
+        ("dag", {"num_classes": 2}, "num_classes is 3; expected 2$"),
+        ("dag", {"image_channels": 1}, "image_channels is 3; expected 1$"),
+        ("dag", {"node_input": "sum"}, 'node_input is "each"; expected "sum"$'),
+        ("micro", {"num_cells": 5}, "num_cells is 6; expected 5$"),
+        ("micro", {"layout": "enas"}, 'layout is "asng"; expected "enas"$'),
+        ("anytime", {"channels": 2}, "channels is 4; expected 2$"),
+    ],
+)
+def test_a_file_for_another_network(tmp_path, kind, options, message):
+    path, make = tmp_path / "ghn.npz", getattr(supernets, kind)
+    net, other = (make(SPACES[kind](), **NETS[kind] | o) for o in ({}, options))
+    provider = ghn.hypernetwork(net, **SMALL)
+    ghn.save(path, some_params(provider), provider)
+    with pytest.raises(ValueError, match=f"other settings: {message}"):
+        ghn.load(path, ghn.hypernetwork(other, **SMALL))
+
+
+def test_a_file_for_another_order_of_operations(tmp_path):
+    path = tmp_path / "ghn.npz"
+    net, other = (
+        supernets.dag(spaces.ghn_dag(4, ops=ops), **NETS["dag"])
+        for ops in (OPS, OPS[::-1])
+    )
+    provider = ghn.hypernetwork(net, **SMALL)
+    ghn.save(path, some_params(provider), provider)
+    message = (
+        r'ops is \["sep_conv_3x3", "conv_1x1", "max_pool_3x3"\]; expected '
+        r'\["max_pool_3x3", "conv_1x1", "sep_conv_3x3"\]$'
+    )
+    with pytest.raises(ValueError, match=message):
+        ghn.load(path, ghn.hypernetwork(other, **SMALL))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (None, "has no settings"),
+        ("{", "has damaged settings: Expecting property name"),
+        ("[]", "has damaged settings: expected those of a hypernetwork and"),
+        ('{"hypernetwork": {}}', "has damaged settings: expected those"),
+        ('{"hypernetwork": 1, "supernet": {}}', "has damaged settings: expected those"),
+        ('{"hypernetwork": {}, "supernet": {}}', "channels is missing; expected 2"),
+    ],
+)
+def test_a_file_with_damaged_settings(tmp_path, settings, message):
+    path = tmp_path / "ghn.npz"
+    provider = ghn.hypernetwork(make_net(), **SMALL)
+    ghn.save(path, some_params(provider), provider)
+    with np.load(path) as archive:
+        arrays = dict(archive)
+    del arrays["settings.json"]
+    if settings is not None:
+        arrays["settings.json"] = np.array(settings)
+    np.savez(path, **arrays)
+    with pytest.raises(ValueError, match=f"ghn.npz .*{message}"):
+        ghn.load(path, provider)
+    if "missing" not in message:
+        with pytest.raises(ValueError, match=message):
+            ghn.load_settings(path)
+
+
+def test_a_file_with_other_parameters(tmp_path):
+    path = tmp_path / "ghn.npz"
+    provider = ghn.hypernetwork(make_net(), **SMALL)
+    params = some_params(provider)
+    ghn.save(path, params, provider)
+    with np.load(path) as archive:
+        arrays = dict(archive)
+    arrays["graph/attributes/0"] = np.zeros((2, 6))
+    np.savez(path, **arrays)
+    message = r"other parameters: graph/attributes/0 is \(2, 6\); expected \(10, 6\)"
+    with pytest.raises(ValueError, match=message):
+        ghn.load(path, provider)
+    other = ghn.hypernetwork(make_net(), **SMALL | {"hidden_size": 8})
+    with pytest.raises(ValueError, match="params has other parameters: "):
+        ghn.save(path, params, other)
+    with pytest.raises(ValueError, match="the provider has no settings; expected a"):
+        ghn.save(path, params, weights.shared(make_net()))
+
+
+def npy_file():
+    file = io.BytesIO()
+    np.save(file, np.zeros(3))
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"PK\x03\x04 damaged", b"\x80\x04.", npy_file()]
+)
 def test_loading_what_is_no_hypernetwork(tmp_path, content):
     path = tmp_path / "ghn.npz"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match="is not a file of a hypernetwork"):
-        ghn.load(path, ghn.hypernetwork(make_net()))
+    provider = ghn.hypernetwork(make_net())
+    for load in (ghn.load_settings, lambda path: ghn.load(path, provider)):
+        with pytest.raises(ValueError, match="is not a file of a hypernetwork"):
+            load(path)
 
 
 def test_breaking_symmetry():
@@ -412,6 +688,7 @@ def test_generated_weights_can_be_trained():
     ("options", "message"),
     [
         ({"propagation": "backward"}, "propagation is 'backward'; expected one of"),
+        ({"pass_embeddings": True}, "pass_embeddings is True; expected one of every"),
         ({"hidden_size": 0}, "hidden_size is 0; expected at least 1"),
         ({"num_steps": 0}, "num_steps is 0"),
         ({"tile": 0}, "tile is 0"),

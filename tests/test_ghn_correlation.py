@@ -52,6 +52,11 @@ def stand_ins(monkeypatch):
     monkeypatch.setattr(
         hypernetworks, "make_hypernetwork", lambda config, net: weights.shared(net)
     )
+    monkeypatch.setattr(
+        hypernetworks,
+        "make_block_metrics",
+        lambda net, provider, space: lambda params: {"blocks/min_difference": 0.5},
+    )
     # Adam mixes types; the command itself does not run under strict promotion.
     with jax.numpy_dtype_promotion("standard"):
         yield made
@@ -78,6 +83,9 @@ def test_a_study_and_how_it_goes_on(monkeypatch, capsys, tmp_path, stand_ins):
         *("config.json", "scores.json", "report.html", "truth", "one-shot", "ghn"),
     }
     check_report(workdir / "report.html")
+    for name, logged in ("ghn", [0.5] * 3), ("one-shot", [None] * 3):
+        log = metrics.read(workdir / name / "metrics.jsonl")
+        assert [line.get("blocks/min_difference") for line in log] == logged
     results = json.loads((workdir / "scores.json").read_text())
     names = ["SGD, 2 steps", "SGD, 5 steps", "SGD, all 12 steps", "One-shot", "GHN"]
     assert list(results["methods"]) == names
@@ -148,6 +156,8 @@ def test_a_study_and_how_it_goes_on(monkeypatch, capsys, tmp_path, stand_ins):
         (["--devices", 3], "batch_size of 50 cannot be divided among 3 devices"),
         (["--propagation", "backward"], "--propagation: invalid choice"),
         (["--virtual-edges", 0], "--virtual-edges is 0; expected at least 1"),
+        (["--tile", 0], "--tile is 0; expected at least 1"),
+        (["--pass-embeddings", "twice"], "--pass-embeddings: invalid choice"),
         (["--weight-penalty", "-1"], "--weight-penalty is -1.0"),
         (["--num-train-nodes", 2], "--num-train-nodes is 2; expected at least 3"),
     ],
@@ -165,6 +175,7 @@ def test_networks_and_hypernetworks_of_a_configuration():
         [
             *("--channels", "2", "--num-blocks", "3", "--hidden-size", "4"),
             *("--layer-norm", "--no-share-blocks", "--virtual-edges", "3"),
+            *("--tile", "3", "--decoder-size", "5", "--pass-embeddings", "once"),
         ],
     )
     dataset = data.load("digits")
@@ -176,6 +187,12 @@ def test_networks_and_hypernetworks_of_a_configuration():
         )
         for net in nets
     )
+    provider = hypernetworks.make_hypernetwork(config, nets[0])
+    assert provider.settings is not None
+    assert provider.settings["hypernetwork"]["pass_embeddings"] == "once"
+    decoder = small["decoder"]
+    assert decoder["node_hidden"]["kernel"].shape == (4, 5)
+    assert decoder["branches"]["edge_2d"]["kernel"].shape == (5, 3, 3)
     # One hypernetwork for both.
     assert jax.tree.map(jnp.shape, small) == jax.tree.map(jnp.shape, large)
     shared = jax.eval_shape(
@@ -184,6 +201,8 @@ def test_networks_and_hypernetworks_of_a_configuration():
     )
     (size,) = {a.shape[1] for a in shared["graph"]["attributes"]}
     assert size == 32
+    # No channel is a copy: 2, doubled twice.
+    assert shared["decoder"]["branches"]["edge_2d"]["kernel"].shape == (64, 8, 8)
 
 
 def test_presets():

@@ -67,13 +67,15 @@ def shortest(adjacency, u, v):
     return 0
 
 
-def reference_propagate(params, states, adjacency, present, steps, order, far=None):
+def reference_propagate(
+    params, states, adjacency, present, steps, order, far=None, passed=None
+):
     params = jax.tree.map(np.asarray, params)
     h, num_nodes = np.array(states), len(states)
     nodes = [v for v in range(num_nodes) if present[v]]
 
     def received(h, v, *, back):
-        total = np.zeros(SIZE)
+        total = np.zeros(SIZE) if passed is None or v > 1 else passed[v]
         for u in nodes:
             ends = (v, u) if back else (u, v)
             if adjacency[ends]:
@@ -105,20 +107,26 @@ def reference_propagate(params, states, adjacency, present, steps, order, far=No
     return h
 
 
+@pytest.mark.parametrize("has_passed", [False, True])
 @pytest.mark.parametrize("virtual_edges", [None, 2, 50])
 @pytest.mark.parametrize("order", message_passing.PROPAGATIONS)
 @pytest.mark.parametrize(("num_nodes", "max_nodes"), [(6, 6), (5, 8)])
-def test_propagation(x64, order, virtual_edges, num_nodes, max_nodes):
+def test_propagation(x64, order, virtual_edges, num_nodes, max_nodes, has_passed):
     params = draw(virtual_edges=virtual_edges is not None)
     adjacency, present = sample(num_nodes, 3, max_nodes)
     states = initial(max_nodes)
+    passed = initial(2, 7) if has_passed else None
     final = jax.jit(
         lambda *args: message_passing.propagate(
-            *args, num_steps=2, propagation=order, virtual_edges=virtual_edges
+            *args,
+            num_steps=2,
+            propagation=order,
+            virtual_edges=virtual_edges,
+            passed=passed,
         )
     )(params, states, adjacency, present)
     expected = reference_propagate(
-        params, states, adjacency, present, 2, order, virtual_edges
+        params, states, adjacency, present, 2, order, virtual_edges, passed
     )
     np.testing.assert_allclose(final, expected, rtol=1e-12)
     np.testing.assert_array_equal(final[num_nodes:], states[num_nodes:])
@@ -176,7 +184,7 @@ def make_graph(num_blocks, num_nodes=5, seed=2):
 
 
 @pytest.mark.parametrize("share", [True, False])
-@pytest.mark.parametrize("pass_embeddings", [True, False])
+@pytest.mark.parametrize("pass_embeddings", message_passing.PASS_EMBEDDINGS)
 def test_stack_of_blocks(x64, share, pass_embeddings):
     graph = make_graph(3)
     graph = graph._replace(  # an input that nobody reads
@@ -201,12 +209,25 @@ def test_stack_of_blocks(x64, share, pass_embeddings):
         own = jax.tree.map(lambda p, b=b: np.asarray(p if share else p[b]), blocks)
         kinds = graph.attributes[b]
         states = tables[0][kinds[:, 0]] + tables[1][kinds[:, 1]]
-        if pass_embeddings:
+        passed = None
+        if pass_embeddings == "once":
             states[0] = reference_update(own["update"], last, states[0])
             states[1] = reference_update(own["update"], before, states[1])
+        if pass_embeddings == "every_phase":
+            passed = np.stack([last, before])
         present = graph.is_present[b]
         states = reference_propagate(
-            own, states, graph.adjacency[b], present, 2, "forward_backward"
+            own,
+            states,
+            graph.adjacency[b],
+            present,
+            2,
+            "forward_backward",
+            passed=passed,
         )
         np.testing.assert_allclose(found[b], states, rtol=1e-12)
-        last, before = states[present].mean(0), last
+        mean = states[present].mean(0)
+        if passed is not None:
+            normal = (mean - mean.mean()) / np.sqrt(mean.var() + 1e-5)
+            mean = normal + last[[-1, 0, 1, 2]]
+        last, before = mean, last

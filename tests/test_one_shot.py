@@ -123,6 +123,16 @@ def uninterrupted(tmp_path_factory):
     return run(workdir), read(workdir)
 
 
+def test_metrics_of_the_parameters_are_logged(tmp_path):
+    def epoch_metrics(params):
+        return {"largest": float(jnp.abs(params["output"]).max())}
+
+    result = run(tmp_path, num_epochs=1, test=None, epoch_metrics=epoch_metrics)
+    first, last = read(tmp_path)
+    assert last["largest"] == epoch_metrics(result.state.weights.params)["largest"]
+    assert first["largest"] not in (0, last["largest"])
+
+
 def test_loss_falls_and_everything_is_logged(uninterrupted):
     result, log = uninterrupted
     assert [entry["step"] for entry in log] == [0, 4, 8, 12]

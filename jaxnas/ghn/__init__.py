@@ -12,8 +12,16 @@ A hypernetwork is trained like shared weights, by `jaxnas.train.search` or step 
 >>> net = supernets.dag(space, channels=4, num_blocks=3, image_channels=1)
 >>> provider = ghn.hypernetwork(net, hidden_size=16)
 >>> params = jax.jit(provider.init)(jax.random.key(0))  # untrained
->>> ghn.save("ghn.npz", params)
+>>> ghn.save("ghn.npz", params, provider)
 >>> params = ghn.load("ghn.npz", provider)
+
+The file knows the settings of the hypernetwork, and `load` refuses others. With them
+it can be made again:
+
+>>> settings = ghn.load_settings("ghn.npz")
+>>> settings["hypernetwork"]["hidden_size"], settings["supernet"]["channels"]
+(16, 4)
+>>> provider = ghn.hypernetwork(net, **settings["hypernetwork"])
 
 Predict the weights of an architecture, and evaluate it:
 
@@ -42,9 +50,20 @@ Fine-tune from them:
 True
 """
 
-from jaxnas.ghn.files import load, save
+from jaxnas.ghn.blocks import block_differences, block_metrics
+from jaxnas.ghn.files import load, load_settings, save
 from jaxnas.ghn.finetuning import break_symmetry
 from jaxnas.ghn.hypernetwork import hypernetwork
-from jaxnas.ghn.propagation import Propagation
+from jaxnas.ghn.propagation import PassEmbeddings, Propagation
 
-__all__ = ["Propagation", "break_symmetry", "hypernetwork", "load", "save"]
+__all__ = [
+    "PassEmbeddings",
+    "Propagation",
+    "block_differences",
+    "block_metrics",
+    "break_symmetry",
+    "hypernetwork",
+    "load",
+    "load_settings",
+    "save",
+]

@@ -1,8 +1,9 @@
 """From the embeddings of nodes to the weights of a network.
 
 Zhang et al. 2019, section 3.3 and appendix: a hidden layer that all nodes share, and an
-output branch for each kind of weights. A small kernel is the centre of a large one, and
-more channels than a branch has repeat its tile.
+output branch for each kind of weights. A small kernel is the centre of a large one, a
+narrow layer has the first channels of a wide one, and more channels than a branch has
+repeat its tile.
 """
 
 from typing import Any, NamedTuple
@@ -59,7 +60,7 @@ def decoder_specs(
     arrays: list[WeightArray],
     size: int,
     hidden_size: int,
-    tile: int,
+    tile: int | None,
 ) -> dict[str, Any]:
     """Specs of the decoder of some arrays.
 
@@ -67,7 +68,8 @@ def decoder_specs(
       arrays: from `weight_arrays`.
       size: of the embedding of a node.
       hidden_size: units of the hidden layers.
-      tile: the most channels that a branch writes.
+      tile: the most channels that a branch writes; as many as the widest layer has if
+        `None`.
     """
     shapes: dict[str, tuple[int, ...]] = {}
     has_edges = False
@@ -78,7 +80,7 @@ def decoder_specs(
         entry = _entry_shape(spec, site)
         axes = range(-len(entry), 0)
         limited = tuple(
-            length if axis in spec.spatial else min(length, tile)
+            length if tile is None or axis in spec.spatial else min(length, tile)
             for axis, length in zip(axes, entry, strict=True)
         )
         branch = _branch(name, spec, site)

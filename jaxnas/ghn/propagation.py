@@ -16,6 +16,8 @@ from jaxnas.types import Graph, Params
 
 Propagation = Literal["forward_backward", "forward", "synchronous"]
 PROPAGATIONS = ("forward_backward", "forward", "synchronous")
+PassEmbeddings = Literal["every_phase", "once", "none"]
+PASS_EMBEDDINGS = ("every_phase", "once", "none")
 
 
 def linear_specs(size_in: int, *shape_out: int) -> dict[str, WeightSpec]:
@@ -122,6 +124,7 @@ def propagate(
     num_steps: int,
     propagation: Propagation,
     virtual_edges: int | None,
+    passed: jax.Array | None = None,
 ) -> jax.Array:
     """Let the nodes of one block send each other messages.
 
@@ -142,11 +145,16 @@ def propagate(
       propagation: the order of updates.
       virtual_edges: the largest distance from which messages come, each divided by
         its distance (Knyazev et al. 2021, Eq. 4); only from neighbours if `None`.
+      passed: `[2, size]`, messages from outside the block that nodes 0 and 1 receive
+        in addition in each of their updates; none if `None`.
 
     Returns:
       The final states, `[num_nodes, size]`.
     """
     num_nodes, dtype = states.shape[0], states.dtype
+    outside = jnp.zeros_like(states)
+    if passed is not None:
+        outside = outside.at[:2].set(passed)
     # How much of every message function's message reaches whom, [senders, num, nodes].
     reach = [adjacency.astype(dtype)]
     if virtual_edges is not None:
@@ -158,17 +166,18 @@ def propagate(
         def step(states, _):
             messages = _messages(params["message"], states)
             received = jnp.einsum("ukv,ukd->vd", onward, messages)
-            new = update(params["update"], received, states)
+            new = update(params["update"], received + outside, states)
             return jnp.where(is_present[:, None], new, states), None
 
         return lax.scan(step, states, length=num_steps)[0]
 
-    # A row for every visit: the node, whether it is updated, and whom it listens to.
+    # A row for every visit: the node, whether it is updated, whom it listens to, and
+    # what it receives from outside.
     nodes = jnp.arange(num_nodes, dtype=jnp.int32)
-    visits = nodes, is_present, onward.T
+    visits = nodes, is_present, onward.T, outside
     if propagation == "forward_backward":
         is_read = adjacency.any(axis=1)
-        back = nodes, is_present & is_read, onward
+        back = nodes, is_present & is_read, onward, outside
         visits = [
             jnp.concatenate([there, returning[-2::-1]])
             for there, returning in zip(visits, back, strict=True)
@@ -176,8 +185,8 @@ def propagate(
 
     def visit(tables, visited):
         states, messages = tables
-        node, is_updated, listens = visited
-        received = jnp.tensordot(listens, messages, axes=([0, 1], [1, 0]))
+        node, is_updated, listens, given = visited
+        received = jnp.tensordot(listens, messages, axes=([0, 1], [1, 0])) + given
         state = lax.dynamic_index_in_dim(states, node, keepdims=False)
         new = jnp.where(is_updated, update(params["update"], received, state), state)
         rows = new, _messages(params["message"], new)
@@ -199,14 +208,35 @@ def embed(
     *,
     num_steps: int,
     propagation: Propagation,
-    pass_embeddings: bool,
+    pass_embeddings: PassEmbeddings,
     virtual_edges: int | None,
 ) -> jax.Array:
     """Embed all nodes of a stack of blocks (Eqs. 12 to 14).
 
     A node begins with the sum of the embeddings of its attributes. The mean over a
-    block's final states is its embedding, which reaches the input nodes of the next
-    two blocks as a message before they propagate anything.
+    block's final states is the embedding of the block. It is passed to the blocks after
+    it, whose input nodes 0 and 1 stand for the block before and the one before that:
+
+    `"every_phase"`: whenever an input node is updated, it receives a message from the
+    blocks before, in addition to those of its neighbours: the sum of the normalised
+    embeddings of all blocks up to the one it stands for, the one of k blocks before
+    that rotated k times (by one element).
+    `"once"`: before anything is propagated, an input node is updated with the embedding
+    of the block it stands for as its message.
+    `"none"`: blocks know nothing of each other.
+
+    The paper (section 4.2) passes the embedding of the block before to the input node
+    "as a message before graph propagation continues" and says no more. `"once"` is the
+    literal reading, but the phases that follow forget it: in stacks of 18 blocks with
+    random parameters, the kernels of blocks 0 and 1 differ by 3e-4 of their norm, those
+    of blocks 2 and 3 by 2e-7, and all later ones by rounding. A message in every update
+    is not enough either, for a block still turns different embeddings of the one before
+    into more similar ones: tenfold every two or three blocks, down to rounding after
+    10. The sum over all blocks is a residual connection from block to block, which
+    hands differences on undiminished; without the rotation it would grow with depth
+    and saturate the gates of late blocks. Now the two neighbors that differ least do so
+    by 3e-2 in the median of random blocks of 17 nodes (at least 9e-3) and by 4e-2 in
+    that of 7 nodes (at least 1e-3).
 
     Args:
       params: `attributes`, a table for each attribute, and `blocks`, the parameters of
@@ -214,7 +244,7 @@ def embed(
       graph: the architecture.
       num_steps: as for `propagate`.
       propagation: as for `propagate`.
-      pass_embeddings: whether blocks learn of the blocks before them.
+      pass_embeddings: how blocks learn of the blocks before them.
       virtual_edges: as for `propagate`.
 
     Returns:
@@ -229,7 +259,7 @@ def embed(
     def run_block(before, block):
         states, adjacency, is_present, own = block
         shared = params["blocks"] if are_shared else own
-        if pass_embeddings:
+        if pass_embeddings == "once":
             told = update(shared["update"], before, states[:2])
             states = jnp.concatenate([told, states[2:]])
         states = propagate(
@@ -240,11 +270,16 @@ def embed(
             num_steps=num_steps,
             propagation=propagation,
             virtual_edges=virtual_edges,
+            passed=before if pass_embeddings == "every_phase" else None,
         )
         counted = jnp.where(is_present[:, None], states, jnp.zeros((), states.dtype))
         num_present = is_present.sum(dtype=states.dtype)
-        mean = counted.sum(0) / jnp.maximum(num_present, 1)
-        return jnp.stack([mean, before[0]]), states
+        embedding = counted.sum(0) / jnp.maximum(num_present, 1)
+        if pass_embeddings == "every_phase":
+            # What is normalised has mean 0 and hence no part that a rotation leaves as
+            # it is and that would add up: the sum stays bounded.
+            embedding = jax.nn.standardize(embedding) + jnp.roll(before[0], 1)
+        return jnp.stack([embedding, before[0]]), states
 
     own = None if are_shared else params["blocks"]
     nothing = jnp.zeros((2, size), states.dtype)

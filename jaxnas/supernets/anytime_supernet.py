@@ -107,6 +107,13 @@ def anytime(
         specs,
         functools.partial(_graph, space),
         functools.partial(_sites, space, specs),
+        {
+            "supernet": "anytime",
+            "ops": list(space.ops),
+            "channels": channels,
+            "num_classes": num_classes,
+            "image_channels": image_channels,
+        },
     )
     return Supernet(space, init, apply, blueprint)
 

@@ -134,7 +134,16 @@ def dag(
             "classifier": dict.fromkeys(specs["classifier"]),
         }
 
-    blueprint = Blueprint((1 + len(space.ops),), specs, graph, sites)
+    settings = {
+        "supernet": "dag",
+        "ops": list(space.ops),
+        "channels": channels,
+        "num_blocks": num_blocks,
+        "num_classes": num_classes,
+        "image_channels": image_channels,
+        "node_input": node_input,
+    }
+    blueprint = Blueprint((1 + len(space.ops),), specs, graph, sites, settings)
     return Supernet(space, init, apply, blueprint)
 
 

@@ -116,7 +116,17 @@ def micro(
         return common | {"stages": stages.sites(specs["stages"], space, cells)}
 
     sizes = _micro_graph.attribute_sizes(space)
-    return Supernet(space, init, apply, Blueprint(sizes, specs, graph, sites))
+    settings = {
+        "supernet": "micro",
+        "ops": list(space.ops),
+        "channels": channels,
+        "num_cells": num_cells,
+        "num_classes": num_classes,
+        "image_channels": image_channels,
+        "layout": layout,
+    }
+    blueprint = Blueprint(sizes, specs, graph, sites, settings)
+    return Supernet(space, init, apply, blueprint)
 
 
 def _cells_per_stage(num_cells: int) -> tuple[int, int, int]:

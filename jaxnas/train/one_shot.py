@@ -28,6 +28,7 @@ from jaxnas.types import (
     Device,
     Key,
     Metrics,
+    Params,
     Searcher,
     Supernet,
     Task,
@@ -378,6 +379,7 @@ def search(
     workdir: str | os.PathLike[str] | None = None,
     save_seconds: float = 30.0,
     description: str = "search",
+    epoch_metrics: Callable[[Params], dict[str, float]] | None = None,
 ) -> SearchResult:
     """Search for `num_epochs` epochs.
 
@@ -424,6 +426,8 @@ def search(
       workdir: folder of the run.
       save_seconds: least time between two checkpoints.
       description: one word for the progress line.
+      epoch_metrics: `params -> metrics` of the provider's parameters, for the log
+        line of each epoch.
 
     Returns:
       The final state and the most likely architecture.
@@ -511,6 +515,8 @@ def search(
             arch = searcher.mode(state.searcher)
             result = evaluate(state.weights.params, arch, test)
             metrics |= {f"test/{name}": value for name, value in result.items()}
+        if epoch_metrics is not None:
+            metrics |= epoch_metrics(state.weights.params)
         return metrics
 
     state = loop.run(

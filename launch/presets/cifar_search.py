@@ -284,14 +284,16 @@ def ghn_cifar10() -> Config:
     """A graph hypernetwork on CIFAR-10 (Zhang et al. 2019, sections 5.1 and 5.2).
 
     200 epochs over 45,000 images with blocks of 7 nodes, then 1000 random blocks of 17
-    nodes are ranked by the other 5,000 images, with generated weights; the best 10 are
-    trained for a while, and the best of them is the result. The paper does not say for
-    how long, nor how large the network is while the hypernetwork learns (here as in the
-    final training) and how images are augmented. On N devices add --devices N
-    --num-archs N: each then draws its own block. Cost: 140,600 steps on 64 images; the
-    paper: 10 GPU hours with the ranking, 20 with the training of the best 10. It
-    reports test errors of 4.3 ± 0.1 % for its 10 best blocks, 5.4 ± 0.3 % for random
-    ones, and 2.84 ± 0.07 % with CutOut for the best one.
+    nodes are ranked by their accuracy on the other 5,000 images, with generated
+    weights; the best 10 are trained for a while, and the best of them is the result.
+    The paper does not say for how long, nor how large the network is while the
+    hypernetwork learns (here as in the final training), how images are augmented, how
+    blocks learn of the blocks before (see --pass-embeddings) and how one decoder serves
+    all numbers of channels (see --tile). On N devices add --devices N --num-archs N:
+    each then draws its own block. Cost: 140,600 steps on 64 images; the paper: 10 GPU
+    hours with the ranking, 20 with the training of the best 10. It reports test errors
+    of 4.3 ± 0.1 % for its 10 best blocks, 5.4 ± 0.3 % for random ones, and 2.84 ± 0.07
+    % with CutOut for the best one.
     """
     return Config(
         space="dag",
@@ -300,6 +302,7 @@ def ghn_cifar10() -> Config:
         shard="archs",
         num_archs=1,
         searcher_steps=20,
+        objective="error",
         augment_validation=False,
         batch_per_arch=True,
         validation_images=5000,

@@ -118,7 +118,7 @@ def ghn_cifar10() -> Config:
       GHN                  0.68   0.48   (6.1 GPU hours)
 
     Stacked blocks (Table 5): 0.24 and 0.15 with --no-share-blocks
-    --no-pass-embeddings, 0.44 and 0.37 with --no-share-blocks.
+    --pass-embeddings none, 0.44 and 0.37 with --no-share-blocks.
     --num-train-nodes 5, 7, 9, ... 23 (Figure 5a): .58 .60 .49 .51 .37 .34 .35 .14 .20
     .14 over all, .36 .52 .42 .37 .26 .08 .18 .23 .12 .02 over the better half.
     --num-steps 1 to 7 (Figure 5b): .39 .47 .45 .51 .60 .61 .58 and .42 .44 .33 .38 .48
