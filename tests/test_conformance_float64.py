@@ -245,5 +245,5 @@ def test_float32_equals_float64(name):
         double = jax.jit(function, compiler_options=QUICK)
         expected = [double(*jax.tree.map(widen, args)) for args in examples]
     errors = [largest_error(*pair) for pair in zip(results, expected, strict=True)]
-    print(f"ERR {name} {max(errors):.2e}", flush=True)
-    assert max(errors) < 1e-3
+    # Rounding makes 1e-7 to 6e-6 of these small networks; a wrong sum, 1e-3 and more.
+    assert max(errors) < 1e-4
