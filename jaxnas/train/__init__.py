@@ -21,9 +21,11 @@ from jaxnas.train.retraining import (
     TrainResult,
     TrainState,
     network_evaluation_step,
+    network_evaluator,
     retrain,
     retrainer,
 )
+from jaxnas.train.statistics import statistics_estimator
 from jaxnas.train.steps import (
     WeightState,
     evaluation_step,
@@ -66,11 +68,13 @@ __all__ = [
     "mean_loss",
     "multi_exit_classification",
     "network_evaluation_step",
+    "network_evaluator",
     "rank",
     "repeat",
     "retrain",
     "retrainer",
     "search",
+    "statistics_estimator",
     "updates",
     "weight_gradient",
     "weight_step",
