@@ -48,6 +48,7 @@ class Config(HypernetworkConfig, ImageConfig):
         10, "random networks that are trained for comparison", minimum=1
     )
     final_epochs: int = option(300, "training of each network", minimum=1)
+    final_seeds: int = option(1, "trainings of each network", minimum=1)
     final_learning_rate: float = option(
         0.1, "of its SGD; divided by 10 after a half and three quarters", minimum=0
     )
