@@ -59,8 +59,9 @@ def params_from_supernet(
     init = functools.partial(network.init, train=True)
     variables = jax.eval_shape(init, jax.random.key(0), image)
     dtype = weights["stem"]["kernel"].dtype
+    shapes: dict[Any, Any] = traverse_util.flatten_dict(variables["params"])
     params = {}
-    for path, wanted in traverse_util.flatten_dict(variables["params"]).items():
+    for path, wanted in shapes.items():
         if path in found:
             params[path] = found[path]
         else:  # of a normalisation

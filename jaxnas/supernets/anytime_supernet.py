@@ -35,7 +35,8 @@ def anytime(
     at the finest scale of the block; of the stem where there is no such block. An exit
     averages its node over all pixels and applies a linear classifier. Normalisation
     uses the statistics of the batch, in training and in evaluation, without a learnt
-    scale.
+    scale; answers therefore depend on the batch. `networks.anytime` is the network that
+    answers for one image, `networks.params_from_supernet` gives it these weights.
 
     Every (node, operation) and every edge has weights of its own, and so has the k-th
     exit of a block, whichever node it is at: with a hypernetwork, classifiers are

@@ -247,13 +247,13 @@ def retrainer(
     steps_per_epoch = train.num_images // batch_size
     step_on_batch = train_step(network, task, optimizer, batch_axis=batch_axis)
 
-    def init(key: Key, variables: Options | None, options: Options) -> TrainState:
+    def init(key: Key, initial: Any, options: Options) -> TrainState:
         run_key, params_key = jax.random.split(key)
         images = normalize(key, jnp.zeros((1, *train.image_shape), jnp.uint8))
-        if variables is None:
+        if initial is None:
             variables = network.init(params_key, images, train=True, **options)
         else:  # a copy, for the state is overwritten in place
-            variables = jax.tree.map(lambda x: jnp.array(x, x.dtype), dict(variables))
+            variables = jax.tree.map(lambda x: jnp.array(x, x.dtype), dict(initial))
         # In training the statistics would need the devices' axis.
         outputs = jax.eval_shape(
             lambda: network.apply(variables, images, train=False, **options)
@@ -319,7 +319,7 @@ def retrainer(
     def run(
         key: Key,
         *,
-        variables: Options | None = None,
+        variables: Mapping[str, Any] | None = None,
         options: Options | None = None,
         workdir: str | os.PathLike[str] | None = None,
         description: str = "train",
@@ -372,7 +372,7 @@ def retrain(
     train: Split | Stream,
     *,
     key: Key,
-    variables: Options | None = None,
+    variables: Mapping[str, Any] | None = None,
     workdir: str | os.PathLike[str] | None = None,
     description: str = "train",
     **settings: Any,
