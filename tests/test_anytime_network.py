@@ -124,6 +124,22 @@ def test_one_image_at_a_time():
     assert not np.allclose(together, apply_training(network, variables, images())[0])
 
 
+def test_shares_of_a_batch_equal_the_whole():
+    network = networks.anytime(SMALL, CHANNELS, CLASSES)
+    variables = init(network, images())
+    expected, statistics = apply_training(network, variables, images())
+    sharded = functools.partial(
+        network.clone(batch_axis="devices").apply, train=True, mutable=["batch_stats"]
+    )
+    apply = jax.vmap(sharded, (None, 0), (1, None), axis_name="devices")
+    shares = images().reshape(2, 2, *images().shape[1:])
+    logits, updated = jax.jit(apply)(variables, shares)
+    logits = logits.reshape(expected.shape)
+    chex.assert_trees_all_close(
+        (logits, updated), (expected, statistics), rtol=1e-4, atol=1e-4
+    )
+
+
 # Costs -------------------------------------------------------------------------------
 
 
