@@ -2,13 +2,16 @@
 
 A hypernetwork is trained on random networks with exits. Of many candidates, the one
 with the largest area under its predicted curve of accuracy over computation is trained
-from scratch, and so are random ones. Without arguments: in small, on scikit-learn's
-digits. The folder of the run gets genotype.json, networks.json and report.html; the
-same command again goes on where it stopped.
+from scratch, and so are random ones, as networks with running statistics: their
+accuracies are those of one image at a time. Without arguments: in small, on
+scikit-learn's digits. The folder of the run gets genotype.json, networks.json and
+report.html, and a folder for each training below networks/; the same command again
+goes on where it stopped.
 """
 
 import dataclasses
 import functools
+import hashlib
 import json
 import pathlib
 import statistics
@@ -231,64 +234,114 @@ def select(experiment: Experiment, params):
 
 
 def compare(experiment: Experiment, params, archs: list) -> list:
-    """Train networks with weights of their own; test them, and the generated ones."""
-    import jax
+    """Train networks with weights of their own; test them, and the generated ones.
 
-    from jaxnas import optim, report, train, weights
+    Generated weights are tested in the way candidates are selected: normalised by the
+    statistics of every batch, so that an image's answer depends on its batch.
+    """
+    from jaxnas import report, train
 
-    config, dataset = experiment.config, experiment.dataset
-    steps_per_epoch = dataset.train.labels.size // config.batch_size
-    epochs = config.final_epochs
-    fit = train.fitter(
-        experiment.net,
-        train.multi_exit_classification(),
-        optim.sgd(
-            schedule(config.final_learning_rate, 0.1, epochs, steps_per_epoch),
-            momentum=config.momentum,
-            weight_decay=config.weight_decay,
-            clip_norm=config.clip_norm or None,
-        ),
-        dataset.train,
-        at_steps=[epochs * steps_per_epoch],
-        batch_size=config.batch_size,
-        augment=experiment.augment,
-        devices=experiment.devices,
-    )
-    evaluate_own = make_evaluator(experiment, weights.shared(experiment.net))
+    names = ["found", *(f"random {i}" for i in range(1, len(archs)))]
+    test = experiment.dataset.test
     evaluate_generated = make_evaluator(experiment, experiment.provider)
 
     def measure(i: int) -> dict[str, float]:
-        key = jax.random.fold_in(experiment.keys.training, i)
-        (snapshot,) = fit(archs[i], key)
-        trained = evaluate_own(snapshot.weights, archs[i], dataset.test)
-        predicted = evaluate_generated(params(), archs[i], dataset.test)
-        print(
-            f"network {i + 1} of {len(archs)} trained: test accuracy "
-            f"{trained['accuracy']:.1%} at the last exit",
-            flush=True,
-        )
-        return {f"trained/{name}": value for name, value in trained.items()} | {
-            f"predicted/{name}": value for name, value in predicted.items()
+        genotype = experiment.net.space.decode(archs[i])
+        parts = {"predicted": evaluate_generated(params(), archs[i], test)} | {
+            f"trained_{seed}": metrics
+            for seed, metrics in enumerate(
+                train_network(experiment, genotype, names[i])
+            )
+        }
+        return {
+            f"{part}/{name}": value
+            for part, metrics in parts.items()
+            for name, value in metrics.items()
         }
 
     def network(name: str, arch, line: dict[str, float]) -> report.AnytimeNetwork:
         def accuracies(part: str) -> list[float]:
-            values = {k.removeprefix(part): v for k, v in line.items() if part in k}
-            return train.exit_accuracies(values)
+            prefix = f"{part}/"
+            return train.exit_accuracies(
+                {
+                    key.removeprefix(prefix): value
+                    for key, value in line.items()
+                    if key.startswith(prefix)
+                }
+            )
 
         return report.AnytimeNetwork(
             name,
             experiment.net.space.decode(arch),
             exit_costs(experiment, arch),
-            accuracies("predicted/"),
-            accuracies("trained/"),
+            accuracies("predicted"),
+            [
+                accuracies(f"trained_{seed}")
+                for seed in range(experiment.config.final_seeds)
+            ],
         )
 
-    names = ["found", *(f"random {i}" for i in range(1, len(archs)))]
     lines = measurements.measure_missing(
         experiment.folder / "trained.jsonl", archs, measure
     )
     return list(map(network, names, archs, lines))
+
+
+def train_network(experiment: Experiment, genotype, name: str) -> list[dict]:
+    """Train one network from scratch, once for each seed; returns its test metrics.
+
+    Each training has a folder, named by the architecture and the seed, which together
+    determine the result: whether it is the first found or the third at random does not.
+    """
+    import jax
+
+    from jaxnas import genotypes, networks, optim, parallel, train
+
+    config, dataset = experiment.config, experiment.dataset
+    steps_per_epoch = images.steps_per_epoch(dataset.train, config.batch_size)
+    run = train.retrainer(
+        networks.anytime(
+            genotype,
+            config.channels,
+            len(dataset.class_names),
+            batch_axis=parallel.batch_axis(experiment.devices),
+        ),
+        train.multi_exit_classification(),
+        optim.sgd(
+            schedule(
+                config.final_learning_rate, 0.1, config.final_epochs, steps_per_epoch
+            ),
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
+            clip_norm=config.clip_norm or None,
+        ),
+        dataset.train,
+        num_epochs=config.final_epochs,
+        batch_size=config.batch_size,
+        augment=experiment.augment,
+        normalize=experiment.normalize,
+        test=dataset.test,
+        devices=experiment.devices,
+    )
+    digest = hashlib.sha256(genotypes.to_text(genotype).encode()).hexdigest()
+    folder = experiment.folder / "networks" / digest[:16]
+    folder.mkdir(parents=True, exist_ok=True)
+    genotypes.save(folder / "genotype.json", genotype)
+
+    def train_seed(seed: int) -> dict[str, float]:
+        result = run(
+            jax.random.fold_in(experiment.keys.training, seed),
+            workdir=folder / f"seed_{seed}",
+            description=name if config.final_seeds == 1 else f"{name}, seed {seed}",
+        )
+        print(
+            f"{name} trained, seed {seed}: test accuracy "
+            f"{result.test['accuracy']:.1%} at the last exit",
+            flush=True,
+        )
+        return result.test
+
+    return [train_seed(seed) for seed in range(config.final_seeds)]
 
 
 def conclude(experiment: Experiment, networks: list) -> None:
@@ -317,23 +370,35 @@ def conclude(experiment: Experiment, networks: list) -> None:
         random=random,
         budget=config.budget,
     )
-    area = found.area(found.trained, config.budget)
-    areas = [network.area(network.trained, config.budget) for network in random]
+    areas = [network.trained_areas(config.budget) for network in networks]
+    area, *random_areas = (statistics.fmean(values) for values in areas)
+    spread = f" (+-{statistics.stdev(areas[0]):.1%})" if len(areas[0]) > 1 else ""
     exits = "\n".join(
         f"{flops / 1e6:>14,.3f} {predicted:>14.1%} {trained:>14.1%}"
         for flops, predicted, trained in zip(
-            found.flops, found.predicted, found.trained, strict=True
+            found.flops,
+            found.predicted,
+            map(statistics.fmean, zip(*found.trained, strict=True)),
+            strict=True,
         )
     )
     print(
         f"\nfound: {genotypes.to_text(found.genotype)}\n"
-        f"its exits: multiply-adds (M), test accuracy with generated weights, trained\n"
+        f"its exits: multiply-adds (M), test accuracy with generated weights (in "
+        f"batches of {config.batch_size}), trained (image by image)\n"
         f"{exits}\n"
-        f"area up to {config.budget / 1e6:,.3g} M: {area:.1%} after training; random "
-        f"networks {statistics.fmean(areas):.1%} on average; better than "
-        f"{sum(other < area for other in areas)} of {len(areas)}\n"
+        f"area up to {config.budget / 1e6:,.3g} M: {area:.1%}{spread} after training, "
+        f"{number_of(config.final_seeds, 'seed')} each; random networks "
+        f"{statistics.fmean(random_areas):.1%} on average, {min(random_areas):.1%} to "
+        f"{max(random_areas):.1%}; better than "
+        f"{sum(other < area for other in random_areas)} of {len(random_areas)}\n"
         f"report: {folder / 'report.html'}"
     )
+
+
+def number_of(count: int, noun: str) -> str:
+    """A number of things in words, such as `1 seed` and `2 seeds`."""
+    return f"{count} {noun}{'s' * (count != 1)}"
 
 
 if __name__ == "__main__":

@@ -107,7 +107,9 @@ def test_the_loss_is_the_mean_over_exits():
 
 def network(name: str, accuracies: list[float]) -> report.AnytimeNetwork:
     flops = analysis.exit_costs(NETWORK, 2, 10, (8, 8, 1))
-    return report.AnytimeNetwork(name, NETWORK, flops, [0.1, 0.2, 0.1, 0.3], accuracies)
+    # Two trainings, whose mean these are.
+    trained = [[a - 0.01 for a in accuracies], [a + 0.01 for a in accuracies]]
+    return report.AnytimeNetwork(name, NETWORK, flops, [0.1, 0.2, 0.1, 0.3], trained)
 
 
 def write(path, *random, **changes) -> str:
@@ -132,7 +134,11 @@ def test_the_report_compares_areas(tmp_path):
     text = write(path, worse, better)
     check_report(path)
     found = network("found", [0.4, 0.5, 0.6, 0.7])
-    assert f"{found.area(found.trained, 2e4):.2%}" in text
+    areas = found.trained_areas(2e4)
+    assert f"{np.mean(areas):.2%}" in text and f"{np.std(areas, ddof=1):.2%}" in text
+    assert found.area([0.4, 0.5, 0.6, 0.7], 2e4) == pytest.approx(np.mean(areas))
+    assert "(trainings of each: 2)" in text
+    assert "one image at a time" in text and "statistics of each batch" in text
     assert "better than 1 of 2 random networks" in text
     assert "Anytime &lt;test&gt;" in text and "random 2" in text
     assert "Training of the hypernetwork" in text

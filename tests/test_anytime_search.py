@@ -14,7 +14,7 @@ TINY = (
     *("--channels", "2", "--max-images", "128", "--validation-images", "32"),
     *("--batch-size", "32", "--epochs", "1", "--hidden-size", "4", "--num-steps", "1"),
     *("--num-candidates", "3", "--num-random", "1", "--final-epochs", "1"),
-    *("--budget", "30000"),
+    *("--budget", "30000", "--final-seeds", "2"),
 )
 
 
@@ -35,7 +35,27 @@ def test_a_search_ends_with_a_trained_network(finished):
     assert (found["name"], random["name"]) == ("found", "random 1")
     assert genotypes.from_json(json.dumps(found["genotype"])) == genotype
     assert found["flops"] == list(analysis.exit_costs(genotype, 2, 10, (8, 8, 1)))
-    assert all(len(random[name]) == 3 for name in ("predicted", "trained", "flops"))
+    assert len(random["predicted"]) == len(random["flops"]) == 3
+    assert [len(accuracies) for accuracies in random["trained"]] == [3, 3]
+    assert "found trained, seed 1: test accuracy" in output
+
+
+def test_trainings_are_kept_by_architecture_and_seed(finished):
+    workdir, _ = finished
+    rows = json.loads((workdir / "networks.json").read_text())
+    folders = {
+        genotypes.load(folder / "genotype.json"): folder
+        for folder in (workdir / "networks").iterdir()
+    }
+    assert len(folders) == 2
+    for row in rows:
+        folder = folders[genotypes.from_json(json.dumps(row["genotype"]))]
+        for seed, accuracies in enumerate(row["trained"]):
+            assert (folder / f"seed_{seed}" / "checkpoints").is_dir()
+            last = metrics.read(folder / f"seed_{seed}" / "metrics.jsonl")[-1]
+            found = [last[f"test/exit_{i}_accuracy"] for i in range(3)]
+            assert found == accuracies
+    assert not (workdir / "networks" / "found").exists()
 
 
 def test_the_best_candidate_is_found(finished):
@@ -52,8 +72,19 @@ def test_the_same_command_has_nothing_left_to_do(finished, variables):
     flags = (*TINY, "--workdir", workdir)
     status, again, errors = run(variables, "anytime_search", *flags)
     assert status == 0, errors
-    assert "trained" not in again.partition("found:")[0]
-    assert again.partition("found:")[2] == output.partition("found:")[2]
+    assert "trained, seed" not in again
+    assert again.partition("\nfound:")[2] == output.partition("\nfound:")[2]
+    assert (workdir / "networks.json").read_text() == before
+
+
+def test_a_finished_training_is_not_repeated(finished, variables):
+    workdir, _ = finished
+    before = (workdir / "networks.json").read_text()
+    (workdir / "trained.jsonl").unlink()
+    flags = (*TINY, "--workdir", workdir)
+    status, output, errors = run(variables, "anytime_search", *flags)
+    assert status == 0, errors
+    assert "random 1 trained, seed 1" in output and "epoch 1/1" not in output
     assert (workdir / "networks.json").read_text() == before
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxnas import genotypes, networks, ops
+from jaxnas import genotypes, networks, ops, spaces, supernets
 from jaxnas.genotypes import DagGenotype
 from jaxnas.networks import dag_network
 
@@ -235,6 +235,74 @@ def test_running_statistics_are_those_over_all_inputs():
     np.testing.assert_allclose(after["var"], expected, atol=1e-5)
 
 
+# Several inputs of operations with one, two and no normalisations; leaves 3, 4 and 5.
+LEAVES = DagGenotype(
+    ops=("conv_1x1", "sep_conv_3x3", "max_pool_3x3", "skip_connect"),
+    inputs=((0, 1), (0, 2), (1, 2), (0, 2)),
+)
+
+
+@pytest.mark.parametrize(
+    ("genotype", "num_blocks", "node_input"),
+    [(LEAVES, 3, "each"), (SMALL, 10, "each"), (LEAVES, 3, "sum")],
+)
+@pytest.mark.usefixtures("quick_compilation")
+def test_with_batch_statistics_it_is_the_supernet(genotype, num_blocks, node_input):
+    # There may be room for more nodes.
+    space = spaces.ghn_dag(2 + len(genotype.ops), max_nodes=6, ops=LEAVES.ops)
+    net = supernets.dag(
+        space, 2, num_blocks, 7, node_input=node_input, image_channels=1
+    )
+    weights = jax.jit(net.init)(jax.random.key(0))
+    weights["stem"]["scale"] += 0.5
+    expected = jax.jit(net.apply)(weights, space.encode(genotype), images())
+    network = networks.dag(
+        genotype, 2, num_blocks, 7, node_input=node_input, last_bottleneck=True
+    )
+    variables = init(network)
+    params = networks.params_from_supernet(network, weights)
+    chex.assert_trees_all_equal_shapes_and_dtypes(params, variables["params"])
+    logits, updated = train(network, variables | {"params": params}, images())
+    error = 1e-5 if num_blocks == 3 else 1e-4  # rounding grows with the depth
+    np.testing.assert_allclose(logits, expected, rtol=error, atol=error)
+    # Statistics of one batch that is all there is.
+    statistics = jax.tree.map(
+        lambda new, old: (new - 0.9 * old) / 0.1,
+        updated["batch_stats"],
+        variables["batch_stats"],
+    )
+    variables = {"params": params, "batch_stats": statistics}
+    alone = [evaluate(network, variables, image[None]) for image in images()]
+    np.testing.assert_allclose(jnp.concatenate(alone), expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"last_bottleneck": False},
+        {"auxiliary": True},
+        {"skeleton": "imagenet", "num_blocks": 4},
+    ],
+)
+def test_networks_that_are_not_the_supernets(settings):
+    network = networks.dag(
+        SMALL, **{"channels": 2, "num_blocks": 3, "last_bottleneck": True} | settings
+    )
+    with pytest.raises(ValueError, match="expected 'cifar', False and True"):
+        networks.params_from_supernet(network, {})
+
+
+def test_statistics_of_each_input_are_parameters_of_their_own():
+    block = DagGenotype(("sep_conv_3x3",), ((0, 1),))
+    num_more = {
+        node_input: size(shapes(networks.dag(block, 4, 3, node_input=node_input)))
+        - size(shapes(networks.dag(block, 4, 3)))
+        for node_input in ("each", "sum")
+    }
+    # A scale and an offset after each of two layers, of 4, 8 and 16 channels.
+    assert num_more == {"each": 2 * 2 * (4 + 8 + 16), "sum": 0}
+
+
 def test_inputs_that_nobody_reads_are_not_made():
     params = shapes(networks.dag(POOLS, 2, 3))
     assert list(params["block_0"]) == ["input_0"]
@@ -336,6 +404,7 @@ def test_dropout_before_the_classifier():
             {"num_blocks": 3, "skeleton": "imagenet"},
             "num_blocks is 3; 4 reductions need at least 4",
         ),
+        (POOLS, {"node_input": "all"}, "node_input is 'all'; expected 'joint', 'each'"),
         (POOLS, {"skeleton": "svhn"}, "skeleton is 'svhn'; expected 'cifar' or"),
         (POOLS, {"channels": 0}, "channels is 0; expected at least 1"),
         (POOLS, {"num_classes": 0}, "num_classes is 0; expected at least 1"),

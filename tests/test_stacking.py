@@ -21,8 +21,11 @@ def params_of(network):
         networks.micro(genotypes.named("ENAS_MICRO"), 4, 9, skeleton="enas"),
         networks.macro(genotypes.named("ENAS_MACRO"), 4),
         networks.dag(genotypes.named("GHN"), 4, 9),
+        networks.dag(
+            genotypes.named("GHN"), 4, 9, node_input="each", last_bottleneck=True
+        ),
     ],
-    ids=["nasnet", "amoebanet", "enas", "macro", "dag"],
+    ids=["nasnet", "amoebanet", "enas", "macro", "dag", "dag as in the supernet"],
 )
 def test_what_is_left_are_arrays_of_a_known_shape(network):
     """Kernels `[h, w, in, out]`, `[k, k, C]` and `[in, out]`, and vectors."""

@@ -25,7 +25,7 @@ def exit_costs(
 
     Args:
       genotype: the architecture.
-      channels: as for `supernets.anytime`, whose layers these are.
+      channels: as for `networks.anytime`, whose layers these are.
       num_classes: size of the output.
       image_shape: `(height, width, channels)`.
 

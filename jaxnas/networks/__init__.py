@@ -1,5 +1,7 @@
 """Flax networks of one fixed architecture, for training from scratch."""
 
+from jaxnas.networks.anytime_network import AnytimeNetwork, anytime
+from jaxnas.networks.conversion import params_from_supernet
 from jaxnas.networks.dag_network import DagNetwork, dag
 from jaxnas.networks.macro_network import MacroNetwork, macro
 from jaxnas.networks.micro_network import MicroNetwork, edge_sources, micro
@@ -13,10 +15,12 @@ from jaxnas.networks.size import (
 from jaxnas.networks.stacking import stack_axes
 
 __all__ = [
+    "AnytimeNetwork",
     "Cost",
     "DagNetwork",
     "MacroNetwork",
     "MicroNetwork",
+    "anytime",
     "cost",
     "count_params",
     "dag",
@@ -25,5 +29,6 @@ __all__ = [
     "largest_channels_for_flops",
     "macro",
     "micro",
+    "params_from_supernet",
     "stack_axes",
 ]

@@ -1,6 +1,6 @@
 """The network of blocks of any graph that is trained from scratch."""
 
-from collections.abc import Callable
+import functools
 from typing import Literal
 
 import flax.linen as nn
@@ -20,6 +20,7 @@ from jaxnas.networks.layers import (
 )
 
 DagSkeleton = Literal["cifar", "imagenet"]
+NodeInput = Literal["joint", "each", "sum"]
 
 
 class _Block(nn.Module):
@@ -28,6 +29,7 @@ class _Block(nn.Module):
     genotype: DagGenotype
     channels: int
     strides: tuple[int, int]
+    node_input: NodeInput
     separately: bool
     new_norm: NewNorm
     draw: Draw
@@ -56,7 +58,7 @@ class _Block(nn.Module):
                 self.draw,
                 name=f"node_{node}_{name}",
             )
-            terms = self._apply_to_each(op, [states[source] for source in inputs])
+            terms = self._apply_to_each(op, inputs, [states[u] for u in inputs])
             if drop_path_prob is not None and name != "skip_connect":
                 key = self.make_rng("drop_path")
                 images = terms.reshape(-1, *terms.shape[2:])
@@ -67,9 +69,14 @@ class _Block(nn.Module):
         return jnp.concatenate(leaves, axis=-1)
 
     def _apply_to_each(
-        self, op: Callable[[jax.Array], jax.Array], inputs: list[jax.Array]
+        self, op: layers.Parametrized, sources: tuple[int, ...], inputs: list[jax.Array]
     ) -> jax.Array:
-        """Results of an operation, `[num_inputs, B, H, W, C]`."""
+        """Terms `[num_terms, B, H, W, C]` of a node, results of its operation."""
+        if self.node_input == "sum":
+            return op(functools.reduce(jnp.add, inputs))[None]
+        if self.node_input == "each":
+            named = zip(sources, inputs, strict=True)
+            return jnp.stack([op(x, norms_of=f"from_{u}") for u, x in named])
         if self.separately:
             return jnp.stack([op(x) for x in inputs])
         # As one batch, so that the normalisation has one pair of statistics for all
@@ -87,6 +94,8 @@ class DagNetwork(nn.Module):
     num_blocks: int
     num_classes: int
     skeleton: DagSkeleton
+    node_input: NodeInput
+    last_bottleneck: bool
     auxiliary: bool
     dropout: float
     batch_axis: str | None
@@ -117,6 +126,7 @@ class DagNetwork(nn.Module):
                 self.genotype,
                 self.channels * 2**doublings,
                 (first, second),
+                self.node_input,
                 self.unroll and not train,
                 new_norm,
                 ops.draw,
@@ -168,7 +178,12 @@ class DagNetwork(nn.Module):
         classifier = Classifier(
             self.num_classes, True, self.dropout, ops.draw, name="classifier"
         )
-        logits = classifier(jax.nn.relu(outputs[0]), train=train)
+        x = jax.nn.relu(outputs[0])
+        if self.last_bottleneck:
+            width = self.channels * 2 ** sum(r > 0 for r in reductions)
+            bottleneck = PointwiseNorm(width, new_norm, ops.draw, name="bottleneck")
+            x = jax.nn.relu(bottleneck(x))
+        logits = classifier(x, train=train)
         return logits if auxiliary_logits is None else (logits, auxiliary_logits)
 
 
@@ -187,6 +202,8 @@ def dag(
     num_classes: int = 10,
     *,
     skeleton: DagSkeleton = "cifar",
+    node_input: NodeInput = "joint",
+    last_bottleneck: bool = False,
     auxiliary: bool = False,
     dropout: float = 0.0,
     batch_axis: str | None = None,
@@ -219,12 +236,25 @@ def dag(
     other than the identity for one input and example, with the same probability in all
     blocks.
 
+    Without `node_input` and `last_bottleneck` it differs from `supernets.dag` in two
+    points: the supernet normalises each input of a node on its own, and has one more
+    bottleneck, since the leaves that a classifier would read are not always as many.
+    With them it computes the same function, but for running statistics and learnt
+    scales; see `params_from_supernet`.
+
     Args:
       genotype: the block.
       channels: channels of the nodes before any doubling.
       num_blocks: at least 3, on ImageNet 4.
       num_classes: size of the output.
       skeleton: `"cifar"` or `"imagenet"`, what is around the blocks.
+      node_input: `"joint"`: a node applies its operation to each of its inputs and adds
+        up, with statistics over all of them; `"each"`: likewise, with a normalisation
+        for each input (statistics, scale and offset); `"sum"`: it applies it once, to
+        the sum of its inputs. `supernets.dag` has the last two.
+      last_bottleneck: put a 1x1 convolution to as many channels as the last block's
+        nodes have, normalisation and another ReLU before the pooling, as in
+        `supernets.dag`.
       auxiliary: add a second classifier after the last reduction (training only; it
         needs 8x8 pixels, of images of 32x32, or 7x7 on ImageNet, of 224x224).
       dropout: probability of dropping a feature before the classifier, in training.
@@ -242,6 +272,10 @@ def dag(
     """
     if skeleton not in ("cifar", "imagenet"):
         raise ValueError(f"skeleton is {skeleton!r}; expected 'cifar' or 'imagenet'")
+    if node_input not in ("joint", "each", "sum"):
+        raise ValueError(
+            f"node_input is {node_input!r}; expected 'joint', 'each' or 'sum'"
+        )
     num_reductions, least = (2, 3) if skeleton == "cifar" else (4, 4)
     if num_blocks < least:
         raise ValueError(
@@ -256,6 +290,8 @@ def dag(
         num_blocks=num_blocks,
         num_classes=num_classes,
         skeleton=skeleton,
+        node_input=node_input,
+        last_bottleneck=last_bottleneck,
         auxiliary=auxiliary,
         dropout=dropout,
         batch_axis=batch_axis,

@@ -5,6 +5,7 @@ draws initial weights from their specs.
 """
 
 import functools
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any, Literal
@@ -16,11 +17,17 @@ import jax.numpy as jnp
 from jaxnas import ops
 from jaxnas.types import Key
 
-NewNorm = Callable[[], Callable[[jax.Array], jax.Array]]
+NewNorm = Callable[..., Callable[[jax.Array], jax.Array]]
+"""`(name=None) -> layer`."""
+
 Draw = Callable[[Key, Any], jax.Array]
 
 draw_he_normal: Draw = functools.partial(ops.draw, distribution="he_normal")
 """ENAS's initial weights, He et al. 2015."""
+
+
+MOMENTUM = 0.9
+"""Share of the old running statistics that is kept in a step of training."""
 
 
 def batch_norm(*, train: bool, batch_axis: str | None) -> NewNorm:
@@ -31,12 +38,13 @@ def batch_norm(*, train: bool, batch_axis: str | None) -> NewNorm:
       batch_axis: mapped axis over which a training batch is sharded, if any.
 
     Returns:
-      A function that makes one more layer each time it is called.
+      A function that makes one more layer each time it is called, with the `name` it
+      is given, if any.
     """
     return functools.partial(
         nn.BatchNorm,
         use_running_average=not train,
-        momentum=0.9,
+        momentum=MOMENTUM,
         axis_name=batch_axis if train else None,
     )
 
@@ -50,18 +58,27 @@ class Parametrized(nn.Module):
     draw: Draw
 
     @nn.compact
-    def __call__(self, x: jax.Array, stride: int | None = None) -> jax.Array:
+    def __call__(
+        self, x: jax.Array, stride: int | None = None, *, norms_of: str | None = None
+    ) -> jax.Array:
         """`[B, H, W, C]` to `[B, H / stride, W / stride, C]`.
 
         Another `stride` than the module's own may be asked for, by which only the
-        identity has fewer weights.
+        identity has fewer weights. Calls share the weights; those with different names
+        `norms_of` have normalisations of their own.
         """
         specs = self.op.specs(x.shape[-1], self.stride)
         weights = {
             name: self.param(name, self.draw, spec) for name, spec in specs.items()
         }
         stride = self.stride if stride is None else stride
-        return self.op.apply(x, weights, stride, lambda y: self.new_norm()(y))
+        number = itertools.count()
+
+        def norm(y: jax.Array) -> jax.Array:
+            name = None if norms_of is None else f"{norms_of}_norm_{next(number)}"
+            return self.new_norm(name=name)(y)
+
+        return self.op.apply(x, weights, stride, norm)
 
 
 class ConvNorm(nn.Module):

@@ -8,7 +8,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxnas.genotypes import DagGenotype, Genotype, MacroGenotype
+from jaxnas.genotypes import (
+    AnytimeGenotype,
+    DagGenotype,
+    Genotype,
+    MacroGenotype,
+)
+from jaxnas.networks.anytime_network import AnytimeNetwork, anytime
 from jaxnas.networks.dag_network import DagNetwork, dag
 from jaxnas.networks.macro_network import MacroNetwork, macro
 from jaxnas.networks.micro_cells import CellOutput
@@ -49,7 +55,7 @@ def cost(network: nn.Module, image_shape: tuple[int, int, int]) -> Cost:
 
 
 def count_params(
-    genotype: Genotype | MacroGenotype | DagGenotype,
+    genotype: Genotype | MacroGenotype | DagGenotype | AnytimeGenotype,
     channels: int = 36,
     num_cells: int = 20,
     num_classes: int = 10,
@@ -60,16 +66,17 @@ def count_params(
     skeleton: Skeleton = "nasnet",
     separable: bool = True,
 ) -> int:
-    """Number of trainable parameters of the network `micro`, `macro` or `dag` makes.
+    """Number of trainable parameters of the network that a genotype's function makes.
 
-    Nothing is computed but shapes. Nodes without a path to the output count, as in
-    the official codes.
+    This is `micro`, `macro`, `dag` or `anytime`. Nothing is computed but shapes. Nodes
+    without a path to the output count, as in the official codes, but for those that no
+    exit of `anytime` needs.
 
     Args:
-      genotype: two cells, a macro genotype, or a block.
+      genotype: two cells, a macro genotype, a block, or three blocks with exits.
       channels: as for the function that makes the network.
-      num_cells: as for `micro`, or `num_blocks` of `dag`; of no effect on a macro
-        genotype.
+      num_cells: as for `micro`, or `num_blocks` of `dag`; of no effect on other
+        genotypes.
       num_classes: as for the function that makes the network.
       auxiliary: whether to count the auxiliary head of cells or blocks.
       cell_output: as for `micro`; of effect on cells only.
@@ -81,13 +88,16 @@ def count_params(
       The count, without running statistics.
 
     Raises:
-      ValueError: as `micro`, `macro` and `dag` do, and for the auxiliary head of a
-        macro genotype, which has none.
+      ValueError: as these functions do, and for the auxiliary head of a macro genotype
+        or one with exits, which have none.
     """
-    network: MicroNetwork | MacroNetwork | DagNetwork
-    if isinstance(genotype, MacroGenotype):
-        if auxiliary:
-            raise ValueError("auxiliary is True; a macro network has no auxiliary head")
+    network: MicroNetwork | MacroNetwork | DagNetwork | AnytimeNetwork
+    if auxiliary and isinstance(genotype, MacroGenotype | AnytimeGenotype):
+        what = "a macro" if isinstance(genotype, MacroGenotype) else "an anytime"
+        raise ValueError(f"auxiliary is True; {what} network has no auxiliary head")
+    if isinstance(genotype, AnytimeGenotype):
+        network = anytime(genotype, channels, num_classes)
+    elif isinstance(genotype, MacroGenotype):
         network = macro(genotype, channels, num_classes, separable=separable)
     elif isinstance(genotype, DagGenotype):
         network = dag(genotype, channels, num_cells, num_classes, auxiliary=auxiliary)
@@ -105,7 +115,7 @@ def count_params(
 
 
 def largest_channels(
-    genotype: Genotype | MacroGenotype | DagGenotype,
+    genotype: Genotype | MacroGenotype | DagGenotype | AnytimeGenotype,
     params_limit: int,
     num_cells: int = 20,
     num_classes: int = 10,
@@ -120,7 +130,7 @@ def largest_channels(
     The auxiliary head is not counted (ASNG-NAS, official `main_classification.py`).
 
     Args:
-      genotype: two cells, a macro genotype, or a block.
+      genotype: two cells, a macro genotype, a block, or three blocks with exits.
       params_limit: upper limit of `count_params`.
       num_cells: as for `count_params`.
       num_classes: as for `count_params`.

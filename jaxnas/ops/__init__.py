@@ -16,6 +16,7 @@ from jaxnas.ops.operations import (
     vocabulary,
     with_affine_norms,
 )
+from jaxnas.ops.resampling import downsample, upsample
 from jaxnas.ops.shifted import avg_pool_3x3, depthwise_conv, max_pool_3x3
 from jaxnas.ops.weights import Distribution, WeightSpec, affine_specs, draw
 
@@ -29,12 +30,14 @@ __all__ = [
     "batch_norm",
     "conv",
     "depthwise_conv",
+    "downsample",
     "draw",
     "factorized_reduce",
     "factorized_reduce_spec",
     "max_pool_3x3",
     "pointwise_conv",
     "scale_and_offset",
+    "upsample",
     "vocabulary",
     "with_affine_norms",
 ]

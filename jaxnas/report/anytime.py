@@ -19,19 +19,26 @@ class AnytimeNetwork(NamedTuple):
       name: how the report calls it.
       genotype: the architecture.
       flops: `[num_exits]`, multiply-adds for one image until each exit.
-      predicted: `[num_exits]`, accuracies with generated weights, fractions.
-      trained: `[num_exits]`, accuracies after training from scratch.
+      predicted: `[num_exits]`, accuracies with generated weights, fractions. These are
+        normalised by the statistics of each batch, on which they therefore depend.
+      trained: `[num_seeds, num_exits]`, accuracies of `networks.anytime` after training
+        from scratch, once for each seed. It has running statistics, so that these are
+        accuracies of one image at a time.
     """
 
     name: str
     genotype: genotypes.AnytimeGenotype
     flops: Sequence[float] | np.ndarray
     predicted: Sequence[float] | np.ndarray
-    trained: Sequence[float] | np.ndarray
+    trained: Sequence[Sequence[float]] | np.ndarray
 
     def area(self, accuracies: Sequence[float] | np.ndarray, budget: float) -> float:
         """The mean of some accuracies of its exits over all budgets up to this."""
         return analysis.area_under_accuracy_flops(self.flops, accuracies, budget)
+
+    def trained_areas(self, budget: float) -> list[float]:
+        """The area after each training, `[num_seeds]`."""
+        return [self.area(accuracies, budget) for accuracies in self.trained]
 
 
 def anytime_report(
@@ -65,8 +72,9 @@ def anytime_report(
     """
     if not random:
         raise ValueError("there are 0 random networks; expected at least 1")
-    areas = [network.area(network.trained, budget) for network in random]
-    area = found.area(found.trained, budget)
+    areas = [np.mean(network.trained_areas(budget)) for network in random]
+    area = np.mean(found.trained_areas(budget))
+    num_seeds = len(found.trained)
     num_worse = sum(other < area for other in areas)
     loss = curves.series(history, "train/loss", label="train", color=curves.BLUE)
     learning = []
@@ -81,7 +89,8 @@ def anytime_report(
             f"The network found has, after training from scratch, {area:.2%} accuracy "
             f"on the test images, averaged over budgets up to {budget / 1e6:,.3g} M "
             f"multiply-adds; better than {num_worse} of {len(random)} random networks "
-            f"trained alike, which have {np.mean(areas):.2%} on average.",
+            f"trained alike, which have {np.mean(areas):.2%} on average, "
+            f"{min(areas):.2%} to {max(areas):.2%} (trainings of each: {num_seeds}).",
             css_class="lead",
         ),
         html.pairs(summary),
@@ -120,8 +129,11 @@ def _chart(
     budgets = np.linspace(0, budget, _NUM_BUDGETS)
 
     def steps(network: AnytimeNetwork) -> np.ndarray:
-        accuracies = getattr(network, name)
-        return 100 * analysis.accuracy_within(network.flops, accuracies, budgets)
+        steps = [
+            analysis.accuracy_within(network.flops, accuracies, budgets)
+            for accuracies in np.atleast_2d(getattr(network, name))
+        ]
+        return 100 * np.mean(steps, axis=0)
 
     own = steps(found)
     others = np.stack([steps(network) for network in random])
@@ -149,27 +161,37 @@ def _chart(
     )
 
 
+_NOTE = (
+    "Trained: with weights of its own and running statistics, one image at a time. "
+    "Generated: with the hypernetwork's weights, normalised by the statistics of each "
+    "batch of test images, as in the selection."
+)
+
+
 def _table(networks: Sequence[AnytimeNetwork], budget: float) -> html.Html:
     columns = {
         "network": "",
         "area, trained": ".2%",
+        "its deviation over seeds": ".2%",
         "last exit, trained": ".2%",
         "area, generated": ".2%",
         "last exit, generated": ".2%",
         "multiply-adds (M)": ",.3f",
     }
-    rows = [
-        (
+
+    def row(network: AnytimeNetwork) -> tuple[object, ...]:
+        areas = network.trained_areas(budget)
+        return (
             network.name,
-            network.area(network.trained, budget),
-            network.trained[-1],
+            np.mean(areas),
+            np.std(areas, ddof=1) if len(areas) > 1 else None,
+            np.mean(network.trained, axis=0)[-1],
             network.area(network.predicted, budget),
             network.predicted[-1],
             network.flops[-1] / 1e6,
         )
-        for network in networks
-    ]
-    return html.table(columns, rows, marked_row=0)
+
+    return html.table(columns, list(map(row, networks)), caption=_NOTE, marked_row=0)
 
 
 def _exits(network: AnytimeNetwork) -> html.Html:
@@ -179,9 +201,10 @@ def _exits(network: AnytimeNetwork) -> html.Html:
         "accuracy, trained": ".2%",
         "accuracy, generated": ".2%",
     }
-    values = zip(network.flops, network.trained, network.predicted, strict=True)
+    trained = np.mean(network.trained, axis=0)
+    values = zip(network.flops, trained, network.predicted, strict=True)
     rows = [
         (number, flops / 1e6, trained, predicted)
         for number, (flops, trained, predicted) in enumerate(values, start=1)
     ]
-    return html.table(columns, rows)
+    return html.table(columns, rows, caption=_NOTE)

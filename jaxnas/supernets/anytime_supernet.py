@@ -35,7 +35,8 @@ def anytime(
     at the finest scale of the block; of the stem where there is no such block. An exit
     averages its node over all pixels and applies a linear classifier. Normalisation
     uses the statistics of the batch, in training and in evaluation, without a learnt
-    scale.
+    scale; answers therefore depend on the batch. `networks.anytime` is the network that
+    answers for one image, `networks.params_from_supernet` gives it these weights.
 
     Every (node, operation) and every edge has weights of its own, and so has the k-th
     exit of a block, whichever node it is at: with a hypernetwork, classifiers are
@@ -99,7 +100,7 @@ def anytime(
             logits.append(_predict(space, block, own["exits"], arch, nodes, sizes))
             if block + 1 < _BLOCKS:
                 leaves = _leaves(space, block, arch, nodes, sizes)
-                before = [leaves, jax.vmap(_halve)(before[0])]
+                before = [leaves, jax.vmap(ops.downsample)(before[0])]
         return jnp.concatenate(logits)
 
     blueprint = Blueprint(
@@ -275,27 +276,15 @@ def _level(state: jax.Array, sizes: list[tuple[int, int]], scale: int) -> jax.Ar
     return state[:, first:stop].reshape(batch, *sizes[scale], channels)
 
 
-def _halve(image: jax.Array) -> jax.Array:
-    """Average 2x2 pixels."""
-    batch, height, width, channels = image.shape
-    pixels = image.reshape(batch, height // 2, 2, width // 2, 2, channels)
-    return pixels.mean((2, 4))
-
-
-def _double(image: jax.Array) -> jax.Array:
-    """Repeat every pixel, 2x2."""
-    return image.repeat(2, axis=1).repeat(2, axis=2)
-
-
 def _all_levels(
     image: jax.Array, sizes: list[tuple[int, int]], scale: int
 ) -> jax.Array:
     """Resample an image of one scale to all, and join them to a state."""
     levels = {scale: image}
     for other in range(scale + 1, len(sizes)):
-        levels[other] = _halve(levels[other - 1])
+        levels[other] = ops.downsample(levels[other - 1])
     for other in range(scale - 1, -1, -1):
-        levels[other] = _double(levels[other + 1])
+        levels[other] = ops.upsample(levels[other + 1])
     batch, *_, channels = image.shape
     flat = [levels[s].reshape(batch, -1, channels) for s in range(len(sizes))]
     return jnp.concatenate(flat, axis=1)

@@ -40,7 +40,9 @@ def dag(
     resolution changes. A last bottleneck and a ReLU precede the pooling. Every block
     has weights of its own for every (node, operation) and for every leaf that a
     bottleneck may read. Normalisation uses the statistics of the batch, in training
-    and in evaluation, without a learnt scale.
+    and in evaluation, without a learnt scale; answers therefore depend on the batch.
+    `networks.dag` is the network with running statistics, which answers for one image;
+    `networks.params_from_supernet` gives it these weights.
 
     Args:
       space: from `jaxnas.spaces.ghn_dag`.

@@ -21,10 +21,12 @@ from jaxnas.train.retraining import (
     TrainResult,
     TrainState,
     network_evaluation_step,
+    network_evaluator,
     retrain,
     retrainer,
 )
 from jaxnas.train.scratch import train_standalone
+from jaxnas.train.statistics import statistics_estimator
 from jaxnas.train.steps import (
     WeightState,
     evaluation_step,
@@ -67,11 +69,13 @@ __all__ = [
     "mean_loss",
     "multi_exit_classification",
     "network_evaluation_step",
+    "network_evaluator",
     "rank",
     "repeat",
     "retrain",
     "retrainer",
     "search",
+    "statistics_estimator",
     "train_standalone",
     "updates",
     "weight_gradient",

@@ -115,6 +115,53 @@ def network_evaluation_step(network: nn.Module, task: Task) -> Callable[..., Met
     return step
 
 
+def network_evaluator(
+    network: nn.Module, task: Task, *, normalize: Preprocess, batch_size: int
+) -> Callable[..., dict[str, float]]:
+    """Make the evaluation of a network on all images of a split.
+
+    Normalisation uses the running statistics, so that the result does not depend on
+    the batches: it is what one gets from one image at a time.
+
+    Args:
+      network: see `train_step`.
+      task: what it is evaluated for.
+      normalize: `(key, uint8 images) -> float images`; its key is constant.
+      batch_size: images in a batch.
+
+    Returns:
+      `(params, batch_stats, split, options=None) -> metrics`, means over the images,
+      floats; `options` are as for `train_step`. It is compiled once for all
+      parameters.
+    """
+    evaluate_normalized = network_evaluation_step(network, task)
+
+    @jax.jit
+    def evaluate_batch(
+        params: Any, batch_stats: Any, batch: Batch, options: Options
+    ) -> Metrics:
+        image = normalize(jax.random.key(0), batch["image"])
+        batch = dict(batch, image=image)
+        return evaluate_normalized(params, batch_stats, batch, options)
+
+    def evaluate(
+        params: Any,
+        batch_stats: Any,
+        split: Split | Stream,
+        options: Options | None = None,
+    ) -> dict[str, float]:
+        means = batches.mean_metrics(
+            lambda batch: evaluate_batch(
+                params, batch_stats, batch, dict(options or {})
+            ),
+            split,
+            batch_size,
+        )
+        return {name: float(value) for name, value in means.items()}
+
+    return evaluate
+
+
 class TrainResult(NamedTuple):
     """What training returns.
 
@@ -169,12 +216,13 @@ def retrainer(
       save_seconds: least time between two checkpoints.
 
     Returns:
-      `(key, *, options=None, workdir=None, description="train") -> result`. The key
-      determines everything random; `options` are further named arguments of the
-      network, arrays, such as the `sources` of `networks.micro`; `workdir` is the
-      folder of the run, see `jaxnas.train.search`, and `description` a few words for
-      the progress line. It raises `Diverged` if the loss stops being finite, and
-      `Interrupted` after a signal, when the state has been saved.
+      `(key, *, variables=None, options=None, workdir=None, description="train") ->
+      result`. The key determines everything random; `variables` are the `params` and
+      `batch_stats` to begin with, if not random ones; `options` are further named
+      arguments of the network, arrays, such as the `sources` of `networks.micro`;
+      `workdir` is the folder of the run, see `jaxnas.train.search`, and `description`
+      a few words for the progress line. It raises `Diverged` if the loss stops being
+      finite, and `Interrupted` after a signal, when the state has been saved.
 
     Raises:
       ValueError: if there are fewer images than a batch, a batch cannot be shared
@@ -199,10 +247,13 @@ def retrainer(
     steps_per_epoch = train.num_images // batch_size
     step_on_batch = train_step(network, task, optimizer, batch_axis=batch_axis)
 
-    def init(key: Key, options: Options) -> TrainState:
+    def init(key: Key, initial: Any, options: Options) -> TrainState:
         run_key, params_key = jax.random.split(key)
         images = normalize(key, jnp.zeros((1, *train.image_shape), jnp.uint8))
-        variables = network.init(params_key, images, train=True, **options)
+        if initial is None:
+            variables = network.init(params_key, images, train=True, **options)
+        else:  # a copy, for the state is overwritten in place
+            variables = jax.tree.map(lambda x: jnp.array(x, x.dtype), dict(initial))
         # In training the statistics would need the devices' axis.
         outputs = jax.eval_shape(
             lambda: network.apply(variables, images, train=False, **options)
@@ -268,17 +319,10 @@ def retrainer(
 
         return lax.fori_loop(0, num_steps, one_more, (state, order))[0]
 
-    def evaluate_batch(
-        params: Any, batch_stats: Any, batch: Batch, options: Options
-    ) -> Metrics:
-        image = normalize(jax.random.key(0), batch["image"])
-        return evaluate_normalized(
-            params, batch_stats, dict(batch, image=image), options
-        )
-
-    evaluate_normalized = network_evaluation_step(network, task)
-    # Evaluation has running statistics, so that shares need not know of each other.
-    evaluation = jax.jit(evaluate_batch)
+    # It has running statistics, so that shares need not know of each other.
+    evaluate_on = network_evaluator(
+        network, task, normalize=normalize, batch_size=batch_size
+    )
     init = jax.jit(init)
     advance = parallel.replicated(advance, devices, donate_argnums=0)
     split: Any = None if isinstance(train, Stream) else parallel.place(train, devices)
@@ -286,6 +330,7 @@ def retrainer(
     def run(
         key: Key,
         *,
+        variables: Mapping[str, Any] | None = None,
         options: Options | None = None,
         workdir: str | os.PathLike[str] | None = None,
         description: str = "train",
@@ -295,14 +340,7 @@ def retrainer(
         def evaluate(state: TrainState) -> dict[str, float]:
             if test is None:
                 return {}
-            means = batches.mean_metrics(
-                lambda batch: evaluation(
-                    state.params, state.batch_stats, batch, placed
-                ),
-                test,
-                batch_size,
-            )
-            return {name: float(value) for name, value in means.items()}
+            return evaluate_on(state.params, state.batch_stats, test, placed)
 
         newest: dict[str, float] | None = None
 
@@ -323,7 +361,7 @@ def retrainer(
         with feed as advance_by:
             state = loop.run(
                 advance_by,
-                parallel.place(init(key, placed), devices),
+                parallel.place(init(key, variables, placed), devices),
                 num_epochs=num_epochs,
                 steps_per_epoch=steps_per_epoch,
                 images_per_step=lambda step: batch_size,
@@ -345,6 +383,7 @@ def retrain(
     train: Split | Stream,
     *,
     key: Key,
+    variables: Mapping[str, Any] | None = None,
     workdir: str | os.PathLike[str] | None = None,
     description: str = "train",
     **settings: Any,
@@ -357,6 +396,7 @@ def retrain(
       optimizer: an optax transformation.
       train: training images.
       key: determines everything random.
+      variables: `params` and `batch_stats` to begin with; random ones if `None`.
       workdir: folder of the run; see `jaxnas.train.search`.
       description: one word for the progress line.
       **settings: the other arguments of `retrainer`.
@@ -370,7 +410,7 @@ def retrain(
       Interrupted: after a signal; the state has been saved.
     """
     run = retrainer(network, task, optimizer, train, **settings)
-    return run(key, workdir=workdir, description=description)
+    return run(key, variables=variables, workdir=workdir, description=description)
 
 
 @contextlib.contextmanager
