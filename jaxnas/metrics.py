@@ -13,7 +13,7 @@ import os
 import pathlib
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self, TextIO
 
 import jax.numpy as jnp
@@ -92,6 +92,73 @@ def truncate(path: str | os.PathLike[str], after_step: int) -> None:
     temporary.replace(path)
 
 
+def measure_missing(
+    path: str | os.PathLike[str] | None,
+    archs: Sequence[Any],
+    measure: Callable[[int], Mapping[str, float]],
+    *,
+    description: str | None = None,
+) -> list[dict[str, float]]:
+    """Measure the architectures that a log does not have yet.
+
+    Every line of the log holds its architecture, so it stays valid when the order or
+    the number of the architectures changes. A line is appended as soon as its
+    architecture is measured: a killed process loses one measurement at most.
+
+    Args:
+      path: the log, as of `append`; nothing is kept if `None`.
+      archs: integer vectors `[num_decisions]`. Equal ones are measured once.
+      measure: `i -> metrics` of `archs[i]`, numbers.
+      description: first words of a progress line; none is shown if `None`.
+
+    Returns:
+      The metrics of all architectures, in the order of `archs`.
+
+    Raises:
+      ValueError: if a line of the log is malformed or has no architecture.
+    """
+    names = [",".join(map(str, np.asarray(arch).tolist())) for arch in archs]
+    found: dict[str, dict[str, float]] = {}
+    num_lines = 0
+    if path is not None and pathlib.Path(path).exists():
+        entries = read(path)
+        for number, entry in enumerate(entries, start=1):
+            if not isinstance(entry.get("arch"), str):
+                raise ValueError(
+                    f"{os.fspath(path)}, line {number}: has no architecture; expected "
+                    '"arch", integers with commas'
+                )
+            found[entry["arch"]] = _numbers(entry)
+        num_lines = len(entries)
+        truncate(path, max((entry["step"] for entry in entries), default=-1))
+    with contextlib.ExitStack() as stack:
+        progress = None
+        if description is not None and not found.keys() >= {*names}:
+            progress = stack.enter_context(
+                Progress(len(names), unit="architectures", description=description)
+            )
+        for i, name in enumerate(names):
+            is_missing = name not in found
+            if is_missing:
+                metrics = {key: float(value) for key, value in measure(i).items()}
+                if path is not None:
+                    append(path, num_lines, {"arch": name, **metrics})
+                    num_lines += 1
+                found[name] = metrics
+            if progress is not None:
+                progress.update(i + 1, images=int(is_missing), metrics={})
+    return [found[name] for name in names]
+
+
+def _numbers(entry: Mapping[str, Any]) -> dict[str, float]:
+    """The metrics of a line, numbers that are not finite included."""
+    return {
+        name: float(value)
+        for name, value in entry.items()
+        if name not in ("step", "arch")
+    }
+
+
 def _plain(name: str, value: Any) -> float | int | str:
     """Turn a metric into what JSON can hold."""
     if isinstance(value, str):
@@ -129,7 +196,8 @@ class Progress:
     """The live line of long work; a context manager.
 
     On a terminal it is one line that stays in place; elsewhere it is one plain line
-    per epoch, and at most one every 30 seconds within an epoch.
+    per epoch (at the end, where there are none), and at most one every 30 seconds
+    before.
 
     Speed and time left are measured between this process' first update and the
     latest one. So neither compilation, which the first update contains, nor the
@@ -197,8 +265,8 @@ class Progress:
         *,
         images: int,
         metrics: Mapping[str, Any],
-        epoch: int,
-        num_epochs: int,
+        epoch: int | None = None,
+        num_epochs: int | None = None,
     ) -> None:
         """Show how far the work is.
 
@@ -206,7 +274,8 @@ class Progress:
           step: number of steps done so far, those of earlier processes included.
           images: number of images (or of `unit`) processed since the last update.
           metrics: named numbers to show, in this order.
-          epoch: the epoch this step belongs to, counted from 1.
+          epoch: the epoch this step belongs to, counted from 1; steps are shown
+            instead if `None`.
           num_epochs: epochs of the whole run.
 
         Raises:
@@ -220,9 +289,14 @@ class Progress:
         self._step = step
         now = self._clock()
         self._measure(now, images)
+        if epoch is None or num_epochs is None:
+            place, is_over = f"{step}/{self._total_steps}", step == self._total_steps
+        else:
+            place = f"epoch {epoch}/{num_epochs}"
+            is_over = step * num_epochs >= epoch * self._total_steps
         status = " ".join(
             [
-                f"epoch {epoch}/{num_epochs}",
+                place,
                 *(f"{name} {float(value):.3f}" for name, value in metrics.items()),
                 *self._speed(),
             ]
@@ -230,8 +304,7 @@ class Progress:
         if self._live is not None:
             self._live.update(self._task, completed=step, status=status)
             return
-        epoch_is_over = step * num_epochs >= epoch * self._total_steps
-        if epoch_is_over or now - self._last_line_time >= 30.0:
+        if is_over or now - self._last_line_time >= 30.0:
             self._last_line_time = now
             print(f"{self._description} {status}", file=self._stream, flush=True)
 

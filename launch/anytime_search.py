@@ -206,7 +206,10 @@ def select(experiment: Experiment, params):
         return evaluate(params(), candidates[i], experiment.splits.validation)
 
     lines = measurements.measure_missing(
-        experiment.folder / "candidates.jsonl", len(candidates), measure
+        experiment.folder / "candidates.jsonl",
+        candidates,
+        measure,
+        description="rank",
     )
     areas = [
         analysis.area_under_accuracy_flops(
@@ -280,7 +283,7 @@ def compare(experiment: Experiment, params, archs: list) -> list:
 
     names = ["found", *(f"random {i}" for i in range(1, len(archs)))]
     lines = measurements.measure_missing(
-        experiment.folder / "trained.jsonl", len(archs), measure
+        experiment.folder / "trained.jsonl", archs, measure
     )
     return list(map(network, names, archs, lines))
 

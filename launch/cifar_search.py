@@ -310,7 +310,7 @@ def train_finalists(experiment: Experiment, ranked: list, key) -> list[float]:
         return means
 
     log = experiment.folder / "finalists.jsonl"
-    lines = measurements.measure_missing(log, len(ranked), measure)
+    lines = measurements.measure_missing(log, [entry.arch for entry in ranked], measure)
     return [line["accuracy"] for line in lines]
 
 

@@ -238,7 +238,7 @@ def measure_truth(experiment: Experiment) -> list[dict[str, float]]:
         return line
 
     return measurements.measure_missing(
-        experiment.truth_folder / "truth.jsonl", len(archs), measure
+        experiment.truth_folder / "truth.jsonl", archs, measure
     )
 
 
@@ -295,7 +295,7 @@ def score_with_weights(experiment: Experiment, name: str) -> list[dict[str, floa
         return means | {"weights_seconds": weights_seconds, "seconds": seconds}
 
     return measurements.measure_missing(
-        experiment.folder / name / "scores.jsonl", len(archs), measure
+        experiment.folder / name / "scores.jsonl", archs, measure
     )
 
 

@@ -2,35 +2,26 @@
 
 import pathlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import command_line
 
 
 def measure_missing(
-    log: pathlib.Path, num: int, measure: Callable[[int], dict[str, float]]
+    log: pathlib.Path,
+    archs: Sequence[Any],
+    measure: Callable[[int], Mapping[str, float]],
+    *,
+    description: str | None = None,
 ) -> list[dict[str, float]]:
-    """Measure what is missing in a log that has one line for each architecture.
-
-    A line is written when its architecture is done, so that no more than one is lost
-    when the process is killed. Its `step` is the number of the architecture.
-    """
+    """`jaxnas.metrics.measure_missing`; a damaged log is the user's to mend."""
     from jaxnas import metrics
 
     with command_line.wrong_input():
-        lines = metrics.read(log) if log.exists() else []
-        if [line["step"] for line in lines] != list(range(len(lines))):
-            raise ValueError(
-                f"{log} is damaged: expected one line for each architecture, in order"
-            )
-    metrics.truncate(log, len(lines))  # drops a half-written line
-    for i in range(len(lines), num):
-        metrics.append(log, i, measure(i))
-    return [
-        {name: float(value) for name, value in line.items()}
-        for line in metrics.read(log)[:num]
-    ]
+        if log.exists():
+            metrics.measure_missing(log, [], measure)
+    return metrics.measure_missing(log, archs, measure, description=description)
 
 
 def timed(function: Callable[..., Any]) -> Callable[..., tuple[Any, float]]:
