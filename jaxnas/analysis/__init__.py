@@ -25,6 +25,7 @@ from jaxnas.analysis.linear_cells import (
     measure_linear_cells,
 )
 from jaxnas.analysis.ranking import (
+    COEFFICIENTS,
     Correlation,
     correlation_differences,
     correlations,
@@ -39,6 +40,7 @@ from jaxnas.analysis.topology import (
 )
 
 __all__ = [
+    "COEFFICIENTS",
     "Band",
     "Correlation",
     "LinearCells",

@@ -3,13 +3,23 @@
 from jaxnas.report.anytime import AnytimeNetwork, anytime_report
 from jaxnas.report.cell_study import cell_study_report
 from jaxnas.report.comparison import Contender, comparison_report, spread
-from jaxnas.report.correlation import Method, coefficient_text, correlation_report
+from jaxnas.report.correlation import (
+    DIFFERENCES_NOTE,
+    Coefficients,
+    Method,
+    coefficient_text,
+    correlation_notes,
+    correlation_report,
+    truth_text,
+)
 from jaxnas.report.html import Candidate, search_report, train_report
 from jaxnas.report.studied_cells import StudiedCell, Training, cell_numbers
 
 __all__ = [
+    "DIFFERENCES_NOTE",
     "AnytimeNetwork",
     "Candidate",
+    "Coefficients",
     "Contender",
     "Method",
     "StudiedCell",
@@ -19,8 +29,10 @@ __all__ = [
     "cell_study_report",
     "coefficient_text",
     "comparison_report",
+    "correlation_notes",
     "correlation_report",
     "search_report",
     "spread",
     "train_report",
+    "truth_text",
 ]

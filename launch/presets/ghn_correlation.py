@@ -35,15 +35,24 @@ class Config(HypernetworkConfig, ImageConfig):
     )
 
     truth_epochs: int = option(50, "training of each architecture", minimum=1)
+    truth_seeds: int = option(
+        1,
+        "trainings of each architecture: scores are compared with the mean of their "
+        "test accuracies, and two or more give the noise ceiling",
+        minimum=1,
+    )
     truth_dir: str | None = option(
         None,
         "folder of the trained architectures' accuracies, which studies can share "
         "(default: truth in --workdir)",
     )
     sgd_steps: str = option(
-        "10,100,200,1000", "after how many steps its scores are taken, with commas"
+        "10,100,200,1000",
+        "after how many steps its scores are taken, with commas, in a training of "
+        "its own",
     )
     one_shot_epochs: int = option(200, "training of the shared weights", minimum=1)
+    one_shot_seeds: int = option(1, "trainings of the shared weights", minimum=1)
     sgd_learning_rate: float = option(
         0.025,
         "of single architectures and shared weights, first of a cosine",
@@ -56,6 +65,7 @@ class Config(HypernetworkConfig, ImageConfig):
     )
 
     epochs: int = option(200, "training of the hypernetwork", minimum=1)
+    ghn_seeds: int = option(1, "trainings of the hypernetwork", minimum=1)
     learning_rate: float = option(1e-3, "of the hypernetwork's Adam", minimum=0)
     halved_at: str = option(
         "100,150", "epochs at which that is halved, with commas; may be empty"
