@@ -406,15 +406,13 @@ def draw_plane() -> Callable:
 
 
 def sample(split, num: int | None, seed: int) -> dict[str, Any]:
-    """So many random images and their labels; all, in their order, if there are fewer.
+    """So many random images and their labels, in random order; all, if there are fewer.
 
-    A split may be ordered by class.
+    A split may be sorted by class.
     """
     import numpy as np
 
-    chosen = np.arange(split.num_images)
-    if num is not None and num < split.num_images:
-        chosen = np.random.default_rng(seed).permutation(chosen)[:num]
+    chosen = np.random.default_rng(seed).permutation(split.num_images)[:num]
     return {"image": split.images[chosen], "label": split.labels[chosen]}
 
 

@@ -7,7 +7,8 @@ import optax
 import pytest
 from test_steps import NET, PROVIDER, TASK
 
-from jaxnas import data, train
+from jaxnas import data, spaces, supernets, train, weights
+from jaxnas.train import batches
 from jaxnas.types import WeightProvider
 
 ARCH = jnp.array([2, 1], jnp.int32)
@@ -51,18 +52,64 @@ def test_every_image_counts_once(num_images, num_devices):
 
     weights = jax.tree.map(lambda leaf: 3 * leaf, params)
     logits = []
+    order = batches.evaluation_order(num_images)
     for start in range(0, num_images, 8):
         # Batch statistics are those of full batches, the last one begins anew.
-        index = np.arange(start, start + 8) % num_images
+        index = order[np.arange(start, start + 8) % num_images]
         batch = normalize(None, jnp.asarray(images.images[index]))
         logits.append(NET.apply(weights, ARCH, batch, train=False))
     logits = jnp.concatenate(logits)[:num_images]
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits, images.labels)
+    labels = images.labels[order]
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     assert found.keys() == {"loss", "accuracy"}
     assert all(isinstance(value, float) for value in found.values())
     assert found["loss"] == pytest.approx(float(losses.mean()), rel=1e-5)
-    accuracy = np.mean(np.asarray(logits).argmax(1) == images.labels)
+    accuracy = np.mean(np.asarray(logits).argmax(1) == labels)
     assert found["accuracy"] == pytest.approx(accuracy, rel=1e-5)
+
+
+def test_images_sorted_by_class_are_judged_like_shuffled_ones(quick_compilation):
+    """A supernet normalises by the batch; sorted, a batch would be of one class."""
+    digits = data.load("digits")
+
+    def normalized(key, images):
+        del key
+        return data.normalize(images, digits.mean, digits.std)
+
+    net = supernets.micro(spaces.enas_micro(1), 4, 3, 10, image_channels=1)
+    arch = jnp.array([0, 1, 3, 3, 0, 1, 3, 3], jnp.int32)  # separable convolutions
+    steps = 3 * (digits.train.num_images // 64)
+    fit = train.fitter(
+        net,
+        train.classification(),
+        optax.sgd(0.1, 0.9),
+        digits.train,
+        at_steps=[steps],
+        batch_size=64,
+        augment=normalized,
+    )
+    (snapshot,) = fit(arch, jax.random.key(0))
+    evaluate = train.evaluator(
+        net,
+        weights.shared(net),
+        train.classification(),
+        normalize=normalized,
+        batch_size=32,
+    )
+
+    def accuracy(order):
+        split = data.Split(digits.test.images[order], digits.test.labels[order])
+        return evaluate(snapshot.weights, arch, split)["accuracy"]
+
+    by_class = np.argsort(digits.test.labels, kind="stable")
+    num = len(by_class)
+    shuffled = accuracy(np.random.default_rng(1).permutation(num))
+    assert shuffled > 0.8
+    assert accuracy(by_class) == pytest.approx(shuffled, abs=0.03)
+    # What it would be without the permutation: the test can fail.
+    undone = np.empty(num, int)
+    undone[batches.evaluation_order(num)] = by_class
+    assert accuracy(undone) < shuffled - 0.2
 
 
 def test_weights_are_made_once_for_all_images():

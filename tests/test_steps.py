@@ -433,16 +433,23 @@ RAGGED = [(6, 3), (7, 3), (3, 8), (1, 4), (5, 1)]
 
 
 @pytest.mark.parametrize(("num", "size"), RAGGED)
-def test_in_order_counts_every_image_once(num, size):
+def test_evaluation_batches_count_every_image_once(num, size):
     counted = []
-    for batch in batches.in_order(numbered(num), size):
+    for batch in batches.evaluation_batches(numbered(num), size):
         assert batch["image"].shape == (size, 2, 2, 1)
         assert batch["image"].dtype == np.uint8
         assert batch["weight"].dtype == np.float32
         np.testing.assert_array_equal(batch["label"], 3 * numbers(batch))
         counted.extend(numbers(batch)[batch["weight"] == 1])
         assert set(batch["weight"]) <= {0, 1} and batch["weight"][0] == 1
-    assert counted == list(range(num))
+    assert counted == batches.evaluation_order(num).tolist()
+    assert sorted(counted) == list(range(num))
+
+
+def test_a_subset_is_what_is_evaluated_first():
+    order = batches.evaluation_order(50)
+    assert batches.subset(numbered(50), 20).labels.tolist() == (3 * order[:20]).tolist()
+    assert batches.subset(numbered(5), 20).labels.size == 5
 
 
 @pytest.mark.parametrize(("num", "size"), RAGGED)

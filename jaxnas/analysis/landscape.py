@@ -60,16 +60,19 @@ class Surface(NamedTuple):
       betas: float64 `[num_y]`, places along the second one.
       values: float64 `[num_y, num_x]` by name, row j at `betas[j]`; not finite where
         the network is not, and NaN in rows that have not been measured yet.
+      is_measured: bool `[num_y]`, which rows have been measured; all if `None`. A row
+        may be NaN throughout because the network is.
     """
 
     alphas: np.ndarray
     betas: np.ndarray
     values: dict[str, np.ndarray]
+    is_measured: np.ndarray | None = None
 
     @property
     def is_complete(self) -> bool:
-        """Whether all rows have been measured, and are not NaN throughout."""
-        return not any(np.isnan(v).all(axis=1).any() for v in self.values.values())
+        """Whether all rows have been measured."""
+        return self.is_measured is None or bool(self.is_measured.all())
 
     def at_center(self, name: str) -> float:
         """The value at (0, 0); `ValueError` if the grid has no such point."""
@@ -299,7 +302,8 @@ def load_surface(file: str | os.PathLike[str]) -> Surface:
     """
     arrays = _read(pathlib.Path(file))
     values = {name: a for name, a in arrays.items() if name not in _RESERVED}
-    return Surface(arrays["alphas"], arrays["betas"], values)
+    is_measured = np.arange(arrays["betas"].size) < int(arrays["num_rows"])
+    return Surface(arrays["alphas"], arrays["betas"], values, is_measured)
 
 
 def basin_share(surface: Surface, rise: float = 1.0) -> float:
@@ -350,7 +354,7 @@ def _to_surface(
         name: np.concatenate([np.stack([row[name] for row in rows]), missing])
         for name in rows[0]
     }
-    return Surface(alphas, betas, values)
+    return Surface(alphas, betas, values, np.arange(betas.size) < len(rows))
 
 
 def _read_rows(path: pathlib.Path, fingerprint: str) -> list[dict[str, np.ndarray]]:

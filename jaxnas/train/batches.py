@@ -62,23 +62,46 @@ def share(batch: Batch, batch_axis: str | None, num_devices: int) -> Batch:
     return {name: slice_leaf(leaf) for name, leaf in batch.items()}
 
 
-def in_order(split: Split | Stream, batch_size: int) -> Iterator[dict[str, Any]]:
-    """All images once, in batches of one size.
+def evaluation_order(num_images: int) -> np.ndarray:
+    """The permutation in which images are evaluated, the same in every process.
+
+    Supernets normalise by the batch, and many data sets are sorted by class: in that
+    order a batch would be of one class, whose mean normalisation takes away.
+
+    Returns:
+      int64 `[num_images]`.
+    """
+    return np.random.default_rng(0).permutation(num_images)
+
+
+def subset(split: Split, num_images: int) -> Split:
+    """The images of a split that are evaluated first; all, if there are fewer."""
+    chosen = evaluation_order(len(split.labels))[:num_images]
+    return Split(np.asarray(split.images)[chosen], np.asarray(split.labels)[chosen])
+
+
+def evaluation_batches(
+    split: Split | Stream, batch_size: int
+) -> Iterator[dict[str, Any]]:
+    """All images once, in batches of one size, in `evaluation_order`.
 
     The last batch is filled up with images from the beginning, whose `weight` is 0:
-    they take part in batch statistics and in nothing else.
+    they take part in batch statistics and in nothing else. Streams, which serve
+    networks with running statistics only, are read in the order of their files.
     """
     if isinstance(split, Stream):
         yield from streaming.in_order(split, batch_size)
         return
     num = split.labels.shape[0]
     images, labels = np.asarray(split.images), np.asarray(split.labels)
+    order = evaluation_order(num)
     for start in range(0, num, batch_size):
-        index = np.arange(start, start + batch_size)
+        position = np.arange(start, start + batch_size)
+        index = order[position % num]
         yield {
-            "image": images[index % num],
-            "label": labels[index % num],
-            "weight": (index < num).astype(np.float32),
+            "image": images[index],
+            "label": labels[index],
+            "weight": (position < num).astype(np.float32),
         }
 
 
@@ -96,7 +119,7 @@ def mean_metrics(
       The metrics, numpy arrays.
     """
     totals, count = None, 0.0
-    for batch in in_order(split, batch_size):
+    for batch in evaluation_batches(split, batch_size):
         weight = float(batch["weight"].sum())
         metrics = jax.tree.map(lambda m, w=weight: m * w, step(batch))
         totals = metrics if totals is None else jax.tree.map(jnp.add, totals, metrics)

@@ -34,8 +34,9 @@ def evaluator(
     """Make the evaluation of one architecture on all images of a split.
 
     The weights of the architecture are made once, which with a hypernetwork is as much
-    work as several batches; then all images are run in order, with batch statistics.
-    One compilation serves all architectures and splits.
+    work as several batches; then all images are run with batch statistics, in one fixed
+    permutation (`batches.evaluation_order`), so that the order of a split does not
+    matter. One compilation serves all architectures and splits.
 
     Args:
       net: the supernet.
@@ -43,7 +44,7 @@ def evaluator(
       task: what it is evaluated for.
       normalize: `(key, uint8 images) -> float images`; its key is constant.
       batch_size: images in a batch, over all devices. The last batch is filled up with
-        images from the beginning, which do not count.
+        the first images, which do not count.
       devices: where to run; the first device if `None`. They share out each batch.
 
     Returns:

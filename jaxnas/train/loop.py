@@ -79,11 +79,53 @@ def mean_over_epoch(
     }
 
 
+def mean_of_finite(
+    epoch_metrics: Metrics, metrics: Metrics, position: jax.Array, prefix: str
+) -> Metrics:
+    """Add the metrics of several architectures to the means of their epoch.
+
+    An architecture whose loss is not finite is left out of the means and counted: it
+    may overflow by its own fault, where the weights serve the others well.
+
+    Args:
+      epoch_metrics: as for `mean_over_epoch`; the means are NaN while there is no
+        finite loss.
+      metrics: `loss` and others, `[num]`.
+      position: number of this step within the epoch; 0 begins anew.
+      prefix: of the names of the means and of their `num_not_finite`.
+
+    Returns:
+      The new means, of the structure of `epoch_metrics`.
+    """
+    is_finite = jnp.isfinite(metrics["loss"])
+    dtype = metrics["loss"].dtype
+    begins, num = position == 0, is_finite.shape[0]
+    new = is_finite.sum().astype(dtype)
+    before = epoch_metrics[f"{prefix}num_not_finite"]
+    num_not_finite = jnp.where(begins, 0, before) + num - new
+    total = (num * (position + 1)).astype(dtype) - num_not_finite
+
+    def mean(values: jax.Array, before: jax.Array) -> jax.Array:
+        before = jnp.where(begins | ~jnp.isfinite(before), 0, before)
+        added = jnp.where(is_finite, values, before)
+        mean = before + (added - before).sum() / jnp.maximum(total, 1)
+        return jnp.where(total > 0, mean, jnp.nan)
+
+    return epoch_metrics | {
+        f"{prefix}num_not_finite": num_not_finite,
+        **{
+            prefix + name: mean(values, epoch_metrics[prefix + name])
+            for name, values in metrics.items()
+        },
+    }
+
+
 def run(
     advance: Callable[[Any, int], Any],
     state: Any,
     *,
-    num_epochs: int,
+    num_epochs: int | None = None,
+    num_steps: int | None = None,
     steps_per_epoch: int,
     images_per_step: Callable[[int], int],
     end_epoch: Callable[[Any], dict[str, float]],
@@ -91,14 +133,16 @@ def run(
     workdir: str | os.PathLike[str] | None = None,
     chunk_seconds: float = 5.0,
     save_seconds: float = 30.0,
+    may_diverge: bool = False,
 ) -> Any:
-    """Advance a state to the end of its last epoch.
+    """Advance a state to its last step.
 
     Args:
       advance: `(state, num_steps) -> state`, compiled. Is never asked to cross an
         epoch, and may do fewer steps, but at least one.
       state: the initial state; replaced by the newest checkpoint if there is one.
-      num_epochs: length of the run.
+      num_epochs: length of the run, in epochs, which the progress line then shows.
+      num_steps: its length in steps, instead; the last epoch may be cut short.
       steps_per_epoch: steps of one epoch.
       images_per_step: `step -> images`, for the speed shown and logged.
       end_epoch: `state -> metrics` of the end of an epoch, evaluations for example.
@@ -107,16 +151,26 @@ def run(
         written if `None`.
       chunk_seconds: how long one call of `advance` should take.
       save_seconds: least time between two checkpoints, but for the last one.
+      may_diverge: whether the run goes on with a training loss that is not finite.
 
     Returns:
       The final state.
 
     Raises:
-      Diverged: if the loss stops being finite. The last checkpoint is kept.
+      ValueError: unless one of `num_epochs` and `num_steps` is given.
+      Diverged: if the training loss stops being finite. The last checkpoint is kept.
       Interrupted: after SIGINT or SIGTERM, when a checkpoint has been written.
       CheckpointError: if the folder's checkpoints are all damaged.
     """
-    total_steps = num_epochs * steps_per_epoch
+    if (num_epochs is None) == (num_steps is None):
+        raise ValueError(
+            f"num_epochs is {num_epochs} and num_steps is {num_steps}; expected one "
+            "of them"
+        )
+    if num_epochs is not None:
+        total_steps = num_epochs * steps_per_epoch
+    else:
+        total_steps = num_steps or 0
     with contextlib.ExitStack() as stack:
         checkpoints = None
         if workdir is not None:
@@ -150,24 +204,26 @@ def run(
         images_this_epoch = 0
         while step < total_steps:
             left = steps_per_epoch - step % steps_per_epoch
+            left = min(left, total_steps - step)
             wanted = 1 if steps_per_second is None else chunk_seconds * steps_per_second
-            num_steps = max(1, min(left, int(wanted)))
+            chunk = max(1, min(left, int(wanted)))
             # The first call compiles, so only the others tell the speed.
             start = time.monotonic()
             first = steps_per_second is None
             images = images_per_step(step)
-            state = advance(state, num_steps)
+            state = advance(state, chunk)
             # Reading the state back also waits for it.
-            num_steps, step = int(state.step) - step, int(state.step)
-            images *= num_steps
+            chunk, step = int(state.step) - step, int(state.step)
+            images *= chunk
             now = time.monotonic()
-            steps_per_second = 1.0 if first else num_steps / max(now - start, 1e-9)
+            steps_per_second = 1.0 if first else chunk / max(now - start, 1e-9)
             if first:
                 epoch_start = now
             else:
                 images_this_epoch += images
             means = {name: float(mean) for name, mean in state.epoch_metrics.items()}
-            _check_finite(means, step)
+            if not may_diverge:
+                _check_finite(means, step)
             epoch = (step - 1) // steps_per_epoch + 1
             shown = {
                 name: means[f"train/{name}"]
@@ -183,11 +239,7 @@ def run(
                 log(metrics)
                 epoch_start, images_this_epoch = time.monotonic(), 0
             progress.update(
-                step,
-                images=images,
-                metrics=shown,
-                epoch=epoch,
-                num_epochs=num_epochs,
+                step, images=images, metrics=shown, epoch=epoch, num_epochs=num_epochs
             )
             if stopped_by and step < total_steps:
                 save()
@@ -200,7 +252,7 @@ def run(
 
 def _check_finite(means: dict[str, float], step: int) -> None:
     for name, value in means.items():
-        if not math.isfinite(value):
+        if name.startswith("train/") and not math.isfinite(value):
             raise Diverged(f"{name} is {value} by step {step}")
 
 

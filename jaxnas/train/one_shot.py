@@ -6,6 +6,7 @@ part.
 """
 
 import os
+import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -15,6 +16,7 @@ import numpy as np
 import optax
 from jax import lax
 
+from jaxnas import metrics as metrics_log
 from jaxnas import parallel
 from jaxnas.data import Split
 from jaxnas.train import batches, loop, steps
@@ -239,8 +241,9 @@ def updates(
             judged = judge(share(archs), number)
         judged = gather(judged)
         searcher_state, told = searcher.tell(state.searcher, archs, objective(judged))
-        metrics = {f"validation/{name}": m.mean() for name, m in judged.items()}
-        means = loop.mean_over_epoch(state.epoch_metrics, metrics, position)
+        means = loop.mean_of_finite(
+            state.epoch_metrics, judged, position, "validation/"
+        )
         return state._replace(
             searcher=searcher_state, epoch_metrics=means, searcher_metrics=told
         )
@@ -265,8 +268,9 @@ def updates(
         single = steps.evaluation_step(net, provider, task)
         judged = jax.eval_shape(single, state.weights.params, arch, batch)
         _, told = jax.eval_shape(searcher.tell, state.searcher, arch, judged["loss"])
-        parts = ["train"] if timetable.searcher_steps == 0 else ["train", "validation"]
-        names = [f"{part}/{name}" for part in parts for name in judged]
+        names = [f"train/{name}" for name in judged]
+        if timetable.searcher_steps != 0:
+            names += [f"validation/{name}" for name in [*judged, "num_not_finite"]]
         zero = jnp.zeros((), judged["loss"].dtype)
         state = state._replace(
             epoch_metrics=dict.fromkeys(names, zero),
@@ -348,8 +352,10 @@ def search(
     weights, then that many updates of the searcher (ENAS, section 2.2). With 0 of them
     only the weights learn, and nothing is known of the validation images.
 
-    After each epoch the most likely architecture is evaluated on `test`, for the log
-    only. The speed shown counts an image once for each architecture it is run
+    Architectures whose validation loss is not finite are counted in the log, as
+    `validation/num_not_finite`, and left out of its means; only training losses end a
+    search. After each epoch the most likely architecture is evaluated on `test`, for
+    the log only. The speed shown counts an image once for each architecture it is run
     through. With a `workdir` the search logs and saves there, and goes on from the
     newest checkpoint it finds. The result depends on the arguments and the kind of
     device, not on where a run was stopped.
@@ -390,7 +396,7 @@ def search(
     Raises:
       ValueError: if a split is smaller than a batch, a batch or the architectures
         cannot be shared out, or `shard` is unknown.
-      Diverged: if the loss stops being finite.
+      Diverged: if the training loss stops being finite.
       Interrupted: after a signal; the state has been saved.
     """
     if shard not in ("batch", "archs"):
@@ -539,8 +545,9 @@ def rank(
     split: Split,
     *,
     objective: Objective = mean_loss,
-    num_screening_images: int = 1000,
+    num_screening_images: int | None = 1000,
     num_best: int = 10,
+    workdir: str | os.PathLike[str] | None = None,
 ) -> list[Ranked]:
     """Find the best architectures: screen all, evaluate a few.
 
@@ -549,11 +556,17 @@ def rank(
       archs: the candidates; equal ones are ranked once.
       split: the images to judge by.
       objective: what to rank by, lowest first; the loss decides between equal values.
-      num_screening_images: how many of them all candidates are screened with.
+      num_screening_images: how many of them, chosen at random but always the same, all
+        candidates are screened with; all images if `None`.
       num_best: how many candidates are then evaluated with all images.
+      workdir: folder of the logs `screening.jsonl` and `ranking.jsonl`, with which an
+        interrupted ranking continues, and of a progress line; none if `None`.
 
     Returns:
       The best ones, best first; what is not finite comes last.
+
+    Raises:
+      ValueError: if a log is damaged.
     """
     distinct: dict[bytes, tuple[int, np.ndarray]] = {}
     for index, arch in enumerate(map(np.asarray, archs)):
@@ -564,16 +577,26 @@ def rank(
         keys = [(e.metrics["loss"], objective(e.metrics)) for e in entries]
         return [entries[i] for i in np.lexsort(np.array(keys, float).T)]
 
-    def judge(candidates, images: Split) -> list[Ranked]:
+    def judge(candidates, images: Split, name: str) -> list[Ranked]:
+        lines = metrics_log.measure_missing(
+            None if workdir is None else pathlib.Path(workdir) / f"{name}.jsonl",
+            [arch for _, arch in candidates],
+            lambda i: evaluate(jnp.asarray(candidates[i][1]), images),
+            description=None if workdir is None else name,
+        )
         return best_first(
             [
-                Ranked(arch, index, evaluate(jnp.asarray(arch), images))
-                for index, arch in candidates
+                Ranked(arch, index, line)
+                for (index, arch), line in zip(candidates, lines, strict=True)
             ]
         )
 
-    if len(candidates) > num_best and split.labels.size > num_screening_images:
-        screening = Split(*(leaf[:num_screening_images] for leaf in split))
-        screened = judge(candidates, screening)[:num_best]
+    if (
+        num_screening_images is not None
+        and len(candidates) > num_best
+        and split.labels.size > num_screening_images
+    ):
+        screening = batches.subset(split, num_screening_images)
+        screened = judge(candidates, screening, "screening")[:num_best]
         candidates = [(entry.position, entry.arch) for entry in screened]
-    return judge(candidates, split)[:num_best]
+    return judge(candidates, split, "ranking")[:num_best]
