@@ -82,9 +82,7 @@ def main() -> None:
     command_line.announce(
         experiment.dataset.source, experiment.environment, experiment.folder
     )
-    truth = [
-        measure_truth(experiment, seed) for seed in range(experiment.config.truth_seeds)
-    ]
+    truth = measure_truth(experiment)
     truths = accuracies(truth, "test/accuracy")
     num_diverged = count_diverged(truth, "test/loss")
     scores = {name: score(experiment, truths, name) for name in experiment.methods}
@@ -104,6 +102,7 @@ def prepare(preset: str, config: Config) -> Experiment:
             f"--methods is {config.methods!r}; expected some of {', '.join(METHODS)}, "
             "each at most once"
         )
+    methods = [method for method in METHODS if method in methods]
     devices = parallel.local_devices(config.devices)
     parallel.share(config.batch_size, len(devices), "batch_size")
     dataset = images.load(config)
@@ -211,38 +210,41 @@ def draw(space, key, num: int) -> list:
     return list(distinct.values())
 
 
-def measure_truth(experiment: Experiment, seed: int) -> list[dict[str, float]]:
-    """Train every architecture by itself, with one seed, and test it.
+def measure_truth(experiment: Experiment) -> list[list[dict[str, float]]]:
+    """Train every architecture by itself, with each seed, and test it.
 
-    The log is keyed by architecture, and the key of a training depends on seed and
+    The logs are keyed by architecture, and the key of a training depends on seed and
     architecture only, so that studies can share the folder.
     """
     import jax
 
-    config, archs = experiment.config, experiment.archs
+    archs, folder = experiment.archs, experiment.truth_folder
     fit = make_fitter(experiment, [experiment.num_steps])
     evaluate = make_evaluator(experiment, experiment.providers["one-shot"])
-    key = jax.random.fold_in(experiment.keys.truth, seed)
 
-    def running(i: int) -> pathlib.Path:
-        return experiment.truth_folder / f"training-{seed}-{digest(archs[i])}"
-
-    def measure(i: int) -> dict[str, float]:
+    def measure(i: int, seed: int, running: pathlib.Path) -> dict[str, float]:
         name = f"architecture {i + 1}/{len(archs)}, seed {seed}"
-        (snapshot,) = fit(
-            archs[i], key_of(key, archs[i]), workdir=running(i), description=name
-        )
+        key = key_of(jax.random.fold_in(experiment.keys.truth, seed), archs[i])
+        (snapshot,) = fit(archs[i], key, workdir=running, description=name)
         means = evaluate(snapshot.weights, archs[i], experiment.dataset.test)
         print(f"{name}: trained, test accuracy {means['accuracy']:.1%}", flush=True)
         return {f"test/{metric}": value for metric, value in means.items()}
 
-    lines = []
-    for i, arch in enumerate(archs):
-        log = experiment.truth_folder / f"truth-{seed}.jsonl"
-        lines += measurements.measure_missing(log, [arch], lambda _, i=i: measure(i))
-        # The checkpoints are of no use once the result has been logged.
-        shutil.rmtree(running(i), ignore_errors=True)
-    return lines
+    def measured(i: int, seed: int) -> dict[str, float]:
+        running = folder / f"training-{seed}-{digest(archs[i])}"
+        (line,) = measurements.measure_missing(
+            folder / f"truth-{seed}.jsonl",
+            [archs[i]],
+            lambda _: measure(i, seed, running),
+        )
+        # Checkpoints are of no use once the result has been logged.
+        shutil.rmtree(running, ignore_errors=True)
+        return line
+
+    return [
+        [measured(i, seed) for i in range(len(archs))]
+        for seed in range(experiment.config.truth_seeds)
+    ]
 
 
 def measure_sgd(experiment: Experiment) -> list[dict[str, float]]:
@@ -260,6 +262,7 @@ def measure_sgd(experiment: Experiment) -> list[dict[str, float]]:
     def measure(i: int) -> dict[str, float]:
         line = {}
         for snapshot in fit(archs[i], key_of(experiment.keys.sgd, archs[i])):
+            assert snapshot.seconds is not None  # as it has no folder
             means, seconds = evaluate(snapshot.weights, archs[i], splits.validation)
             line |= {f"{snapshot.step}/{name}": value for name, value in means.items()}
             line |= {f"{snapshot.step}/weights_seconds": snapshot.seconds}
@@ -328,24 +331,18 @@ def score(experiment: Experiment, truths, name: str) -> list:
     config = experiment.config
     if name == "sgd":
         lines = measure_sgd(experiment)
-        return [
-            make_method(
-                f"SGD, {'all ' if step == experiment.num_steps else ''}{step:,} steps",
-                [
-                    [
-                        {key: line[f"{step}/{key}"] for key in SCORE_KEYS}
-                        for line in lines
-                    ]
-                ],
-                truths,
-                config,
+        methods = []
+        for step in experiment.sgd_steps:
+            which = "all " if step == experiment.num_steps else ""
+            at_step = [{k: line[f"{step}/{k}"] for k in SCORE_KEYS} for line in lines]
+            methods.append(
+                make_method(f"SGD, {which}{step:,} steps", [at_step], truths, config)
             )
-            for step in experiment.sgd_steps
-        ]
+        return methods
     num_seeds = config.ghn_seeds if name == "ghn" else config.one_shot_seeds
     method = make_method(
         {"one-shot": "One-shot", "ghn": "GHN"}[name],
-        [score_with_weights(experiment, name, seed) for seed in range(num_seeds)],
+        score_with_weights(experiment, name, num_seeds),
         truths,
         config,
     )
@@ -356,26 +353,34 @@ def score(experiment: Experiment, truths, name: str) -> list:
 
 
 def score_with_weights(
-    experiment: Experiment, name: str, seed: int
-) -> list[dict[str, float]]:
-    """Score every architecture with shared or generated weights of one training."""
+    experiment: Experiment, name: str, num_seeds: int
+) -> list[list[dict[str, float]]]:
+    """Score every architecture with the shared or generated weights of each seed."""
     import jax
 
     archs, provider = experiment.archs, experiment.providers[name]
-    trained = functools.cache(lambda: train_weights(experiment, name, seed))
     make_weights = measurements.timed(jax.jit(provider.apply))
     evaluate = measurements.timed(make_evaluator(experiment, provider))
-    log = weights_folder(experiment, name, seed) / "scores.jsonl"
-    if not log.exists():
-        trained()  # before the progress line of the scores; it has one of its own
 
-    def measure(i: int) -> dict[str, float]:
-        params = trained()
-        _, weights_seconds = make_weights(params, archs[i])
-        means, seconds = evaluate(params, archs[i], experiment.splits.validation)
-        return means | {"weights_seconds": weights_seconds, "seconds": seconds}
+    def of_seed(seed: int) -> list[dict[str, float]]:
+        trained = functools.cache(lambda: train_weights(experiment, name, seed))
+        log = weights_folder(experiment, name, seed) / "scores.jsonl"
+        description = None
+        if not log.exists():
+            trained()  # its progress line cannot stand within the one of the scores
+            description = f"{name}, seed {seed}, scores"
 
-    return measurements.measure_missing(log, archs, measure)
+        def measure(i: int) -> dict[str, float]:
+            params = trained()
+            _, weights_seconds = make_weights(params, archs[i])
+            means, seconds = evaluate(params, archs[i], experiment.splits.validation)
+            return means | {"weights_seconds": weights_seconds, "seconds": seconds}
+
+        return measurements.measure_missing(
+            log, archs, measure, description=description
+        )
+
+    return [of_seed(seed) for seed in range(num_seeds)]
 
 
 def weights_folder(experiment: Experiment, name: str, seed: int) -> pathlib.Path:
@@ -527,7 +532,7 @@ def conclude(experiment: Experiment, truths, num_diverged: int, methods: list) -
     temporary = folder / "scores.json.tmp"
     temporary.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     temporary.replace(folder / "scores.json")
-    # The last method, the hypernetwork if it is there, against each of the others.
+    # The last method, which is the hypernetwork if it is there, with the others.
     differences = [
         pair for pair in pairs if pair.name.startswith(f"{methods[-1].name} minus ")
     ]

@@ -185,18 +185,16 @@ def correlation_notes(
         )
     else:
         for method in methods:
-            where = [
+            places = {"all": method.overall, "upper half": method.top}
+            undefined = [
                 place
-                for place, found in (
-                    ("all", method.overall),
-                    ("upper half", method.top),
-                )
+                for place, found in places.items()
                 if any(math.isnan(correlation.value) for correlation in found.values())
             ]
-            if where:
+            if undefined:
                 notes.append(
-                    f"{method.name}: equal scores, so that coefficients are not defined "
-                    f"({', '.join(where)})."
+                    f"{method.name} gives equal scores, so that its coefficients are "
+                    f"not defined ({', '.join(undefined)})."
                 )
     if num_diverged:
         notes.append(
