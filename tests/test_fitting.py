@@ -1,6 +1,8 @@
 """Training single architectures with one program for all."""
 
 import functools
+import os
+import signal
 
 import chex
 import jax
@@ -9,7 +11,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxnas import data, train, weights
+from jaxnas import data, metrics, train, weights
 from jaxnas.train import batches, fitting
 from jaxnas.types import Supernet
 
@@ -125,6 +127,40 @@ def test_one_program_trains_all_and_stops_do_not_matter():
             for snapshot in (first, last)
         ]
         assert accuracies[1] > max(0.75, accuracies[0])
+
+
+def test_a_training_with_a_folder_is_resumed(tmp_path, monkeypatch, capsys):
+    key, arch = jax.random.key(4), jnp.array([1], jnp.int32)
+    (whole,) = make(at_steps=(50,))(arch, key)
+    assert whole.seconds is not None and whole.seconds > 0
+
+    def interrupted(*args, **options):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return append(*args, **options)
+
+    append = metrics.append
+    with monkeypatch.context() as patch, pytest.raises(train.Interrupted):
+        patch.setattr(metrics, "append", interrupted)
+        list(make(at_steps=(50,))(arch, key, workdir=tmp_path))
+    saved = [int(entry.name) for entry in (tmp_path / "checkpoints").iterdir()]
+    assert saved and 0 < max(saved) < 50
+    (resumed,) = make(at_steps=(50,))(
+        arch, key, workdir=tmp_path, description="network 1"
+    )
+    assert resumed.step == 50 and resumed.seconds is None
+    chex.assert_trees_all_equal(resumed.weights, whole.weights)
+    assert "network 1 50/50 loss" in capsys.readouterr().out
+    # One that is done is not repeated.
+    (again,) = make(at_steps=(50,))(arch, key, workdir=tmp_path)
+    chex.assert_trees_all_equal(again.weights, whole.weights)
+    with pytest.raises(ValueError, match=r"at_steps is \[3, 10\]; expected one number"):
+        next(make()(arch, key, workdir=tmp_path / "other"))
+
+
+def test_a_training_that_diverges_ends(tmp_path):
+    fit = make(at_steps=(6,), augment=lambda key, x: augment(key, x) * jnp.inf)
+    (snapshot,) = fit(jnp.array([0]), jax.random.key(0), workdir=tmp_path)
+    assert snapshot.step == 6 and not np.isfinite(snapshot.weights[0]).all()
 
 
 def test_many_devices_share_batches():

@@ -199,6 +199,36 @@ def test_damaged_files_are_told(tmp_path):
         analysis.load_surface(tmp_path / "other.npz")
 
 
+def test_a_row_that_is_not_a_number_has_been_measured(tmp_path, monkeypatch):
+    """A surface is complete when all rows were measured, whatever they hold."""
+
+    def broken(params, constants, batch):
+        del constants, batch
+        beta = params["w"][0]
+        return {"loss": jnp.where(beta > 0, jnp.nan, 1.0)}
+
+    plane = analysis.Plane(*({"w": jnp.full((1,), x)} for x in (0.0, 0.0, 1.0)))
+    examples, file = {"factor": jnp.ones(1)}, tmp_path / "surface.npz"
+    measurer = analysis.surface_measurer(analysis.mean_metrics(broken, 1))
+
+    def interrupt(num_rows):
+        if num_rows == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        measurer(plane, None, examples, X, Y, file, interrupt)
+    half = analysis.load_surface(file)
+    assert not half.is_complete
+    np.testing.assert_array_equal(half.is_measured, [True, True, False])
+    for surface in (
+        measurer(plane, None, examples, X, Y, file),
+        analysis.load_surface(file),
+    ):
+        assert surface.is_complete
+        assert np.isnan(surface.values["loss"][Y > 0]).all()
+        assert not np.isnan(surface.values["loss"][Y <= 0]).any()
+
+
 def test_walls_that_are_not_finite_are_kept():
     def steep(params, constants, batch):
         loss = jnp.exp(1e3 * jnp.abs(params["w"]).sum())

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from jaxnas import metrics
@@ -214,6 +215,51 @@ def test_divergence_keeps_the_last_good_checkpoint(tmp_path, value):
         last = checkpoints.restore(init())
     assert last is not None and int(last.total) == 21
     assert read(tmp_path) == expected_log(1)
+
+
+def test_only_training_losses_end_a_run(tmp_path):
+    def spoil(state):
+        if int(state.step) > 7:
+            return None
+        metrics = state.epoch_metrics | {"validation/loss": jnp.float32(math.nan)}
+        return state._replace(epoch_metrics=metrics)
+
+    assert int(run(None, Stop(7, spoil), chunk_seconds=0.0).total) == 78
+
+    def diverge(state):
+        return state._replace(epoch_metrics={"train/loss": jnp.float32(math.nan)})
+
+    assert int(run(None, Stop(7, diverge), may_diverge=True).step) == 12
+
+
+def test_a_length_in_steps(tmp_path, capsys):
+    state = run(tmp_path, num_epochs=None, num_steps=10)
+    assert int(state.step) == 10 and checkpointed_steps(tmp_path)[-1] == 10
+    assert "count 10/10 loss" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="num_epochs is 3 and num_steps is 10"):
+        run(None, num_steps=10)
+
+
+def test_means_leave_out_what_is_not_finite():
+    """Validation losses that are not finite are counted, epoch by epoch."""
+    nan = math.nan
+    steps = [
+        ([nan, nan], 0),
+        ([1, nan], 1),
+        ([2, 6], 2),
+        ([nan, math.inf], 3),
+        ([5, 7], 0),
+    ]
+    means = dict.fromkeys(["v/loss", "v/accuracy", "v/num_not_finite"], jnp.float32(9))
+    found = []
+    for losses, position in steps:
+        metrics = {"loss": jnp.array(losses, jnp.float32)}
+        metrics["accuracy"] = 10 * jnp.nan_to_num(metrics["loss"], posinf=3)
+        means = loop.mean_of_finite(means, metrics, jnp.int32(position), "v/")
+        found.append([float(means[name]) for name in sorted(means)])
+    np.testing.assert_allclose(
+        found, [[nan, nan, 2], [10, 1, 3], [30, 3, 3], [30, 3, 5], [60, 6, 0]]
+    )
 
 
 def test_checkpoints_are_spaced_out(tmp_path):

@@ -1,6 +1,7 @@
 """One architecture trained by itself, by a program that serves all architectures."""
 
 import itertools
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
@@ -12,9 +13,25 @@ from jax import lax
 
 from jaxnas import parallel, weights
 from jaxnas.data import Split
-from jaxnas.train import batches, steps
+from jaxnas.train import batches, loop, steps
 from jaxnas.train.batches import Preprocess
-from jaxnas.types import Arch, Device, Key, Supernet, Task, Weights
+from jaxnas.types import Arch, Device, Key, Metrics, Supernet, Task, Weights
+
+
+class FitState(NamedTuple):
+    """Everything the training of one architecture has learned, and where it is.
+
+    Attributes:
+      step: int32 scalar, optimizer steps done.
+      key: the run's PRNG key; every step folds its number into it.
+      weights: weights and optimizer state.
+      epoch_metrics: mean loss over the steps of the current epoch.
+    """
+
+    step: jax.Array
+    key: Key
+    weights: steps.WeightState
+    epoch_metrics: Metrics
 
 
 class Snapshot(NamedTuple):
@@ -22,12 +39,13 @@ class Snapshot(NamedTuple):
 
     Attributes:
       step: optimiser steps so far.
-      seconds: time they have taken, without compilation.
+      seconds: time they have taken, without compilation; `None` for a training with a
+        folder, which may have been interrupted.
       weights: of the supernet; only what the architecture uses has been trained.
     """
 
     step: int
-    seconds: float
+    seconds: float | None
     weights: Weights
 
 
@@ -61,14 +79,20 @@ def fitter(
       devices: where to run; the first device if `None`.
 
     Returns:
-      `(arch, key, initial=None) -> snapshots`; training begins with the `initial`
-      weights, such as a hypernetwork writes, or with random ones. The key determines
-      all that is random. Each snapshot is computed, in one compiled call, when it is
-      asked for. A diverged training is not an error: it shows in the evaluation.
+      `(arch, key, initial=None, *, workdir=None, description="fit") -> snapshots`;
+      training begins with the `initial` weights, such as a hypernetwork predicts, or
+      with random ones. The key determines all that is random. Each snapshot is
+      computed, in one compiled call, when it is asked for. With a `workdir`, training
+      shows its progress, logs and saves there, and an interrupted one continues as
+      `jaxnas.train.search` does; the weights on the way are not kept, so that
+      `at_steps` must have one entry. A diverged training is not an error: it shows in
+      the evaluation.
 
     Raises:
       ValueError: if there are fewer images than a batch, a batch cannot be shared out,
-        or the steps are not ascending numbers from 1.
+        or the steps are not ascending numbers from 1; when training, if a folder is
+        given for more than one snapshot.
+      Interrupted: after a signal, with a folder; the state has been saved.
     """
     num_images = train.labels.shape[0]
     if num_images < batch_size:
@@ -90,55 +114,83 @@ def fitter(
         net, provider, task, optimizer, batch_axis=batch_axis
     )
 
-    def begin(params: Weights) -> steps.WeightState:
-        state = steps.WeightState(params, optimizer.init(params))
+    def begin(params: Weights, key: Key) -> FitState:
+        state = FitState(
+            jnp.int32(0),
+            key,
+            steps.WeightState(params, optimizer.init(params)),
+            {"train/loss": jnp.zeros((), jnp.float32)},
+        )
         # A weak type would become a strong one in the first call of `advance`, which
         # would be compiled twice.
         return jax.tree.map(lambda x: lax.convert_element_type(x, x.dtype), state)
 
     def advance(
-        state: steps.WeightState,
-        arch: Arch,
-        key: Key,
-        split: Split,
-        start: jax.Array,
-        end: jax.Array,
-    ) -> steps.WeightState:
-        batch_key, step_key = jax.random.split(key)
-
-        def one_step(step, state):
-            epoch, position = step // steps_per_epoch, step % steps_per_epoch
+        state: FitState, arch: Arch, split: Split, num_steps: jax.Array
+    ) -> FitState:
+        def one_step(_, state):
+            batch_key, step_key = jax.random.split(state.key)
+            epoch, position = (
+                state.step // steps_per_epoch,
+                state.step % steps_per_epoch,
+            )
             batch = batches.shuffled(
                 batch_key, split, epoch, position, batch_size, augment
             )
             batch = batches.share(batch, batch_axis, num_devices)
-            key = jax.random.fold_in(step_key, step)
-            return weight_step(state, arch[None], batch, key)[0]
+            key = jax.random.fold_in(step_key, state.step)
+            new, metrics = weight_step(state.weights, arch[None], batch, key)
+            loss = {"train/loss": metrics["loss"].astype(jnp.float32)}
+            means = loop.mean_over_epoch(state.epoch_metrics, loss, position)
+            return FitState(state.step + 1, state.key, new, means)
 
-        return lax.fori_loop(start, end, one_step, state)
+        return lax.fori_loop(0, num_steps, one_step, state)
 
     init, begin = jax.jit(net.init), jax.jit(begin)
     advance = parallel.replicated(advance, devices)
     device_split = parallel.place(train, devices)
 
-    def fit(arch: Arch, key: Key, initial: Weights | None = None) -> Iterator[Snapshot]:
+    def fit(
+        arch: Arch,
+        key: Key,
+        initial: Weights | None = None,
+        *,
+        workdir: str | os.PathLike[str] | None = None,
+        description: str = "fit",
+    ) -> Iterator[Snapshot]:
+        if workdir is not None and len(ends) > 1:
+            raise ValueError(
+                f"at_steps is {ends}; expected one number of steps for a training with "
+                "a folder"
+            )
         init_key, run_key = jax.random.split(key)
         initial = init(init_key) if initial is None else initial
-        state = parallel.place(begin(initial), devices)
-        arch, run_key = parallel.place((jnp.asarray(arch), run_key), devices)
+        state = parallel.place(begin(initial, run_key), devices)
+        arch = parallel.place(jnp.asarray(arch), devices)
 
-        def until(end: int) -> steps.WeightState:
-            new = advance(
-                state, arch, run_key, device_split, jnp.int32(start), jnp.int32(end)
+        def advance_by(state: FitState, num_steps: int) -> FitState:
+            return advance(state, arch, device_split, jnp.int32(num_steps))
+
+        if workdir is not None:
+            state = loop.run(
+                advance_by,
+                state,
+                num_steps=ends[-1],
+                steps_per_epoch=steps_per_epoch,
+                images_per_step=lambda step: batch_size,
+                end_epoch=lambda state: {},
+                description=description,
+                workdir=workdir,
+                may_diverge=True,
             )
-            return jax.block_until_ready(new)
-
-        start, seconds = 0, 0.0
-        state = until(0)  # compiles before time is measured
-        for end in ends:
+            yield Snapshot(ends[-1], None, state.weights.params)
+            return
+        seconds = 0.0
+        state = advance_by(state, 0)  # compiles before time is measured
+        for start, end in itertools.pairwise([0, *ends]):
             before = time.monotonic()
-            state = until(end)
-            start, seconds = end, seconds + time.monotonic() - before
-            yield Snapshot(end, seconds, state.params)
+            state = jax.block_until_ready(advance_by(state, end - start))
+            seconds += time.monotonic() - before
+            yield Snapshot(end, seconds, state.weights.params)
 
     return fit
