@@ -240,22 +240,23 @@ def test_an_interrupted_training_continues(monkeypatch, capsys, tmp_path):
     assert (status, errors) == (0, "")
     whole = json.loads((tmp_path / "whole" / "scores.json").read_text())
 
-    shown = metrics.Progress.update
+    update, steps = metrics.Progress.update, []
 
     def interrupt(self, step, **options):
-        shown(self, step, **options)
-        if step == 4:  # the first of three epochs is over
+        update(self, step, **options)
+        steps.append(step)
+        if steps == [1, 4]:  # the first of three epochs is over
             signal.raise_signal(signal.SIGTERM)
 
+    monkeypatch.setattr(metrics.Progress, "update", interrupt)
     workdir = tmp_path / "parts"
-    with monkeypatch.context() as patch:
-        patch.setattr(metrics.Progress, "update", interrupt)
-        status, _, errors = run(monkeypatch, capsys, workdir, *flags)
+    status, _, errors = run(monkeypatch, capsys, workdir, *flags)
     assert status == 130 and "run the same command again" in errors
     (folder,) = (workdir / "truth").glob("training-*")
     assert (folder / "checkpoints").is_dir()
     status, _, errors = run(monkeypatch, capsys, workdir, *flags)
     assert (status, errors) == (0, "")
+    assert steps[2] > 4  # goes on within the training
     parts = json.loads((workdir / "scores.json").read_text())
     assert parts["truth"] == whole["truth"]
 
