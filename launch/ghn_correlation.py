@@ -603,7 +603,7 @@ def as_text(truths, num_diverged: int, methods: list, ceiling, differences) -> s
 
     rows = [*methods, *([] if ceiling is None else [ceiling])]
     half = (truths.shape[1] + 1) // 2
-    lines = [report.truth_text(truths)]
+    lines = [textwrap.fill(report.truth_text(truths), 88)]
     for note, compared in (
         ("correlation of scores with it", rows),
         ("differences", differences),

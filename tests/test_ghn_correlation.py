@@ -337,3 +337,4 @@ def test_presets():
     assert (paper.sgd_steps, paper.cutout) == ("10,100,200,1000", 0)
     name, quick = command_line.parse(PRESETS, None, [])
     assert (name, quick.dataset, quick.num_nodes) == ("quick", "digits", 17)
+    assert (paper.truth_seeds, quick.truth_seeds) == (1, 2)

@@ -52,7 +52,7 @@ def test_the_report_holds_coefficients_costs_and_charts(tmp_path):
     )
     check_report(path)
     assert "<h1>A &amp; B</h1>" in page and "<script" not in page
-    assert "8 architectures, each trained by itself: test accuracy 70.0%" in page
+    assert "8 architectures, each trained by itself. Test accuracy: 70.0%" in page
     number = '<td class="number">{}</td>'.format
     assert "<td>GHN</td>" + number("1.00 [1.00, 1.00]") * 3 in page
     assert "<td>Constant</td>" + number("-") * 3 in page
@@ -85,7 +85,7 @@ def test_the_report_holds_ceiling_differences_and_several_seeds(tmp_path):
         num_diverged=3,
     )
     check_report(path)
-    assert "with 2 seeds, of which the mean" in page
+    assert "with 2 seeds. Test accuracy, mean of the seeds: 70.0%" in page
     for row in (ceiling, difference):
         for found in (row.overall, row.top):
             text = report.coefficient_text(found["pearson"])

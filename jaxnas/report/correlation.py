@@ -135,9 +135,11 @@ def truth_text(truths: np.ndarray) -> str:
     """
     num_seeds, num = truths.shape
     truth = truths.mean(0)
-    seeds = "" if num_seeds == 1 else f" with {num_seeds} seeds, of which the mean"
+    seeds, mean = "", ""
+    if num_seeds > 1:
+        seeds, mean = f" with {num_seeds} seeds", ", mean of the seeds"
     return (
-        f"{num} architectures, each trained by itself{seeds}: test accuracy "
+        f"{num} architectures, each trained by itself{seeds}. Test accuracy{mean}: "
         f"{truth.mean():.1%} ± {truth.std(ddof=1):.1%} (mean ± standard deviation over "
         f"architectures), from {truth.min():.1%} to {truth.max():.1%}."
     )
