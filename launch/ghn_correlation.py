@@ -1,18 +1,23 @@
 """Study how well cheap scores rank architectures (Graph HyperNetworks, section 4.3).
 
 Random architectures are trained one by one; their accuracies are compared with scores
-from a few steps of SGD, from shared weights, and from a hypernetwork. Without
-arguments: a small study on scikit-learn's digits. The folder of the run gets
-scores.json and report.html; the same command again goes on where it stopped.
+from a few steps of SGD (in trainings of their own), from shared weights, and from a
+hypernetwork. Without arguments: a small study on scikit-learn's digits. The folder of
+the run gets scores.json and report.html; the same command again continues where it
+stopped.
 """
 
 import dataclasses
 import functools
+import hashlib
 import itertools
 import json
 import math
 import pathlib
+import shutil
 import statistics
+import textwrap
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import command_line
@@ -22,18 +27,19 @@ import measurements
 from presets.ghn_correlation import PRESETS, Config
 
 METHODS = ("sgd", "one-shot", "ghn")
-SCORE_KEYS = ("accuracy", "weights_seconds", "seconds")
-# More architectures or methods may be added, in another place, on other devices.
+SCORE_KEYS = ("loss", "accuracy", "weights_seconds", "seconds")
+# More architectures, methods or seeds may be added, in another place, on other devices.
 MAY_DIFFER = (
-    *("workdir", "data_dir", "devices", "truth_dir"),
-    *("methods", "num_architectures", "num_resamples"),
+    *("workdir", "data_dir", "devices", "truth_dir", "num_resamples"),
+    *("methods", "num_architectures", "sgd_steps"),
+    *("truth_seeds", "one_shot_seeds", "ghn_seeds"),
 )
 # What the accuracies of trained architectures depend on, besides the data.
 TRUTH_SETTINGS = (
     *("dataset", "image_size", "max_images", "crop_padding", "crop_fill", "flip"),
     *("cutout", "seed"),
     *("num_nodes", "node_input", "channels", "num_blocks", "batch_size"),
-    *("validation_images", "truth_epochs", "sgd_steps"),
+    *("validation_images", "truth_epochs"),
     *("sgd_learning_rate", "momentum", "weight_decay", "clip_norm"),
 )
 
@@ -43,6 +49,7 @@ class Keys(NamedTuple):
 
     archs: Any
     truth: Any
+    sgd: Any
     one_shot: Any
     ghn: Any
 
@@ -53,6 +60,7 @@ class Experiment(NamedTuple):
     config: Config
     methods: list[str]
     sgd_steps: list[int]
+    num_steps: int
     devices: list
     dataset: Any
     splits: Any
@@ -76,8 +84,11 @@ def main() -> None:
         experiment.dataset.source, experiment.environment, experiment.folder
     )
     truth = measure_truth(experiment)
-    scores = {name: score(experiment, truth, name) for name in experiment.methods}
-    conclude(experiment, truth, [m for found in scores.values() for m in found])
+    truths = accuracies(truth, "test/accuracy")
+    num_diverged = count_diverged(truth, "test/loss")
+    scores = {name: score(experiment, truths, name) for name in experiment.methods}
+    methods = [method for found in scores.values() for method in found]
+    conclude(experiment, truths, num_diverged, methods)
 
 
 def prepare(preset: str, config: Config) -> Experiment:
@@ -92,6 +103,7 @@ def prepare(preset: str, config: Config) -> Experiment:
             f"--methods is {config.methods!r}; expected some of {', '.join(METHODS)}, "
             "each at most once"
         )
+    methods = [method for method in METHODS if method in methods]
     devices = parallel.local_devices(config.devices)
     parallel.share(config.batch_size, len(devices), "batch_size")
     dataset = images.load(config)
@@ -100,10 +112,10 @@ def prepare(preset: str, config: Config) -> Experiment:
     steps_per_epoch = train.make_timetable(splits, config.batch_size, 0).weight_steps
     num_steps = config.truth_epochs * steps_per_epoch
     sgd_steps = command_line.ascending("--sgd-steps", config.sgd_steps)
-    if sgd_steps and sgd_steps[-1] >= num_steps:
+    if "sgd" in methods and not (sgd_steps and sgd_steps[-1] <= num_steps):
         raise ValueError(
-            f"--sgd-steps is {config.sgd_steps!r}; expected less than {num_steps}, the "
-            "steps of the whole training"
+            f"--sgd-steps is {config.sgd_steps!r}; expected one or more, at most "
+            f"{num_steps}, the steps of the whole training"
         )
     make_ghn_optimizer(config, steps_per_epoch)
     net = make_supernet(config, config.num_nodes, dataset)
@@ -129,7 +141,8 @@ def prepare(preset: str, config: Config) -> Experiment:
     return Experiment(
         config,
         methods,
-        [*sgd_steps, num_steps],
+        sgd_steps,
+        num_steps,
         devices,
         dataset,
         splits,
@@ -198,49 +211,106 @@ def draw(space, key, num: int) -> list:
     return list(distinct.values())
 
 
-def measure_truth(experiment: Experiment) -> list[dict[str, float]]:
-    """Train every architecture by itself, evaluating it on the way and in the end."""
+def measure_truth(experiment: Experiment) -> list[list[dict[str, float]]]:
+    """Train every architecture by itself, with each seed, and test it.
+
+    The logs are keyed by architecture, and the key of a training depends on seed and
+    architecture only, so that studies can share the folder.
+    """
     import jax
 
-    from jaxnas import train
+    archs, folder = experiment.archs, experiment.truth_folder
+    fit = make_fitter(experiment, [experiment.num_steps])
+    evaluate = make_evaluator(experiment, experiment.providers["one-shot"])
 
-    config, splits, archs = experiment.config, experiment.splits, experiment.archs
-    *_, num_steps = experiment.sgd_steps
-    fit = train.fitter(
-        experiment.net,
-        train.classification(),
-        make_sgd(config, config.truth_epochs, num_steps // config.truth_epochs),
-        splits.train,
-        at_steps=experiment.sgd_steps,
-        batch_size=config.batch_size,
-        augment=experiment.augment,
-        devices=experiment.devices,
-    )
+    def measure(i: int, seed: int, running: pathlib.Path) -> dict[str, float]:
+        name = f"architecture {i + 1}/{len(archs)}, seed {seed}"
+        key = key_of(jax.random.fold_in(experiment.keys.truth, seed), archs[i])
+        (snapshot,) = fit(archs[i], key, workdir=running, description=name)
+        means = evaluate(snapshot.weights, archs[i], experiment.dataset.test)
+        print(f"{name}: trained, test accuracy {means['accuracy']:.1%}", flush=True)
+        return {f"test/{metric}": value for metric, value in means.items()}
+
+    def measured(i: int, seed: int) -> dict[str, float]:
+        running = folder / f"training-{seed}-{digest(archs[i])}"
+        (line,) = measurements.measure_missing(
+            folder / f"truth-{seed}.jsonl",
+            [archs[i]],
+            lambda _: measure(i, seed, running),
+        )
+        # Checkpoints are of no use once the result has been logged.
+        shutil.rmtree(running, ignore_errors=True)
+        return line
+
+    return [
+        [measured(i, seed) for i in range(len(archs))]
+        for seed in range(experiment.config.truth_seeds)
+    ]
+
+
+def measure_sgd(experiment: Experiment) -> list[dict[str, float]]:
+    """Score every architecture on the way of a training of its own.
+
+    It has another seed than those of `measure_truth`, whose first steps would share
+    initial weights, batches and so part of the noise with the accuracies in the end.
+    """
+    splits, archs = experiment.splits, experiment.archs
+    fit = make_fitter(experiment, experiment.sgd_steps)
     evaluate = measurements.timed(
         make_evaluator(experiment, experiment.providers["one-shot"])
     )
 
     def measure(i: int) -> dict[str, float]:
         line = {}
-        for snapshot in fit(archs[i], jax.random.fold_in(experiment.keys.truth, i)):
-            step, params = snapshot.step, snapshot.weights
-            means, seconds = evaluate(params, archs[i], splits.validation)
-            line |= {f"{step}/{name}": value for name, value in means.items()}
-            line |= {f"{step}/weights_seconds": snapshot.seconds}
-            line |= {f"{step}/seconds": snapshot.seconds + seconds}
-            if step == num_steps:
-                means, _ = evaluate(params, archs[i], experiment.dataset.test)
-                line |= {f"test/{name}": value for name, value in means.items()}
-        print(
-            f"architecture {i + 1} of {len(archs)} trained: test accuracy "
-            f"{line['test/accuracy']:.1%}",
-            flush=True,
-        )
+        for snapshot in fit(archs[i], key_of(experiment.keys.sgd, archs[i])):
+            assert snapshot.seconds is not None  # as it has no folder
+            means, seconds = evaluate(snapshot.weights, archs[i], splits.validation)
+            line |= {f"{snapshot.step}/{name}": value for name, value in means.items()}
+            line |= {f"{snapshot.step}/weights_seconds": snapshot.seconds}
+            line |= {f"{snapshot.step}/seconds": snapshot.seconds + seconds}
         return line
 
+    steps = "-".join(map(str, experiment.sgd_steps))
     return measurements.measure_missing(
-        experiment.truth_folder / "truth.jsonl", archs, measure
+        experiment.truth_folder / f"sgd-{steps}.jsonl",
+        archs,
+        measure,
+        description="sgd",
     )
+
+
+def make_fitter(experiment: Experiment, at_steps: list[int]):
+    """The training of single architectures, up to the last of some steps."""
+    from jaxnas import train
+
+    config = experiment.config
+    return train.fitter(
+        experiment.net,
+        train.classification(),
+        make_sgd(
+            config, config.truth_epochs, experiment.num_steps // config.truth_epochs
+        ),
+        experiment.splits.train,
+        at_steps=at_steps,
+        batch_size=config.batch_size,
+        augment=experiment.augment,
+        devices=experiment.devices,
+    )
+
+
+def digest(arch) -> str:
+    """A short name of an architecture, for folders and keys."""
+    import numpy as np
+
+    data = np.asarray(arch, "<i4").tobytes()
+    return hashlib.blake2b(data, digest_size=8).hexdigest()
+
+
+def key_of(key, arch):
+    """A key that depends on the architecture, wherever in the list it is."""
+    import jax
+
+    return jax.random.fold_in(key, int(digest(arch)[:8], 16))
 
 
 def make_evaluator(experiment: Experiment, provider):
@@ -257,51 +327,72 @@ def make_evaluator(experiment: Experiment, provider):
     )
 
 
-def score(experiment: Experiment, truth: list[dict[str, float]], name: str) -> list:
+def score(experiment: Experiment, truths, name: str) -> list:
     """What a method gives every architecture; SGD is a method for each step asked."""
+    config = experiment.config
     if name == "sgd":
-        return [
-            make_method(
-                f"SGD, {'all ' if step == experiment.sgd_steps[-1] else ''}"
-                f"{step:,} steps",
-                [{key: line[f"{step}/{key}"] for key in SCORE_KEYS} for line in truth],
-                truth,
-                experiment.config,
+        lines = measure_sgd(experiment)
+        methods = []
+        for step in experiment.sgd_steps:
+            which = "all " if step == experiment.num_steps else ""
+            at_step = [{k: line[f"{step}/{k}"] for k in SCORE_KEYS} for line in lines]
+            methods.append(
+                make_method(f"SGD, {which}{step:,} steps", [at_step], truths, config)
             )
-            for step in experiment.sgd_steps
-        ]
-    lines = score_with_weights(experiment, name)
+        return methods
+    num_seeds = config.ghn_seeds if name == "ghn" else config.one_shot_seeds
     method = make_method(
-        {"one-shot": "One-shot", "ghn": "GHN"}[name], lines, truth, experiment.config
+        {"one-shot": "One-shot", "ghn": "GHN"}[name],
+        score_with_weights(experiment, name, num_seeds),
+        truths,
+        config,
     )
-    seconds = preparation_seconds(experiment, name)
+    seconds = preparation_seconds(experiment, name, num_seeds)
     method = method._replace(preparation_seconds=seconds)
     # Shared weights are there already.
     return [method._replace(weights_seconds=None) if name == "one-shot" else method]
 
 
-def score_with_weights(experiment: Experiment, name: str) -> list[dict[str, float]]:
-    """Score every architecture with shared or generated weights."""
+def score_with_weights(
+    experiment: Experiment, name: str, num_seeds: int
+) -> list[list[dict[str, float]]]:
+    """Score every architecture with the shared or generated weights of each seed."""
     import jax
 
     archs, provider = experiment.archs, experiment.providers[name]
-    trained = functools.cache(lambda: train_weights(experiment, name))
     make_weights = measurements.timed(jax.jit(provider.apply))
     evaluate = measurements.timed(make_evaluator(experiment, provider))
 
-    def measure(i: int) -> dict[str, float]:
-        params = trained()
-        _, weights_seconds = make_weights(params, archs[i])
-        means, seconds = evaluate(params, archs[i], experiment.splits.validation)
-        return means | {"weights_seconds": weights_seconds, "seconds": seconds}
+    def of_seed(seed: int) -> list[dict[str, float]]:
+        trained = functools.cache(lambda: train_weights(experiment, name, seed))
+        log = weights_folder(experiment, name, seed) / "scores.jsonl"
+        description = None
+        if not log.exists():
+            trained()  # its progress line cannot stand within the one of the scores
+            description = f"{name}, seed {seed}, scores"
 
-    return measurements.measure_missing(
-        experiment.folder / name / "scores.jsonl", archs, measure
-    )
+        def measure(i: int) -> dict[str, float]:
+            params = trained()
+            _, weights_seconds = make_weights(params, archs[i])
+            means, seconds = evaluate(params, archs[i], experiment.splits.validation)
+            return means | {"weights_seconds": weights_seconds, "seconds": seconds}
+
+        return measurements.measure_missing(
+            log, archs, measure, description=description
+        )
+
+    return [of_seed(seed) for seed in range(num_seeds)]
 
 
-def train_weights(experiment: Experiment, name: str):
+def weights_folder(experiment: Experiment, name: str, seed: int) -> pathlib.Path:
+    """The folder of one training of shared weights or of the hypernetwork."""
+    return experiment.folder / name / f"seed-{seed}"
+
+
+def train_weights(experiment: Experiment, name: str, seed: int):
     """Train shared weights or the hypernetwork on random architectures."""
+    import jax
+
     from jaxnas import search, train
 
     config, splits = experiment.config, experiment.splits
@@ -323,7 +414,7 @@ def train_weights(experiment: Experiment, name: str):
         train.classification(),
         optimizer,
         splits,
-        key=getattr(experiment.keys, name.replace("-", "_")),
+        key=jax.random.fold_in(getattr(experiment.keys, name.replace("-", "_")), seed),
         num_epochs=num_epochs,
         batch_size=config.batch_size,
         augment=experiment.augment,
@@ -332,20 +423,29 @@ def train_weights(experiment: Experiment, name: str):
         num_search_archs=1,
         searcher_steps=0,
         devices=experiment.devices,
-        workdir=experiment.folder / name,
-        description=name,
+        workdir=weights_folder(experiment, name, seed),
+        description=f"{name}, seed {seed}",
         epoch_metrics=epoch_metrics,
     )
     return result.state.weights.params
 
 
-def preparation_seconds(experiment: Experiment, name: str) -> float | None:
-    """How long the training of weights took, by the speeds in its log."""
+def preparation_seconds(
+    experiment: Experiment, name: str, num_seeds: int
+) -> float | None:
+    """How long one training of weights took, by the speeds in the logs."""
     from jaxnas import metrics, train
 
     config = experiment.config
-    log = metrics.read(experiment.folder / name / "metrics.jsonl")
-    speeds = [e["images_per_second"] for e in log if "images_per_second" in e]
+    logs = [
+        metrics.read(weights_folder(experiment, name, seed) / "metrics.jsonl")
+        for seed in range(num_seeds)
+    ]
+    speeds = [
+        entry["images_per_second"]
+        for entry in itertools.chain.from_iterable(logs)
+        if "images_per_second" in entry
+    ]
     if not speeds:
         return None  # an epoch of a single step has none, as it is compiled
     timetable = train.make_timetable(experiment.splits, config.batch_size, 0)
@@ -357,43 +457,89 @@ def preparation_seconds(experiment: Experiment, name: str) -> float | None:
     return num_epochs * images_per_epoch * statistics.fmean(1 / s for s in speeds)
 
 
-def make_method(
-    name: str,
-    lines: list[dict[str, float]],
-    truth: list[dict[str, float]],
-    config: Config,
-):
-    """A method with its correlations."""
+def accuracies(runs: Sequence[Sequence[Mapping[str, float]]], name: str):
+    """Accuracies `[runs, num]`; one that is not finite is the worst there is."""
     import numpy as np
 
+    values = np.array([[line[name] for line in lines] for lines in runs])
+    return np.where(np.isfinite(values), values, 0.0)
+
+
+def count_diverged(runs: Sequence[Sequence[Mapping[str, float]]], name: str) -> int:
+    """How many losses are not finite."""
+    return sum(not math.isfinite(line[name]) for lines in runs for line in lines)
+
+
+def make_method(
+    name: str, runs: Sequence[Sequence[Mapping[str, float]]], truths, config: Config
+):
+    """A method with its correlations."""
     from jaxnas import analysis, report
 
-    scores = np.array([line["accuracy"] for line in lines])
-    accuracies = np.array([line["test/accuracy"] for line in truth])
-    top = analysis.top_half(accuracies)
-    options = {"num_resamples": config.num_resamples, "seed": config.seed}
+    scores = accuracies(runs, "accuracy")
+    lines = list(itertools.chain.from_iterable(runs))
     return report.Method(
         name,
         scores,
-        analysis.correlations(scores, accuracies, **options),
-        analysis.correlations(scores[top], accuracies[top], **options),
-        None,
-        statistics.fmean(line["weights_seconds"] for line in lines),
-        statistics.fmean(line["seconds"] for line in lines),
+        **overall_and_top(analysis.correlations, config, scores, truths.mean(0)),
+        preparation_seconds=None,
+        weights_seconds=statistics.fmean(line["weights_seconds"] for line in lines),
+        evaluation_seconds=statistics.fmean(line["seconds"] for line in lines),
+        num_diverged=count_diverged(runs, "loss"),
     )
 
 
-def conclude(
-    experiment: Experiment, truth: list[dict[str, float]], methods: list
-) -> None:
+def overall_and_top(function, config: Config, *arrays) -> dict[str, Any]:
+    """A function of `analysis` over all architectures, and over the upper half."""
+    return {
+        place: function(
+            *arrays,
+            only_top_half=only_top_half,
+            num_resamples=config.num_resamples,
+            seed=config.seed,
+        )
+        for place, only_top_half in (("overall", False), ("top", True))
+    }
+
+
+def compare(config: Config, truths, first, second):
+    """The difference of two methods."""
+    from jaxnas import analysis, report
+
+    return report.Coefficients(
+        f"{first.name} minus {second.name}",
+        **overall_and_top(
+            analysis.correlation_differences,
+            config,
+            first.scores,
+            second.scores,
+            truths.mean(0),
+        ),
+    )
+
+
+def conclude(experiment: Experiment, truths, num_diverged: int, methods: list) -> None:
     """Write scores.json and report.html, and print the correlations."""
-    from jaxnas import report
+    from jaxnas import analysis, report
 
     config, folder = experiment.config, experiment.folder
-    results = summarize(experiment, truth, methods)
+    ceiling = None
+    if config.truth_seeds > 1:
+        ceiling = report.Coefficients(
+            "Noise ceiling", **overall_and_top(analysis.noise_ceiling, config, truths)
+        )
+    pairs = [
+        compare(config, truths, second, first)
+        for first, second in itertools.combinations(methods, 2)
+    ]
+    results = summarize(experiment, truths, num_diverged, methods, ceiling, pairs)
     temporary = folder / "scores.json.tmp"
     temporary.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     temporary.replace(folder / "scores.json")
+    # The last method, which is the hypernetwork if it is there, with the others.
+    differences = [
+        pair for pair in pairs if pair.name.startswith(f"{methods[-1].name} minus ")
+    ]
     names = (*hypernetworks.SETTINGS, "num_train_nodes", "meta_batch", "epochs")
     report.correlation_report(
         folder / "report.html",
@@ -402,94 +548,112 @@ def conclude(
         | experiment.environment,
         config=dataclasses.asdict(config),
         settings={name: getattr(config, name) for name in names},
-        truth=results["truth"]["test_accuracy"],
+        truths=truths,
         methods=methods,
+        ceiling=ceiling,
+        differences=differences,
+        num_diverged=num_diverged,
     )
-    print(f"\n{as_text(results, methods)}\nreport: {folder / 'report.html'}")
+    text = as_text(truths, num_diverged, methods, ceiling, differences)
+    print(f"\n{text}\nreport: {folder / 'report.html'}")
 
 
 def summarize(
-    experiment: Experiment, truth: list[dict[str, float]], methods: list
+    experiment: Experiment, truths, num_diverged: int, methods: list, ceiling, pairs
 ) -> dict[str, Any]:
     """The results as JSON can hold them."""
-    accuracies = [line["test/accuracy"] for line in truth]
+    truth = truths.mean(0)
 
-    def coefficients(found) -> dict[str, Any]:
+    def finite(correlation) -> dict[str, float | None]:
         return {
-            name: None if math.isnan(c.value) else c._asdict()
-            for name, c in found.items()
+            name: None if math.isnan(value) else value
+            for name, value in correlation._asdict().items()
+        }
+
+    def coefficients(row) -> dict[str, Any]:
+        return {
+            "all": {name: finite(c) for name, c in row.overall.items()},
+            "top_half": {name: finite(c) for name, c in row.top.items()},
         }
 
     return {
         "architectures": [arch.tolist() for arch in experiment.archs],
         "truth": {
-            "mean": statistics.fmean(accuracies),
-            "std": statistics.stdev(accuracies),
-            "num_diverged": sum(not math.isfinite(e["test/loss"]) for e in truth),
-            "test_accuracy": accuracies,
+            "mean": float(truth.mean()),
+            "std": float(truth.std(ddof=1)),
+            "num_diverged": num_diverged,
+            "test_accuracy": truth.tolist(),
+            "test_accuracy_by_seed": truths.tolist(),
         },
+        "noise_ceiling": None if ceiling is None else coefficients(ceiling),
         "methods": {
-            method.name: {
-                "all": coefficients(method.overall),
-                "top_half": coefficients(method.top),
+            method.name: coefficients(method)
+            | {
                 "preparation_seconds": method.preparation_seconds,
                 "weights_seconds": method.weights_seconds,
                 "evaluation_seconds": method.evaluation_seconds,
-                "validation_accuracy": list(method.scores),
+                "num_diverged": method.num_diverged,
+                "validation_accuracy_by_seed": method.scores.tolist(),
             }
             for method in methods
         },
+        "differences": {pair.name: coefficients(pair) for pair in pairs},
     }
 
 
-def as_text(results: dict[str, Any], methods: list) -> str:
+def as_text(truths, num_diverged: int, methods: list, ceiling, differences) -> str:
     """The results as tables for the terminal."""
-    from jaxnas import report
+    from jaxnas import analysis, report
 
-    truth = results["truth"]
-    accuracies = truth["test_accuracy"]
-    width = max(len(method.name) for method in methods) + 2
-
-    def block(title: str, found_by_method: dict) -> list[str]:
-        names = list(next(iter(found_by_method.values())))
-        lines = [title, " " * width + "".join(f"{name:>21}" for name in names)]
-        for method, found in found_by_method.items():
-            cells = (report.coefficient_text(found[name]) for name in names)
-            lines.append(f"{method:<{width}}" + "".join(f"{c:>21}" for c in cells))
-        return lines
+    rows = [*methods, *([] if ceiling is None else [ceiling])]
+    half = (truths.shape[1] + 1) // 2
+    lines = [textwrap.fill(report.truth_text(truths), 88)]
+    for note, compared in (
+        ("correlation of scores with it", rows),
+        ("differences", differences),
+    ):
+        if not compared:
+            continue
+        for title, place in (
+            (f"{note}, all architectures:", "overall"),
+            (f"{note}, the {half} with the best accuracy after training:", "top"),
+        ):
+            found = {row.name: getattr(row, place) for row in compared}
+            cells = [
+                [name, *(report.coefficient_text(c) for c in coefficients.values())]
+                for name, coefficients in found.items()
+            ]
+            lines += ["", title, *aligned([["", *analysis.COEFFICIENTS], *cells])]
 
     def seconds(value: float | None, digits: int) -> str:
-        return f"{'-' if value is None else format(value, f',.{digits}f'):>21}"
+        return "-" if value is None else format(value, f",.{digits}f")
 
-    diverged = truth["num_diverged"]
-    return "\n".join(
+    costs = [
         [
-            f"test accuracy of {len(accuracies)} architectures, each trained by "
-            f"itself: {truth['mean']:.1%} ± {truth['std']:.1%}, "
-            f"{min(accuracies):.1%} to {max(accuracies):.1%}"
-            + (f"; {diverged} diverged" if diverged else ""),
-            *block(
-                "correlation of scores with it, and 95 % intervals:",
-                {method.name: method.overall for method in methods},
-            ),
-            *block(
-                "over the upper half by trained accuracy:",
-                {method.name: method.top for method in methods},
-            ),
-            "seconds, without compilation:",
-            " " * width
-            + "".join(
-                f"{title:>21}"
-                for title in ("preparation", "weights of one", "and validation")
-            ),
-            *(
-                f"{method.name:<{width}}{seconds(method.preparation_seconds, 1)}"
-                f"{seconds(method.weights_seconds, 3)}"
-                f"{seconds(method.evaluation_seconds, 3)}"
-                for method in methods
-            ),
+            method.name,
+            seconds(method.preparation_seconds, 1),
+            seconds(method.weights_seconds, 3),
+            seconds(method.evaluation_seconds, 3),
         ]
-    )
+        for method in methods
+    ]
+    titles = ["", "preparation", "weights of one", "and validation"]
+    lines += ["", "seconds, without compilation:", *aligned([titles, *costs]), ""]
+    notes = report.correlation_notes(truths, methods, num_diverged)
+    notes += [report.DIFFERENCES_NOTE] if differences else []
+    return "\n".join([*lines, *(textwrap.fill(note, 88) for note in notes)])
+
+
+def aligned(rows: list[list[str]]) -> list[str]:
+    """Columns as wide as they must be, the first to the left."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "   ".join(
+            [f"{first:<{widths[0]}}"]
+            + [f"{cell:>{w}}" for cell, w in zip(rest, widths[1:], strict=True)]
+        )
+        for first, *rest in rows
+    ]
 
 
 if __name__ == "__main__":

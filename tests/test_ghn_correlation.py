@@ -1,6 +1,7 @@
 """The correlation study as a command, with a perceptron in place of its networks."""
 
 import json
+import signal
 
 import command_line
 import ghn_correlation
@@ -18,8 +19,9 @@ from jaxnas.types import Supernet
 FLAGS = (
     *("--num-nodes", 4, "--num-train-nodes", 3, "--num-architectures", 8),
     *("--max-images", 250, "--validation-images", 50, "--batch-size", 50),
-    *("--truth-epochs", 3, "--sgd-steps", "2,5", "--num-resamples", 20),
+    *("--truth-epochs", 3, "--sgd-steps", "2,5,12", "--num-resamples", 20),
     *("--epochs", 2, "--one-shot-epochs", 2, "--halved-at", 1),
+    *("--truth-seeds", 2, "--ghn-seeds", 2),
 )
 
 
@@ -69,6 +71,16 @@ def run(monkeypatch, capsys, workdir, *flags):
     return status, *capsys.readouterr()
 
 
+PARTS = {"all": False, "top_half": True}
+
+
+def assert_coefficients(found, expected):
+    """Those of scores.json are those of `analysis`, with `None` for NaN."""
+    for name, correlation in expected.items():
+        values = {k: np.nan if v is None else v for k, v in found[name].items()}
+        assert values == pytest.approx(correlation._asdict(), nan_ok=True)
+
+
 def without_seconds(line):
     return {name: value for name, value in line.items() if "seconds" not in name}
 
@@ -78,40 +90,76 @@ def test_a_study_and_how_it_goes_on(monkeypatch, capsys, tmp_path, stand_ins):
     workdir = tmp_path / "run"
     status, output, errors = run(monkeypatch, capsys, workdir)
     assert (status, errors) == (0, "")
-    assert stand_ins == [4, 3]  # scored, and trained by the hypernetwork
+    assert stand_ins == [4, 3, 3]  # scored, and trained by two hypernetworks
     assert {entry.name for entry in workdir.iterdir()} == {
         *("config.json", "scores.json", "report.html", "truth", "one-shot", "ghn"),
     }
     check_report(workdir / "report.html")
     for name, logged in ("ghn", [0.5] * 3), ("one-shot", [None] * 3):
-        log = metrics.read(workdir / name / "metrics.jsonl")
+        log = metrics.read(workdir / name / "seed-0" / "metrics.jsonl")
         assert [line.get("blocks/min_difference") for line in log] == logged
+    page = (workdir / "report.html").read_text()
     results = json.loads((workdir / "scores.json").read_text())
     names = ["SGD, 2 steps", "SGD, 5 steps", "SGD, all 12 steps", "One-shot", "GHN"]
     assert list(results["methods"]) == names
     truth = results["truth"]
-    assert len(truth["test_accuracy"]) == 8 and truth["num_diverged"] == 0
-    assert truth["mean"] == pytest.approx(np.mean(truth["test_accuracy"]))
+    truths = np.array(truth["test_accuracy_by_seed"])
+    assert truths.shape == (2, 8) and truth["num_diverged"] == 0
+    np.testing.assert_allclose(truth["test_accuracy"], truths.mean(0))
+    assert truth["mean"] == pytest.approx(truths.mean())
+    scores = {
+        name: np.array(method["validation_accuracy_by_seed"])
+        for name, method in results["methods"].items()
+    }
     for name, method in results["methods"].items():
-        assert name in output
-        found = analysis.correlations(
-            method["validation_accuracy"], truth["test_accuracy"], num_resamples=20
-        )
-        for coefficient, expected in method["all"].items():
-            assert expected == pytest.approx(found[coefficient]._asdict())
+        assert name in output and name in page
+        assert scores[name].shape == (2 if name == "GHN" else 1, 8)
+        for part, only_top_half in PARTS.items():
+            assert_coefficients(
+                method[part],
+                analysis.correlations(
+                    scores[name],
+                    truth["test_accuracy"],
+                    only_top_half=only_top_half,
+                    num_resamples=20,
+                ),
+            )
         prepared = method["preparation_seconds"] is not None
         assert prepared == (name in ("One-shot", "GHN"))
         assert (method["weights_seconds"] is None) == (name == "One-shot")
     # The noise tells architectures apart.
     assert results["methods"]["SGD, all 12 steps"]["all"]["spearman"]["value"] > 0.5
+    # Every training has randomness of its own.
+    assert all((runs[0] != runs[1]).any() for runs in (truths, scores["GHN"]))
+    for part, only_top_half in PARTS.items():
+        assert_coefficients(
+            results["noise_ceiling"][part],
+            analysis.noise_ceiling(
+                truths, only_top_half=only_top_half, num_resamples=20
+            ),
+        )
+        assert_coefficients(
+            results["differences"]["GHN minus One-shot"][part],
+            analysis.correlation_differences(
+                scores["GHN"],
+                scores["One-shot"],
+                truth["test_accuracy"],
+                only_top_half=only_top_half,
+                num_resamples=20,
+            ),
+        )
+    assert len(results["differences"]) == 10  # of five methods
+    for text in (output, page):
+        assert "Noise ceiling" in text and "GHN minus SGD, 2 steps" in text
+        assert "One-shot minus SGD" not in text
 
     # What is there is not measured again; what was lost is, with the same result.
-    log = workdir / "truth" / "truth.jsonl"
+    log = workdir / "truth" / "truth-1.jsonl"
     before = metrics.read(log)
     log.write_bytes(b"\n".join(log.read_bytes().split(b"\n")[:7])[:-9])
     status, output, errors = run(monkeypatch, capsys, workdir, "--methods", "sgd")
     assert (status, errors) == (0, "")
-    assert output.count("trained: test accuracy") == 2  # of 8, with a half-written one
+    assert output.count("trained, test accuracy") == 2  # of 8, with a half-written one
     after = metrics.read(log)
     assert after[:6] == before[:6]
     assert list(map(without_seconds, after)) == list(map(without_seconds, before))
@@ -124,16 +172,108 @@ def test_a_study_and_how_it_goes_on(monkeypatch, capsys, tmp_path, stand_ins):
         monkeypatch, capsys, tmp_path / "other", *other, "--num-architectures", 9
     )
     assert (status, errors) == (0, "")
-    assert output.count("trained: test accuracy") == 1
+    assert output.count("trained, test accuracy") == 2  # one with two seeds
     longer = json.loads((tmp_path / "other" / "scores.json").read_text())
     assert longer["architectures"][:8] == results["architectures"]
     assert longer["truth"]["test_accuracy"][:8] == truth["test_accuracy"]
     result = run(monkeypatch, capsys, tmp_path / "third", *other, "--momentum", 0.5)
     assert_refused(result, "truth holds a run with another configuration: momentum")
 
-    log.write_text(log.read_text().replace('"step": 3', '"step": 4'))
+    log.write_text(log.read_text().replace('"arch"', '"architecture"'))
     status, _, errors = run(monkeypatch, capsys, workdir)
-    assert status == 2 and "truth.jsonl is damaged: expected one line for" in errors
+    assert status == 2 and "truth-1.jsonl, line 1: has no architecture" in errors
+
+
+@pytest.mark.usefixtures("quick_compilation", "stand_ins")
+def test_results_belong_to_architectures(monkeypatch, capsys, tmp_path):
+    """A study of the same architectures in another order has the same results."""
+    flags = ("--truth-seeds", 1, "--methods", "sgd", "--sgd-steps", "2")
+    results = []
+    draw = ghn_correlation.draw
+    for order in (1, -1):
+        monkeypatch.setattr(
+            ghn_correlation, "draw", lambda *args, o=order: draw(*args)[::o]
+        )
+        workdir = tmp_path / str(order)
+        status, output, errors = run(monkeypatch, capsys, workdir, *flags)
+        assert (status, errors) == (0, "")
+        found = json.loads((workdir / "scores.json").read_text())
+        results.append(found)
+        assert found["noise_ceiling"] is None
+        assert "There is no noise ceiling" in " ".join(output.split())
+        assert "Noise ceiling:" not in output
+        # Weights on the way are gone.
+        assert {entry.name for entry in (workdir / "truth").iterdir()} == {
+            *("config.json", "truth-0.jsonl", "sgd-2.jsonl")
+        }
+    first, second = results
+    assert first["architectures"] == second["architectures"][::-1]
+    assert first["truth"]["test_accuracy"] == second["truth"]["test_accuracy"][::-1]
+    (first,), (second,) = (
+        found["methods"]["SGD, 2 steps"]["validation_accuracy_by_seed"]
+        for found in results
+    )
+    assert first == second[::-1]
+
+
+@pytest.mark.usefixtures("quick_compilation", "stand_ins")
+def test_scores_of_sgd_do_not_come_from_the_truth(monkeypatch, capsys, tmp_path):
+    """The whole training of SGD ends elsewhere than the one it is compared with."""
+    evaluated = []
+    make_evaluator = ghn_correlation.make_evaluator
+
+    def recording(experiment, provider):
+        evaluate = make_evaluator(experiment, provider)
+
+        def record(weights, arch, split):
+            evaluated.append((arch.tobytes(), np.asarray(weights)))
+            return evaluate(weights, arch, split)
+
+        return record
+
+    monkeypatch.setattr(ghn_correlation, "make_evaluator", recording)
+    flags = ("--methods", "sgd", "--sgd-steps", "12")
+    status, _, errors = run(monkeypatch, capsys, tmp_path / "run", *flags)
+    assert (status, errors) == (0, "")
+    for arch in {arch for arch, _ in evaluated}:
+        of_arch = [weights for a, weights in evaluated if a == arch]
+        distinct = {weights.tobytes() for weights in of_arch}
+        assert len(distinct) == 3  # two seeds of the truth, one training of SGD
+
+
+@pytest.mark.usefixtures("quick_compilation", "stand_ins")
+def test_an_interrupted_training_continues(monkeypatch, capsys, tmp_path):
+    flags = ("--truth-seeds", 1, "--methods", "sgd", "--sgd-steps", "2")
+    status, _, errors = run(monkeypatch, capsys, tmp_path / "whole", *flags)
+    assert (status, errors) == (0, "")
+    whole = json.loads((tmp_path / "whole" / "scores.json").read_text())
+
+    update, steps = metrics.Progress.update, []
+
+    def interrupt(self, step, **options):
+        update(self, step, **options)
+        steps.append(step)
+        if steps == [1, 4]:  # the first of three epochs is over
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(metrics.Progress, "update", interrupt)
+    workdir = tmp_path / "parts"
+    status, _, errors = run(monkeypatch, capsys, workdir, *flags)
+    assert status == 130 and "run the same command again" in errors
+    (folder,) = (workdir / "truth").glob("training-*")
+    assert (folder / "checkpoints").is_dir()
+    status, _, errors = run(monkeypatch, capsys, workdir, *flags)
+    assert (status, errors) == (0, "")
+    assert steps[2] > 4  # goes on within the training
+    parts = json.loads((workdir / "scores.json").read_text())
+    assert parts["truth"] == whole["truth"]
+
+
+def test_what_is_not_finite_is_the_worst():
+    lines = [{"loss": x, "accuracy": x} for x in (0.5, float("nan"), float("inf"))]
+    found = ghn_correlation.accuracies([lines], "accuracy")
+    assert found.tolist() == [[0.5, 0.0, 0.0]]
+    assert ghn_correlation.count_diverged([lines, lines], "loss") == 4
 
 
 @pytest.mark.parametrize(
@@ -151,7 +291,9 @@ def test_a_study_and_how_it_goes_on(monkeypatch, capsys, tmp_path, stand_ins):
         (["--batch-size", 51], "51, but one of the splits has only 50 images"),
         (["--sgd-steps", "5,2"], "--sgd-steps is '5,2'; expected ascending positive"),
         (["--sgd-steps", "5,many"], "--sgd-steps is '5,many'"),
-        (["--sgd-steps", "12"], "--sgd-steps is '12'; expected less than 12"),
+        (["--sgd-steps", "5,13"], "--sgd-steps is '5,13'; expected one or more, at mo"),
+        (["--sgd-steps", ""], "--sgd-steps is ''; expected one or more, at most 12"),
+        (["--truth-seeds", 0], "--truth-seeds is 0; expected at least 1"),
         (["--halved-at", "0"], "--halved-at is '0'"),
         (["--devices", 3], "batch_size of 50 cannot be divided among 3 devices"),
         (["--propagation", "backward"], "--propagation: invalid choice"),
@@ -214,3 +356,4 @@ def test_presets():
     assert (paper.sgd_steps, paper.cutout) == ("10,100,200,1000", 0)
     name, quick = command_line.parse(PRESETS, None, [])
     assert (name, quick.dataset, quick.num_nodes) == ("quick", "digits", 17)
+    assert (paper.truth_seeds, quick.truth_seeds) == (1, 2)

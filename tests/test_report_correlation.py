@@ -10,27 +10,33 @@ from jaxnas.report import curves
 TRUTH = np.linspace(0.5, 0.9, 8)
 
 
+def both(function, *arrays) -> dict:
+    return {
+        place: function(*arrays, only_top_half=only_top_half, num_resamples=20)
+        for place, only_top_half in (("overall", False), ("top", True))
+    }
+
+
 def method(name, scores, **changes) -> report.Method:
-    top = analysis.top_half(TRUTH)
     fields = {
-        "overall": analysis.correlations(scores, TRUTH, num_resamples=20),
-        "top": analysis.correlations(scores[top], TRUTH[top], num_resamples=20),
+        **both(analysis.correlations, scores, TRUTH),
         "preparation_seconds": None,
         "weights_seconds": 0.25,
         "evaluation_seconds": 1.5,
     }
-    return report.Method(name, scores, **fields | changes)
+    return report.Method(name, np.atleast_2d(scores), **fields | changes)
 
 
-def write(path, methods) -> str:
+def write(path, methods, truths=TRUTH[None], **options) -> str:
     report.correlation_report(
         path,
         title="A & B",
         summary={"data": "digits", "device": "CPU"},
         config={"seed": 0},
         settings={"num_steps": 5, "propagation": "forward_backward"},
-        truth=TRUTH,
+        truths=truths,
         methods=methods,
+        **options,
     )
     return path.read_text(encoding="utf-8")
 
@@ -46,32 +52,82 @@ def test_the_report_holds_coefficients_costs_and_charts(tmp_path):
     )
     check_report(path)
     assert "<h1>A &amp; B</h1>" in page and "<script" not in page
-    assert "8 architectures, each trained by itself: test accuracy 70.00%" in page
+    assert "8 architectures, each trained by itself. Test accuracy: 70.0%" in page
     number = '<td class="number">{}</td>'.format
     assert "<td>GHN</td>" + number("1.00 [1.00, 1.00]") * 3 in page
     assert "<td>Constant</td>" + number("-") * 3 in page
+    assert "Constant gives equal scores, so that its coefficients are not def" in page
     costs = number("35.00%") + number("3,600.0") + number("0.250") + number("1.500")
     assert f"<td>GHN</td>{costs}" in page
     costs = number("10.00%") + number("-") * 2 + number("1.500")
     assert f"<td>Constant</td>{costs}" in page
     assert "The 4 with the best accuracy after training" in page
     assert page.count("<svg") == 2 and "forward_backward" in page
+    assert "There is no noise ceiling" in page and "<h2>Differences" not in page
+
+
+def test_the_report_holds_ceiling_differences_and_several_seeds(tmp_path):
+    path = tmp_path / "report.html"
+    truths = TRUTH + 0.1 * np.array([[-1, 1] * 4, [1, -1] * 4])
+    runs = np.stack([TRUTH, TRUTH**2 * [1, 1, 1, 1, 1, 1, 1, 0.5]])
+    ghn, sgd = method("GHN", runs), method("SGD", TRUTH[[1, 0, 3, 2, 5, 4, 7, 6]])
+    ceiling = report.Coefficients("Ceiling", **both(analysis.noise_ceiling, truths))
+    arrays = runs, sgd.scores, TRUTH
+    difference = report.Coefficients(
+        "GHN minus SGD", **both(analysis.correlation_differences, *arrays)
+    )
+    page = write(
+        path,
+        [sgd, ghn],
+        truths,
+        ceiling=ceiling,
+        differences=[difference],
+        num_diverged=3,
+    )
+    check_report(path)
+    assert "with 2 seeds. Test accuracy, mean of the seeds: 70.0%" in page
+    for row in (ceiling, difference):
+        for found in (row.overall, row.top):
+            text = report.coefficient_text(found["pearson"])
+            assert f'<td>{row.name}</td><td class="number">{text}</td>' in page
+    found = ghn.overall["kendall"]
+    assert f"{found.value:.2f} ± {found.std:.2f} [" in page
+    assert "mean ± standard deviation of their coefficients" in page
+    assert "the mean over all pairs of 2 seeds" in page
+    assert "3 of 16 trainings diverged" in page
+
+
+def test_notes_name_what_is_not_defined_or_not_finite():
+    half = np.where(TRUTH > 0.7, 1, TRUTH)
+    notes = " ".join(
+        report.correlation_notes(
+            TRUTH[None],
+            [method("Half", half), method("Diverged", TRUTH, num_diverged=2)],
+        )
+    )
+    assert "Half gives equal scores, so that its coefficients are not def" in notes
+    assert "(upper half)" in notes
+    assert "Diverged: the validation loss of 2 of 8 scores is not finite" in notes
+    assert "counts as 0" in notes and "trainings diverged" not in notes
+    equal = np.ones((1, 8))
+    assert "no coefficient is defined" in " ".join(report.correlation_notes(equal, []))
 
 
 def test_a_report_refuses_what_does_not_fit(tmp_path):
     path = tmp_path / "report.html"
     with pytest.raises(ValueError, match="there are 0 methods; expected at least 1"):
         write(path, [])
-    short = method("GHN", TRUTH)._replace(scores=TRUTH[:7])
+    short = method("GHN", TRUTH)._replace(scores=TRUTH[None, :7])
     with pytest.raises(ValueError, match="GHN has 7 scores; expected 8, one for each"):
         write(path, [short])
     assert not path.exists()
 
 
 def test_coefficients_as_text():
-    assert report.coefficient_text(analysis.Correlation(0.678, -0.1, 0.9)) == (
-        "0.68 [-0.10, 0.90]"
-    )
+    single = analysis.Correlation(0.678, -0.1, 0.9)
+    assert report.coefficient_text(single) == "0.68 [-0.10, 0.90]"
+    several = single._replace(std=0.051)
+    assert report.coefficient_text(several) == "0.68 ± 0.05 [-0.10, 0.90]"
     undefined = analysis.Correlation(*[float("nan")] * 3)
     assert report.coefficient_text(undefined) == "-"
 

@@ -29,7 +29,14 @@ from jaxnas.analysis.linear_cells import (
     compare_linear_cells,
     measure_linear_cells,
 )
-from jaxnas.analysis.ranking import Correlation, correlations, top_half
+from jaxnas.analysis.ranking import (
+    COEFFICIENTS,
+    Correlation,
+    correlation_differences,
+    correlations,
+    noise_ceiling,
+    top_half,
+)
 from jaxnas.analysis.topology import (
     cell_depth,
     cell_width,
@@ -38,6 +45,7 @@ from jaxnas.analysis.topology import (
 )
 
 __all__ = [
+    "COEFFICIENTS",
     "Band",
     "Correlation",
     "Difference",
@@ -52,6 +60,7 @@ __all__ = [
     "cell_depth",
     "cell_width",
     "compare_linear_cells",
+    "correlation_differences",
     "correlations",
     "count_topologies",
     "dead_nodes",
@@ -66,6 +75,7 @@ __all__ = [
     "mean_metrics",
     "mean_over_epochs",
     "measure_linear_cells",
+    "noise_ceiling",
     "random_plane",
     "surface_measurer",
     "top_half",

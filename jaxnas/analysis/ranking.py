@@ -4,57 +4,73 @@ Scores of a method are compared with the accuracies of the same architectures af
 each has been trained by itself.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 CONFIDENCE = 0.95
+COEFFICIENTS = ("pearson", "spearman", "kendall")
+
+# `[num]` or `[runs, num]`
+Scores = Sequence[float] | Sequence[Sequence[float]] | Sequence[np.ndarray] | np.ndarray
 
 
 class Correlation(NamedTuple):
-    """A coefficient and its confidence interval.
+    """A coefficient, or a difference of two, and its confidence interval.
 
     Attributes:
-      value: between -1 and 1; NaN where it is not defined.
+      value: the mean over runs; a coefficient is between -1 and 1. NaN where it is not
+        defined.
       low: lower end of the interval.
       high: upper end.
+      std: standard deviation over runs; NaN for a single run and for differences.
     """
 
     value: float
     low: float
     high: float
+    std: float = np.nan
 
 
 def correlations(
-    scores: Sequence[float] | np.ndarray,
-    truth: Sequence[float] | np.ndarray,
+    scores: Scores,
+    truth: Scores,
     *,
+    only_top_half: bool = False,
     num_resamples: int = 2000,
     seed: int = 0,
 ) -> dict[str, Correlation]:
-    """Correlate the scores of architectures with what they are worth.
+    """Correlate the scores of architectures with their accuracies after training.
 
     The intervals hold 95 % of the coefficients of resamples (percentile bootstrap):
-    as many architectures drawn with replacement, each with its score and its truth.
+    as many architectures drawn with replacement, each with its scores and its truth.
+    The top half is selected again in each resample, since another sample of
+    architectures would have another one: intervals that keep the half of the data are
+    too narrow. The intervals do not hold what another run of the method would change;
+    `std` shows that.
+
     A coefficient is not defined where all scores or all truths are equal. Resamples of
-    that kind are left out; if the data itself is of that kind, value and interval are
-    NaN.
+    that kind are left out; if the data itself is of that kind, everything is NaN.
 
     Args:
-      scores: `[num]`, what a method gives each architecture; higher is better.
-      truth: `[num]`, for example test accuracies after training.
+      scores: `[num]`, what a method gives each architecture; higher is better. Or
+        `[runs, num]`, from several runs of the method, such as trainings of a
+        hypernetwork: the result is the mean of their coefficients.
+      truth: `[num]`, for example test accuracies after training; or `[runs, num]`, one
+        for each run.
+      only_top_half: only over the architectures of `top_half(truth)`, as Zhang et al.
+        (2019) report besides.
       num_resamples: resamples of the bootstrap.
-      seed: of the resamples; equal seeds and numbers give equal resamples, so that
-        methods are compared on the same ones.
+      seed: of the resamples; equal seeds and numbers give equal resamples.
 
     Returns:
       `pearson`, `spearman` (of the ranks) and `kendall` (tau-b, which counts ties in
       neither direction).
 
     Raises:
-      ValueError: if there are fewer than 4 architectures, not as many scores as
-        truths, numbers that are not finite, or no resamples.
+      ValueError: if there are fewer than 4 architectures (in the top half), not as
+        many scores as truths, numbers that are not finite, or no resamples.
 
     Example:
       >>> from jaxnas import analysis
@@ -62,33 +78,103 @@ def correlations(
       >>> {name: round(c.value, 2) for name, c in found.items()}
       {'pearson': 0.82, 'spearman': 0.9, 'kendall': 0.8}
     """
-    scores, truth = _values("scores", scores), _values("truth", truth)
-    if scores.size != truth.size:
-        raise ValueError(
-            f"there are {scores.size} scores for {truth.size} architectures"
-        )
-    if num_resamples < 1:
-        raise ValueError(f"num_resamples is {num_resamples}; expected at least 1")
-    drawn = np.random.default_rng(seed).integers(
-        scores.size, size=(num_resamples, scores.size)
+    scores, truth = _runs("scores", scores), _runs("truth", truth)
+    counts = _resamples(truth.shape[-1], only_top_half, num_resamples, seed)
+    found = _coefficients(counts, scores, truth, only_top_half)
+    return {
+        name: _interval(values.mean(0))._replace(std=_std(values[:, 0]))
+        for name, values in found.items()
+    }
+
+
+def correlation_differences(
+    scores: Scores,
+    others: Scores,
+    truth: Sequence[float] | np.ndarray,
+    *,
+    only_top_half: bool = False,
+    num_resamples: int = 2000,
+    seed: int = 0,
+) -> dict[str, Correlation]:
+    """Compare how two methods correlate with the same accuracies.
+
+    Both methods score the same architectures, so that most of what one sample of them
+    changes is common to both. The intervals are paired: they hold 95 % of the
+    differences within resamples. They are narrower than two separate intervals suggest;
+    one that does not contain 0 is evidence that the methods differ.
+
+    Args:
+      scores: `[num]` or `[runs, num]`; see `correlations`.
+      others: `[num]` or `[runs, num]`, the scores of the other method, with any number
+        of runs.
+      truth: `[num]`.
+      only_top_half: only over the architectures of `top_half(truth)`.
+      num_resamples: resamples of the bootstrap.
+      seed: of the resamples.
+
+    Returns:
+      By coefficient: that of `scores` less that of `others`.
+
+    Raises:
+      ValueError: as `correlations`.
+
+    Example:
+      >>> from jaxnas import analysis
+      >>> truth = [1, 2, 3, 4, 5]
+      >>> found = analysis.correlation_differences(truth, [1, 2, 3, 5, 4], truth)
+      >>> round(found["kendall"].value, 2)
+      0.2
+    """
+    scores, others = _runs("scores", scores), _runs("others", others)
+    truth = _runs("truth", truth)
+    counts = _resamples(truth.shape[-1], only_top_half, num_resamples, seed)
+    ours = _coefficients(counts, scores, truth, only_top_half)
+    theirs = _coefficients(counts, others, truth, only_top_half)
+    return {
+        name: _interval(ours[name].mean(0) - theirs[name].mean(0))
+        for name in COEFFICIENTS
+    }
+
+
+def noise_ceiling(
+    truths: Scores,
+    *,
+    only_top_half: bool = False,
+    num_resamples: int = 2000,
+    seed: int = 0,
+) -> dict[str, Correlation]:
+    """Correlate the accuracies of trainings with those of other seeds.
+
+    A score that agrees better with one training than another training does is not to
+    be expected; so coefficients should be judged against this scale rather than
+    against 1.
+
+    Args:
+      truths: `[seeds, num]`, accuracies after training, for each seed.
+      only_top_half: only over `top_half` of the training compared with.
+      num_resamples: resamples of the bootstrap, over architectures.
+      seed: of the resamples.
+
+    Returns:
+      As `correlations`: means over all ordered pairs of different seeds.
+
+    Raises:
+      ValueError: if there are fewer than 2 seeds; otherwise as `correlations`.
+    """
+    truths = _runs("truths", truths)
+    num_seeds = truths.shape[0]
+    if num_seeds < 2:
+        raise ValueError(f"there are truths of {num_seeds} seed; expected at least 2")
+    first, second = np.nonzero(~np.eye(num_seeds, dtype=bool))
+    found = correlations(
+        truths[first],
+        truths[second],
+        only_top_half=only_top_half,
+        num_resamples=num_resamples,
+        seed=seed,
     )
-    pairs = [
-        (scores[index], truth[index])
-        for index in drawn
-        if np.ptp(scores[index]) > 0 and np.ptp(truth[index]) > 0
-    ]
-    is_defined = np.ptp(scores) > 0 and np.ptp(truth) > 0 and len(pairs) > 0
-    if not is_defined:
-        undefined = Correlation(np.nan, np.nan, np.nan)
-        return dict.fromkeys(_coefficients(), undefined)
-    tail = (1 - CONFIDENCE) / 2
-    found = {}
-    for name, coefficient in _coefficients().items():
-        resampled = [coefficient(*pair).statistic for pair in pairs]
-        low, high = np.quantile(resampled, [tail, 1 - tail])
-        value = coefficient(scores, truth).statistic
-        found[name] = Correlation(float(value), float(low), float(high))
-    return found
+    # Pairs share trainings, so that their spread says little.
+    return {name: c._replace(std=np.nan) for name, c in found.items()}
 
 
 def top_half(truth: Sequence[float] | np.ndarray) -> np.ndarray:
@@ -113,33 +199,123 @@ def top_half(truth: Sequence[float] | np.ndarray) -> np.ndarray:
       >>> analysis.top_half([0.5, 0.9, 0.7, 0.6]).tolist()
       [False, True, True, False]
     """
-    truth = _values("truth", truth)
-    mask = np.zeros(truth.size, bool)
-    mask[np.argsort(-truth, kind="stable")[: (truth.size + 1) // 2]] = True
-    return mask
+    (values,) = _runs("truth", truth, max_dims=1)
+    return _select_top(np.ones((1, values.size)), values)[0] > 0
 
 
-def _values(name: str, values: Sequence[float] | np.ndarray) -> np.ndarray:
+def _runs(name: str, values: Scores, *, max_dims: int = 2) -> np.ndarray:
+    """Check values of architectures; returns float64 `[runs, num]`."""
     array = np.asarray(values, np.float64)
-    if array.ndim != 1 or array.size < 4:
+    if not 1 <= array.ndim <= max_dims or 0 in array.shape or array.shape[-1] < 4:
         raise ValueError(
             f"{name} has shape {array.shape}; expected one number for each of 4 or "
             "more architectures"
         )
     if not np.isfinite(array).all():
-        first = int(np.flatnonzero(~np.isfinite(array))[0])
+        *_, i = first = tuple(np.argwhere(~np.isfinite(array))[0])
         raise ValueError(
-            f"{name} of architecture {first} is {array[first]}; expected a finite "
-            "number"
+            f"{name} of architecture {i} is {array[first]}; expected a finite number"
         )
-    return array
+    return np.atleast_2d(array)
 
 
-def _coefficients() -> dict[str, Callable[..., Any]]:
-    from scipy import stats
+def _resamples(
+    num: int, only_top_half: bool, num_resamples: int, seed: int
+) -> np.ndarray:
+    """How often each architecture is in the data (row 0), and in each resample."""
+    if only_top_half and num < 7:
+        raise ValueError(
+            f"there are {num} architectures; expected 7 or more, so that 4 are in the "
+            "top half"
+        )
+    if num_resamples < 1:
+        raise ValueError(f"num_resamples is {num_resamples}; expected at least 1")
+    drawn = np.random.default_rng(seed).integers(num, size=(num_resamples, num))
+    counts = np.zeros((1 + num_resamples, num))
+    counts[0] = 1
+    np.add.at(counts, (np.arange(1, 1 + num_resamples)[:, None], drawn), 1)
+    return counts
 
+
+def _select_top(counts: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """How often each architecture is in the better half of each resample."""
+    order = np.argsort(-truth, kind="stable")
+    ordered = counts[:, order]
+    better = np.cumsum(ordered, axis=1) - ordered
+    half = (counts.sum(1, keepdims=True) + 1) // 2
+    kept = np.empty_like(ordered)
+    kept[:, order] = np.clip(half - better, 0, ordered)
+    return kept
+
+
+def _coefficients(
+    counts: np.ndarray, scores: np.ndarray, truth: np.ndarray, only_top_half: bool
+) -> dict[str, np.ndarray]:
+    """Coefficients `[runs, 1 + num_resamples]`, NaN where they are not defined."""
+    if scores.shape[1] != truth.shape[1]:
+        raise ValueError(
+            f"there are {scores.shape[1]} scores for {truth.shape[1]} architectures"
+        )
+    if truth.shape[0] not in (1, scores.shape[0]):
+        raise ValueError(
+            f"there are truths of {truth.shape[0]} runs for scores of "
+            f"{scores.shape[0]}; expected one truth, or one for each run"
+        )
+    truth = np.broadcast_to(truth, scores.shape)
+    runs = [
+        _weighted(_select_top(counts, y) if only_top_half else counts, x, y)
+        for x, y in zip(scores, truth, strict=True)
+    ]
+    return {name: np.stack([run[name] for run in runs]) for name in COEFFICIENTS}
+
+
+def _weighted(counts: np.ndarray, x: np.ndarray, y: np.ndarray) -> dict:
+    """Coefficients of `x` and `y` `[num]`, for each row of `counts` `[rows, num]`.
+
+    All resamples are made of the same pairs, so that comparing each two architectures
+    once is enough for ranks and for tau-b.
+    """
+    x_signs, y_signs = (np.sign(v[:, None] - v) for v in (x, y))
+
+    def num_pairs(weights: np.ndarray) -> np.ndarray:
+        return np.einsum("ri,ri->r", counts @ weights, counts)
+
+    def centered(values: np.ndarray) -> np.ndarray:
+        total = (counts * values).sum(1, keepdims=True)
+        return values - total / counts.sum(1, keepdims=True)
+
+    def pearson(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        x, y = centered(x), centered(y)
+        variances = (counts * x**2).sum(1) * (counts * y**2).sum(1)
+        return (counts * x * y).sum(1) / np.sqrt(variances)
+
+    x_pairs, y_pairs = num_pairs(np.abs(x_signs)), num_pairs(np.abs(y_signs))
+    is_defined = (x_pairs > 0) & (y_pairs > 0)
+    # `signs @ counts`: those below less those above, twice the rank but for a constant.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found = {
+            "pearson": pearson(x, y),
+            "spearman": pearson(counts @ x_signs.T, counts @ y_signs.T),
+            "kendall": num_pairs(x_signs * y_signs) / np.sqrt(x_pairs * y_pairs),
+        }
+    # Rounding can leave a little more than 1, or a variance where all are equal.
     return {
-        "pearson": stats.pearsonr,
-        "spearman": stats.spearmanr,
-        "kendall": stats.kendalltau,
+        name: np.where(is_defined, np.clip(values, -1, 1), np.nan)
+        for name, values in found.items()
     }
+
+
+def _interval(values: np.ndarray) -> Correlation:
+    """A value, the first, and the interval of its resamples."""
+    value, resampled = values[0], values[1:]
+    resampled = resampled[np.isfinite(resampled)]
+    if np.isnan(value) or resampled.size == 0:
+        return Correlation(np.nan, np.nan, np.nan)
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(resampled, [tail, 1 - tail])
+    return Correlation(float(value), float(low), float(high))
+
+
+def _std(values: np.ndarray) -> float:
+    """The standard deviation over runs, NaN for a single one."""
+    return float(values.std(ddof=1)) if values.size > 1 else np.nan

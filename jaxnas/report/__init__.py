@@ -3,7 +3,15 @@
 from jaxnas.report.anytime import AnytimeNetwork, anytime_report
 from jaxnas.report.cell_study import cell_study_report
 from jaxnas.report.comparison import Contender, comparison_report, spread
-from jaxnas.report.correlation import Method, coefficient_text, correlation_report
+from jaxnas.report.correlation import (
+    DIFFERENCES_NOTE,
+    Coefficients,
+    Method,
+    coefficient_text,
+    correlation_notes,
+    correlation_report,
+    truth_text,
+)
 from jaxnas.report.html import (
     Candidate,
     ScratchComparison,
@@ -14,8 +22,10 @@ from jaxnas.report.html import (
 from jaxnas.report.studied_cells import StudiedCell, Training, cell_numbers
 
 __all__ = [
+    "DIFFERENCES_NOTE",
     "AnytimeNetwork",
     "Candidate",
+    "Coefficients",
     "Contender",
     "Method",
     "ScratchComparison",
@@ -26,9 +36,11 @@ __all__ = [
     "cell_study_report",
     "coefficient_text",
     "comparison_report",
+    "correlation_notes",
     "correlation_report",
     "scratch_text",
     "search_report",
     "spread",
     "train_report",
+    "truth_text",
 ]
