@@ -115,7 +115,7 @@ def test_propagation(x64, order, virtual_edges, num_nodes, max_nodes, has_passed
     params = draw(virtual_edges=virtual_edges is not None)
     adjacency, present = sample(num_nodes, 3, max_nodes)
     states = initial(max_nodes)
-    passed = initial(2, 7) if has_passed else None
+    passed = jnp.asarray(initial(2, 7)) if has_passed else None
     final = jax.jit(
         lambda *args: message_passing.propagate(
             *args,

@@ -250,7 +250,8 @@ def test_means_leave_out_what_is_not_finite():
         ([nan, math.inf], 3),
         ([5, 7], 0),
     ]
-    means = dict.fromkeys(["v/loss", "v/accuracy", "v/num_not_finite"], jnp.float32(9))
+    names = ["v/loss", "v/accuracy", "v/num_not_finite"]
+    means = {name: jnp.array(9.0, jnp.float32) for name in names}
     found = []
     for losses, position in steps:
         metrics = {"loss": jnp.array(losses, jnp.float32)}
