@@ -156,7 +156,7 @@ def of_surface():
 
         return jax.lax.map(at, alphas)
 
-    alphas = np.float32([-1, 0, 1])
+    alphas = np.array([-1, 0, 1], np.float32)
     return measure, [(plane, alphas, jnp.float32(0.5), batch(num=10))]
 
 
