@@ -66,9 +66,9 @@ def load() -> tuple[data.ImageDataset, train.SearchSplits]:
     return digits, train.SearchSplits(first, data.split(rest, 70)[0])
 
 
-def run(workdir=None, *, seed=0, num_epochs=3, splits=None, **options):
+def run(workdir=None, *, seed=0, num_epochs=3, splits=None, net=None, **options):
     digits, default = load()
-    net = perceptron()
+    net = perceptron() if net is None else net
 
     def augment(key, images):
         normal = data.normalize(images, digits.mean, digits.std)
@@ -243,6 +243,25 @@ def test_divergence_is_noticed(tmp_path):
     assert not list((tmp_path / "checkpoints").iterdir())
 
 
+@pytest.mark.parametrize("phases", [{}, {"searcher_steps": 3, "batch_per_arch": True}])
+def test_a_validation_loss_that_is_not_finite_is_counted(tmp_path, phases):
+    """An architecture may overflow in evaluation: that is not the weights' fault."""
+    net = perceptron()
+
+    def apply(weights, arch, inputs, *, train, **options):
+        outputs = net.apply(weights, arch, inputs, train=train, **options)
+        return outputs if train else jnp.where(arch[0] == 2, jnp.inf, 1.0) * outputs
+
+    options = {"net": net._replace(apply=apply), "num_search_archs": 4, **phases}
+    result = run(tmp_path, num_epochs=2, test=None, **options)
+    assert int(result.state.step) > 0
+    lines = read(tmp_path)[1:]
+    assert sum(line["validation/num_not_finite"] for line in lines) > 0
+    for line in lines:
+        assert np.isfinite(line["validation/loss"])
+        assert 0 < line["validation/accuracy"] < 1
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -297,6 +316,50 @@ def test_rank_sorts_and_drops_copies():
     assert ranked[0].metrics == {"loss": 0.2}
     assert isinstance(ranked[0].arch, np.ndarray)
     assert sorted(calls) == [(arch, 30) for arch in range(5)]
+
+
+def test_an_interrupted_ranking_continues(tmp_path, capsys):
+    calls, killed = [], []
+
+    def loss(arch, num):
+        if (arch, num) == (3, 30) and not killed:
+            killed.append(arch)
+            raise KeyboardInterrupt
+        return float(arch)
+
+    def rank(**changes):
+        return train.rank(
+            evaluate_by(loss, calls),
+            archs(5, 4, 3, 2, 1),
+            SPLIT,
+            num_screening_images=10,
+            num_best=3,
+            **changes,
+        )
+
+    with pytest.raises(KeyboardInterrupt):
+        rank(workdir=tmp_path)
+    assert calls[5:] == [(1, 30), (2, 30), (3, 30)]
+    ranked = rank(workdir=tmp_path)
+    assert calls[8:] == [(3, 30)]
+    shown = capsys.readouterr().out
+    assert shown.count("screening 5/5") == 1 and shown.count("ranking 3/3") == 1
+    calls.clear()
+    whole = rank()
+    assert [entry.metrics for entry in whole] == [entry.metrics for entry in ranked]
+    assert [entry.position for entry in whole] == [4, 3, 2]
+
+
+def test_all_candidates_may_be_ranked_by_all_images():
+    calls = []
+    train.rank(
+        evaluate_by(lambda arch, _: float(arch), calls),
+        archs(3, 2, 1),
+        SPLIT,
+        num_screening_images=None,
+        num_best=1,
+    )
+    assert calls == [(3, 30), (2, 30), (1, 30)]
 
 
 def test_rank_screens_with_few_images():

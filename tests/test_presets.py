@@ -87,7 +87,7 @@ ENAS_SEARCH = [
     ),
     (
         "ours: the paper compares fewer, by one batch each (section 2.2)",
-        {"select": "best", "num_candidates": 1000},
+        {"select": "best", "num_candidates": 1000, "screening_images": 0},
     ),
 ]
 
@@ -169,7 +169,7 @@ GHN = [
         "Zhang et al. 2019, section 5.1 and appendix",
         {
             **{"hidden_size": 32, "num_steps": 5, "propagation": "forward_backward"},
-            **{"share_blocks": True, "pass_embeddings": True},
+            **{"share_blocks": True, "decoder_size": 64},
             **{"fan_in_scaling": False, "layer_norm": False, "virtual_edges": None},
             **{"weight_penalty": 0.0, "epochs": 200, "batch_size": 64},
             **{"learning_rate": 1e-3, "validation_images": 5000},
@@ -178,6 +178,11 @@ GHN = [
     (
         "ours: augmentation without cutout, limit of the gradient",
         {**CIFAR_CROPS, "cutout": 0, "clip_norm": 5.0},
+    ),
+    (
+        "ours: the paper passes embeddings (section 4.2) and serves all numbers of "
+        "channels (appendix), but does not say how",
+        {"pass_embeddings": "every_phase", "tile": None},
     ),
 ]
 GHN_TRAINING = [
@@ -238,6 +243,10 @@ PUBLISHED = {
                 **{"num_candidates": 1000, "select": "trained", "node_input": "each"},
                 **{"channels": 32, "num_cells": 18},
             },
+        ),
+        (
+            "section 5.1: ranked by the accuracy on all 5,000 validation images",
+            {"objective": "error", "screening_images": 0},
         ),
         (
             "ours: one block in a step, batches of the validation images in the search",
@@ -331,6 +340,7 @@ PUBLISHED = {
                 **{"num_architectures": 100, "num_nodes": 17, "truth_epochs": 50},
                 **{"num_train_nodes": 7, "halved_at": "100,150", "channels": 32},
                 **{"num_blocks": 18, "node_input": "each"},
+                **{"truth_seeds": 1, "ghn_seeds": 1, "one_shot_seeds": 1},
             },
         ),
         (
@@ -350,7 +360,7 @@ PUBLISHED = {
             {
                 **{"num_nodes": "24,16,8", "num_exits": "2,4,4"},
                 **{"final_epochs": 300, "final_learning_rate": 0.1, "momentum": 0.9},
-                **{"num_random": 10},
+                **{"num_random": 10, "final_seeds": 1},
             },
         ),
         (

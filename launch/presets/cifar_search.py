@@ -200,6 +200,7 @@ def enas_micro_cifar10() -> Config:
         validation_images=5000,
         select="best",
         num_candidates=1000,
+        screening_images=0,
         channels=20,
         layout="enas",
         dropout=0.1,
@@ -284,7 +285,7 @@ def ghn_cifar10() -> Config:
     """A graph hypernetwork on CIFAR-10 (Zhang et al. 2019, sections 5.1 and 5.2).
 
     200 epochs over 45,000 images with blocks of 7 nodes, then 1000 random blocks of 17
-    nodes are ranked by their accuracy on the other 5,000 images, with generated
+    nodes are ranked by their accuracy on all of the other 5,000 images, with predicted
     weights; the best 10 are trained for a while, and the best of them is the result.
     The paper does not say for how long, nor how large the network is while the
     hypernetwork learns (here as in the final training), how images are augmented, how
@@ -308,6 +309,7 @@ def ghn_cifar10() -> Config:
         validation_images=5000,
         select="trained",
         num_candidates=1000,
+        screening_images=0,
         channels=32,
         num_cells=18,
         num_nodes=17,
