@@ -238,6 +238,8 @@ def test_a_sample_is_of_all_classes():
     found = cell_study.sample(split, 200, 0)
     assert found["label"].size == 200 and set(found["label"]) == set(range(10))
     np.testing.assert_array_equal(found["image"][:, 0, 0, 0], found["label"])
+    # All of them come in random order too: variance may be of gradients of batches.
     for num in (None, 1000, 5000):
         everything = cell_study.sample(split, num, 0)
-        np.testing.assert_array_equal(everything["label"], labels)
+        np.testing.assert_array_equal(np.sort(everything["label"]), labels)
+        assert (everything["label"] != labels).any()

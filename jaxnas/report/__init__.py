@@ -12,13 +12,8 @@ from jaxnas.report.correlation import (
     correlation_report,
     truth_text,
 )
-from jaxnas.report.html import (
-    Candidate,
-    ScratchComparison,
-    scratch_text,
-    search_report,
-    train_report,
-)
+from jaxnas.report.html import Candidate, search_report, train_report
+from jaxnas.report.scratch import ScratchComparison, scratch_text
 from jaxnas.report.studied_cells import StudiedCell, Training, cell_numbers
 
 __all__ = [

@@ -16,6 +16,7 @@ from typing import NamedTuple
 from jaxnas import analysis, genotypes
 from jaxnas.analysis import convergence
 from jaxnas.report import curves
+from jaxnas.report.scratch import ScratchComparison, scratch_text, spread_text
 
 History = convergence.History
 
@@ -111,47 +112,6 @@ class Candidate(NamedTuple):
     num_params: int
     flops: float
     trained_accuracy: float | None = None
-
-
-class ScratchComparison(NamedTuple):
-    """Test accuracies of architectures trained from scratch with one budget.
-
-    Attributes:
-      num_epochs: length of each training.
-      found: fractions `[num_seeds]`, of the found architecture.
-      random: `[num_archs][num_seeds]`, of random ones of the same space.
-      difference: mean of the found one minus that of the random ones.
-    """
-
-    num_epochs: int
-    found: Sequence[float]
-    random: Sequence[Sequence[float]]
-    difference: analysis.Difference
-
-
-def scratch_text(scratch: ScratchComparison | None) -> str:
-    """The result of a search in one sentence."""
-    if scratch is None:
-        return (
-            "The found architecture was not compared with random ones trained from "
-            "scratch, so nothing is known of its worth (--scratch-random N compares)."
-        )
-    means = [statistics.fmean(accuracies) for accuracies in scratch.random]
-    value, low, high = (100 * x for x in scratch.difference)
-    if low > 0:
-        verdict = "the found one is better"
-    elif high < 0:
-        verdict = "the found one is worse"
-    else:
-        verdict = "no difference shows"
-    seeds = len(scratch.found)
-    return (
-        f"Trained from scratch for {scratch.num_epochs} epochs ({seeds} "
-        f"{'seed' if seeds == 1 else 'seeds'}), test accuracy: found "
-        f"{_spread(scratch.found, '.2%')}, {len(means)} random architectures "
-        f"{_spread(means, '.2%')}; difference {value:+.2f} points [{low:+.2f}, "
-        f"{high:+.2f}] (95 %): {verdict}."
-    )
 
 
 def escape(value: object) -> Html:
@@ -631,14 +591,14 @@ def _comparison(
         accuracies = [candidate.accuracy for candidate in finite]
         measure = " (mean ± standard deviation)" if len(finite) > 1 else ""
         text += (
-            f" The random ones have loss {_spread(losses, '.4f')} {loss_unit} and "
-            f"accuracy {_spread(accuracies, '.2%')}{measure}; it has loss "
+            f" The random ones have loss {spread_text(losses, '.4f')} {loss_unit} and "
+            f"accuracy {spread_text(accuracies, '.2%')}{measure}; it has loss "
             f"{found.loss:.4f} {loss_unit} and accuracy {found.accuracy:.2%}."
         )
     if sampled_accuracies:
         text += (
             f" {len(sampled_accuracies)} architectures that the searcher samples have "
-            f"accuracy {_spread(sampled_accuracies, '.2%')}."
+            f"accuracy {spread_text(sampled_accuracies, '.2%')}."
         )
     if len(finite) < len(random):
         text += f" Left out, not finite: {len(random) - len(finite)}."
@@ -671,14 +631,6 @@ def _comparison(
         grid(charts),
         _candidate_table(ordered, loss_unit, marked_row=ordered.index(found)),
     )
-
-
-def _spread(values: Sequence[float], spec: str) -> str:
-    """Return mean and standard deviation as text."""
-    mean = format(statistics.fmean(values), spec)
-    if len(values) < 2:
-        return mean
-    return f"{mean} ± {format(statistics.stdev(values), spec)}"
 
 
 def _results(history: History) -> list[tuple[object, ...]]:
