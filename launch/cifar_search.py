@@ -187,11 +187,6 @@ def make_searcher(config: Config, space):
         raise ValueError(
             f"--searcher-steps is 0, but --searcher {config.searcher} has to learn"
         )
-    if config.searcher_steps == 0:
-        raise ValueError(
-            f"--searcher-steps is 0; expected at least 1, for --searcher "
-            f"{config.searcher} learns in no other way"
-        )
     if config.searcher == "reinforce":
         official = search.paper if config.controller == "paper" else search.script
         settings = official(space)

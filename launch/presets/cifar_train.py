@@ -99,8 +99,7 @@ def asng_cifar10() -> Config:
 def quick_enas() -> Config:
     """Cells in ENAS's network on scikit-learn's digits (8x8), for a laptop CPU.
 
-    Expected: test accuracy of 96 to 97 %. Cost: about a minute on 2 CPU cores, mostly
-    compilation.
+    Cost: about a minute on 2 CPU cores, mostly compilation.
     """
     return dataclasses.replace(
         enas_micro_cifar10(),
@@ -121,8 +120,8 @@ def quick_enas() -> Config:
 def quick_enas_macro() -> Config:
     """A macro genotype on scikit-learn's digits (8x8), for a laptop CPU.
 
-    Expected: test accuracy of 97 %. Cost: about a minute on 2 CPU cores with a
-    genotype of 6 layers, compilation included.
+    Cost: about a minute on 2 CPU cores with a genotype of 6 layers, compilation
+    included.
     """
     return dataclasses.replace(
         enas_macro_cifar10(),
