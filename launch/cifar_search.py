@@ -1,7 +1,7 @@
 """Search for a convolutional network, and compare what was found with random ones.
 
-Without arguments: ASNG-NAS on scikit-learn's digits, under three minutes on a laptop
-CPU. The folder of the run gets genotype.json, report.html, metrics.jsonl and
+Without arguments: ASNG-NAS on scikit-learn's digits, a few minutes on a laptop CPU. The
+folder of the run gets genotype.json, report.html, metrics.jsonl and
 checkpoints; the same command again continues where it stopped.
 """
 
