@@ -131,9 +131,9 @@ def quick() -> Config:
     """ASNG-NAS on scikit-learn's digits (8x8), a demonstration for a laptop CPU.
 
     Expected: the found cell and random ones, trained from scratch for 8 epochs, have
-    test accuracies of 92 to 96 %, and no difference shows (five seeds: +0.8 [-0.6, +2.3]
-    points). Cost: 5 min 39 s on 2 CPU
-    cores with empty caches, most of it compilation.
+    test accuracies of 92 to 96 %, and no difference shows (five seeds: +0.8 points,
+    -0.6 to +2.3). Cost: 5 min 39 s on 2 CPU cores with empty caches, most of it
+    compilation.
     """
     return Config(
         dataset="digits",
@@ -247,8 +247,8 @@ def quick_enas() -> Config:
     """ENAS for cells on scikit-learn's digits (8x8), for a laptop CPU.
 
     The controller learns 10 times faster than the paper's, or nothing would be seen of
-    it in so short a search, and its entropy, which slows it, weighs 1e-4, not 0.1. Cost:
-    two minutes on 2 CPU cores, half of it for the trainings from scratch.
+    it in so short a search, and its entropy, which slows it, weighs 1e-4, not 0.1.
+    Cost: a few minutes on 2 CPU cores, compilation included.
     """
     return dataclasses.replace(
         enas_micro_cifar10(),
