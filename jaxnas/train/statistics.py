@@ -6,10 +6,10 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxnas.data import Split
 from jaxnas.networks import layers
+from jaxnas.train import batches
 from jaxnas.train.batches import Preprocess
 from jaxnas.types import Params
 
@@ -62,7 +62,7 @@ def statistics_estimator(
                 f"batch_size is {batch_size}, but there are only {split.num_images} "
                 "images"
             )
-        order = np.random.default_rng(0).permutation(split.num_images)
+        order = batches.evaluation_order(split.num_images)
         total = None
         for batch in order[: num_batches * batch_size].reshape(num_batches, -1):
             own = statistics_of(params, jnp.asarray(split.images[batch]))
