@@ -398,15 +398,19 @@ def conclude(experiment: Experiment, result, key) -> None:
         ghn.save(folder / "ghn.npz", params, provider)
     evaluate = functools.partial(make_evaluator(experiment, provider), params)
 
+    @functools.cache
+    def cost(genotype) -> networks.Cost:
+        network = make_network(config, genotype, len(dataset.class_names))
+        return networks.cost(network, shape)
+
     def candidate(name, arch, means, trained=None) -> report.Candidate:
         genotype = space.decode(arch)
-        network = make_network(config, genotype, len(dataset.class_names))
         return report.Candidate(
             name,
             genotype,
             means["loss"],
             means["accuracy"],
-            *networks.cost(network, shape),
+            *cost(genotype),
             trained,
         )
 
