@@ -717,11 +717,14 @@ def make_search(task: Task) -> Search:
         batch_size=batch_size,
     )
     dataset = load_images(task.data_dir, task.size)
-    augment, normalize = images.preprocessing(config, dataset)
-    splits = images.hold_out(dataset.train, dataset.train.num_images // 2)
+    num_validation = dataset.train.num_images // 2
+    study_images = images.study_images(
+        config, dataset, num_validation, jax.local_devices()[:1]
+    )
+    augment, splits = study_images.augment, study_images.splits
+    settings = cifar_search.search_settings(config)
     net = cifar_search.make_supernet(config, dataset)
     timetable = train.make_timetable(splits, batch_size, config.searcher_steps)
-    num_weight_archs, num_search_archs = cifar_search.num_archs(config)
     init, *updates = train.updates(
         net,
         cifar_search.provider_maker(config)(net),
@@ -730,12 +733,14 @@ def make_search(task: Task) -> Search:
         optimizers.make_optimizer(config, timetable.weight_steps),
         timetable,
         batch_size=batch_size,
-        num_weight_archs=num_weight_archs,
-        num_search_archs=num_search_archs,
+        num_weight_archs=settings.num_weight_archs,
+        num_search_archs=settings.num_search_archs,
         augment=augment,
-        prepare_validation=augment if config.augment_validation else normalize,
-        objective=cifar_search.make_objective(config),
-        batch_per_arch=config.batch_per_arch,
+        prepare_validation=(
+            augment if settings.augment_validation else study_images.normalize
+        ),
+        objective=settings.objective,
+        batch_per_arch=settings.batch_per_arch,
     )
     splits = jax.device_put(splits)
     return Search(
@@ -743,7 +748,7 @@ def make_search(task: Task) -> Search:
         jax.jit(init)(jax.random.key(config.seed), splits),
         splits,
         timetable.steps_per_epoch,
-        batch_size * (num_weight_archs + num_search_archs),
+        batch_size * (settings.num_weight_archs + settings.num_search_archs),
         dataset.source,
     )
 

@@ -23,6 +23,7 @@ _MODULES = (
     "report",
     "search",
     "spaces",
+    "studies",
     "supernets",
     "train",
     "types",

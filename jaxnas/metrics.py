@@ -16,8 +16,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self, TextIO
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+
+
+class LogError(ValueError):
+    """A line of a log is damaged; the message names the file and the line."""
 
 
 def append(path: str | os.PathLike[str], step: int, metrics: Mapping[str, Any]) -> None:
@@ -55,7 +60,7 @@ def read(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
       One dictionary per line, in order, each with an integer `step`.
 
     Raises:
-      ValueError: if a line is malformed; the message gives its number.
+      LogError: if a line is malformed; the message gives its number.
       FileNotFoundError: if there is no such file.
     """
     *lines, rest = pathlib.Path(path).read_bytes().split(b"\n")
@@ -79,7 +84,7 @@ def truncate(path: str | os.PathLike[str], after_step: int) -> None:
       after_step: lines with a greater step are dropped.
 
     Raises:
-      ValueError: if a line is malformed; the file is then left as it is.
+      LogError: if a line is malformed; the file is then left as it is.
     """
     path = pathlib.Path(path)
     if not path.exists():
@@ -115,7 +120,7 @@ def measure_missing(
       The metrics of all architectures, in the order of `archs`.
 
     Raises:
-      ValueError: if a line of the log is malformed or has no architecture.
+      LogError: if a line of the log is malformed or has no architecture.
     """
     names = [",".join(map(str, np.asarray(arch).tolist())) for arch in archs]
     found: dict[str, dict[str, float]] = {}
@@ -124,7 +129,7 @@ def measure_missing(
         entries = read(path)
         for number, entry in enumerate(entries, start=1):
             if not isinstance(entry.get("arch"), str):
-                raise ValueError(
+                raise LogError(
                     f"{os.fspath(path)}, line {number}: has no architecture; expected "
                     '"arch", integers with commas'
                 )
@@ -148,6 +153,25 @@ def measure_missing(
             if progress is not None:
                 progress.update(i + 1, images=int(is_missing), metrics={})
     return [found[name] for name in names]
+
+
+def timed(function: Callable[..., Any]) -> Callable[..., tuple[Any, float]]:
+    """Make a function that also returns the seconds a call took.
+
+    The first call, which compiles, is made twice.
+    """
+    is_compiled = False
+
+    def call(*args: Any) -> tuple[Any, float]:
+        nonlocal is_compiled
+        if not is_compiled:
+            jax.block_until_ready(function(*args))
+            is_compiled = True
+        start = time.monotonic()
+        result = jax.block_until_ready(function(*args))
+        return result, time.monotonic() - start
+
+    return call
 
 
 def _numbers(entry: Mapping[str, Any]) -> dict[str, float]:
@@ -186,9 +210,9 @@ def _parse(path: str | os.PathLike[str], number: int, line: bytes) -> dict[str, 
     try:
         entry = json.loads(line)
     except ValueError as error:
-        raise ValueError(message) from error
+        raise LogError(message) from error
     if not isinstance(entry, dict) or not isinstance(entry.get("step"), int):
-        raise ValueError(message)
+        raise LogError(message)
     return entry
 
 

@@ -20,7 +20,6 @@ from typing import Any, NamedTuple
 import command_line
 import hypernetworks
 import images
-import measurements
 from presets.anytime_search import PRESETS, Config
 
 # A run may go on in another place or on another number of devices.
@@ -77,8 +76,10 @@ def prepare(preset: str, config: Config) -> Experiment:
     devices = parallel.local_devices(config.devices)
     parallel.share(config.batch_size, len(devices), "batch_size")
     dataset = images.load(config)
-    augment, normalize = images.preprocessing(config, dataset)
-    splits = images.hold_out(dataset.train, config.validation_images)
+    study_images = images.study_images(
+        config, dataset, config.validation_images, devices
+    )
+    splits, augment = study_images.splits, study_images.augment
     train.make_timetable(splits, config.batch_size, 0)
     sizes = (
         three("--num-nodes", config.num_nodes),
@@ -109,7 +110,7 @@ def prepare(preset: str, config: Config) -> Experiment:
         spaces.anytime(*sizes, config.density, min_nodes=fewest),
         hypernetworks.make_hypernetwork(config, net),
         augment,
-        normalize,
+        study_images.normalize,
         keys,
         draw(space, keys.candidates, config.num_candidates),
         draw(space, keys.random, config.num_random),
@@ -203,7 +204,7 @@ def exit_costs(experiment: Experiment, arch):
 
 def select(experiment: Experiment, params):
     """The candidate with the largest area by the validation images."""
-    from jaxnas import analysis, train
+    from jaxnas import analysis, metrics, train
 
     evaluate = make_evaluator(experiment, experiment.provider)
     candidates = experiment.candidates
@@ -211,7 +212,7 @@ def select(experiment: Experiment, params):
     def measure(i: int) -> dict[str, float]:
         return evaluate(params(), candidates[i], experiment.splits.validation)
 
-    lines = measurements.measure_missing(
+    lines = metrics.measure_missing(
         experiment.folder / "candidates.jsonl",
         candidates,
         measure,
@@ -239,7 +240,7 @@ def compare(experiment: Experiment, params, archs: list) -> list:
     Generated weights are tested in the way candidates are selected: normalised by the
     statistics of every batch, so that an image's answer depends on its batch.
     """
-    from jaxnas import report, train
+    from jaxnas import metrics, report, train
 
     names = ["found", *(f"random {i}" for i in range(1, len(archs)))]
     test = experiment.dataset.test
@@ -248,15 +249,13 @@ def compare(experiment: Experiment, params, archs: list) -> list:
     def measure(i: int) -> dict[str, float]:
         genotype = experiment.net.space.decode(archs[i])
         parts = {"predicted": evaluate_generated(params(), archs[i], test)} | {
-            f"trained_{seed}": metrics
-            for seed, metrics in enumerate(
-                train_network(experiment, genotype, names[i])
-            )
+            f"trained_{seed}": means
+            for seed, means in enumerate(train_network(experiment, genotype, names[i]))
         }
         return {
             f"{part}/{name}": value
-            for part, metrics in parts.items()
-            for name, value in metrics.items()
+            for part, means in parts.items()
+            for name, value in means.items()
         }
 
     def network(name: str, arch, line: dict[str, float]) -> report.AnytimeNetwork:
@@ -281,9 +280,7 @@ def compare(experiment: Experiment, params, archs: list) -> list:
             ],
         )
 
-    lines = measurements.measure_missing(
-        experiment.folder / "trained.jsonl", archs, measure
-    )
+    lines = metrics.measure_missing(experiment.folder / "trained.jsonl", archs, measure)
     return list(map(network, names, archs, lines))
 
 

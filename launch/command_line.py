@@ -178,12 +178,13 @@ def run(command: Callable[[], None]) -> NoReturn:
     """
     # Importing the library takes a second that a wrong flag should not cost.
     from jaxnas.checkpoint import CheckpointError
+    from jaxnas.metrics import LogError
     from jaxnas.train import Diverged, Interrupted
 
     use_compilation_cache()
     try:
         command()
-    except (WrongInput, CheckpointError) as error:
+    except (WrongInput, CheckpointError, LogError) as error:
         line = " ".join(str(error).split())
         print(f"error: {line}", file=sys.stderr)
         sys.exit(WRONG_INPUT)

@@ -1,13 +1,16 @@
 """The flags and functions of commands that read images."""
 
 import dataclasses
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from command_line import option
 
 if TYPE_CHECKING:
-    from jaxnas import data
-    from jaxnas.train import Preprocess, SearchSplits
+    from collections.abc import Sequence
+
+    from jaxnas import data, studies
+    from jaxnas.train import Preprocess
+    from jaxnas.types import Device
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,17 +53,30 @@ def load(config: ImageConfig) -> "data.ImageDataset":
     return dataset
 
 
-def hold_out(train: "data.Split", num: int) -> "SearchSplits":
-    """Divide training images into those for weights and `num` held out."""
-    from jaxnas import data
-    from jaxnas.train import SearchSplits
+def study_images(
+    config: Any,
+    dataset: "data.ImageDataset",
+    num_validation: int,
+    devices: "Sequence[Device]",
+) -> "studies.StudyImages":
+    """The images of a study, some of them held out."""
+    from jaxnas import studies
 
-    if num >= train.num_images:
+    if num_validation >= dataset.train.num_images:
         raise ValueError(
-            f"--validation-images is {num}, but there are only {train.num_images} "
-            "training images"
+            f"--validation-images is {num_validation}, but there are only "
+            f"{dataset.train.num_images} training images"
         )
-    return SearchSplits(*data.split(train, train.num_images - num))
+    return studies.study_images(
+        dataset,
+        num_validation=num_validation,
+        batch_size=config.batch_size,
+        crop_padding=config.crop_padding,
+        crop_fill=config.crop_fill,
+        flip=config.flip,
+        cutout=config.cutout,
+        devices=devices,
+    )
 
 
 def steps_per_epoch(train: "data.Split | data.Stream", batch_size: int) -> int:
@@ -77,27 +93,12 @@ def preprocessing(
     config: ImageConfig, dataset: "data.ImageDataset | data.StreamedDataset"
 ) -> tuple["Preprocess", "Preprocess"]:
     """What is done to images in training, and in evaluation."""
-    import jax
+    from jaxnas import studies
 
-    from jaxnas import data
-
-    def augment(key, images):
-        return data.augment(
-            key,
-            images,
-            dataset.mean,
-            dataset.std,
-            crop_padding=config.crop_padding,
-            crop_fill=config.crop_fill,
-            flip=config.flip,
-            cutout=config.cutout,
-        )
-
-    def normalize(key, images):
-        del key
-        return data.normalize(images, dataset.mean, dataset.std)
-
-    # Tell at once what would otherwise be told in the middle of compilation.
-    image = jax.ShapeDtypeStruct((1, *dataset.train.image_shape), "uint8")
-    jax.eval_shape(augment, jax.random.key(0), image)
-    return augment, normalize
+    return studies.preprocessing(
+        dataset,
+        crop_padding=config.crop_padding,
+        crop_fill=config.crop_fill,
+        flip=config.flip,
+        cutout=config.cutout,
+    )

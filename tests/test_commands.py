@@ -14,7 +14,6 @@ import architectures
 import cifar_search
 import cifar_train
 import command_line
-import measurements
 import presets.cifar_search
 import presets.cifar_train
 import pytest
@@ -331,7 +330,7 @@ def test_numbers_that_do_not_ascend(text):
 
 def test_seconds_are_without_compilation():
     calls = []
-    timed = measurements.timed(lambda x: calls.append(x) or x)
+    timed = metrics.timed(lambda x: calls.append(x) or x)
     for value in (1, 2):
         result, seconds = timed(value)
         assert result == value and seconds >= 0

@@ -13,7 +13,8 @@ import pytest
 from presets.ghn_correlation import PRESETS
 from test_commands import assert_refused, check_report, exit_status
 
-from jaxnas import analysis, data, metrics, spaces, weights
+from jaxnas import analysis, data, metrics, spaces, studies, train, weights
+from jaxnas.studies import rank_correlation
 from jaxnas.types import Supernet
 
 FLAGS = (
@@ -189,10 +190,10 @@ def test_results_belong_to_architectures(monkeypatch, capsys, tmp_path):
     """A study of the same architectures in another order has the same results."""
     flags = ("--truth-seeds", 1, "--methods", "sgd", "--sgd-steps", "2")
     results = []
-    draw = ghn_correlation.draw
+    sample = studies.sample_distinct
     for order in (1, -1):
         monkeypatch.setattr(
-            ghn_correlation, "draw", lambda *args, o=order: draw(*args)[::o]
+            studies, "sample_distinct", lambda *args, o=order: sample(*args)[::o]
         )
         workdir = tmp_path / str(order)
         status, output, errors = run(monkeypatch, capsys, workdir, *flags)
@@ -220,10 +221,10 @@ def test_results_belong_to_architectures(monkeypatch, capsys, tmp_path):
 def test_scores_of_sgd_do_not_come_from_the_truth(monkeypatch, capsys, tmp_path):
     """The whole training of SGD ends elsewhere than the one it is compared with."""
     evaluated = []
-    make_evaluator = ghn_correlation.make_evaluator
+    make_evaluator = train.evaluator
 
-    def recording(experiment, provider):
-        evaluate = make_evaluator(experiment, provider)
+    def recording(*args, **options):
+        evaluate = make_evaluator(*args, **options)
 
         def record(weights, arch, split):
             evaluated.append((arch.tobytes(), np.asarray(weights)))
@@ -231,7 +232,7 @@ def test_scores_of_sgd_do_not_come_from_the_truth(monkeypatch, capsys, tmp_path)
 
         return record
 
-    monkeypatch.setattr(ghn_correlation, "make_evaluator", recording)
+    monkeypatch.setattr(train, "evaluator", recording)
     flags = ("--methods", "sgd", "--sgd-steps", "12")
     status, _, errors = run(monkeypatch, capsys, tmp_path / "run", *flags)
     assert (status, errors) == (0, "")
@@ -271,9 +272,9 @@ def test_an_interrupted_training_continues(monkeypatch, capsys, tmp_path):
 
 def test_what_is_not_finite_is_the_worst():
     lines = [{"loss": x, "accuracy": x} for x in (0.5, float("nan"), float("inf"))]
-    found = ghn_correlation.accuracies([lines], "accuracy")
+    found = rank_correlation._accuracies([lines], "accuracy")
     assert found.tolist() == [[0.5, 0.0, 0.0]]
-    assert ghn_correlation.count_diverged([lines, lines], "loss") == 4
+    assert rank_correlation._count_diverged([lines, lines], "loss") == 4
 
 
 @pytest.mark.parametrize(

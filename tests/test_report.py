@@ -6,7 +6,7 @@ import matplotlib
 import numpy as np
 import pytest
 
-from jaxnas import analysis, genotypes, report
+from jaxnas import analysis, genotypes, report, studies
 from jaxnas.report import curves
 from jaxnas.report import html as html_report
 
@@ -50,8 +50,8 @@ class Page(html.parser.HTMLParser):
             self.texts[tag][-1] += data
 
 
-def candidate(name: str, loss: float, accuracy: float = 0.5) -> report.Candidate:
-    return report.Candidate(name, GENOTYPE, loss, accuracy, 1_234_567, 8_900_000.0)
+def candidate(name: str, loss: float, accuracy: float = 0.5) -> studies.Candidate:
+    return studies.Candidate(name, GENOTYPE, loss, accuracy, 1_234_567, 8_900_000.0)
 
 
 def search_page(tmp_path, **changes) -> tuple[str, Page]:
@@ -169,7 +169,7 @@ def test_what_shared_weights_do_not_tell_is_said_where_they_stand(tmp_path):
 )
 def test_the_headline_is_the_comparison_from_scratch(tmp_path, found, verdict):
     random = [(0.91, 0.93), (0.92, 0.90), (0.93, 0.92)]
-    scratch = report.ScratchComparison(
+    scratch = studies.ScratchComparison(
         7, found, random, analysis.difference_from_random(found, random)
     )
     _, page = search_page(tmp_path, scratch=scratch)

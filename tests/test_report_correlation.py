@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from test_commands import check_report
 
-from jaxnas import analysis, report
+from jaxnas import analysis, report, studies
 from jaxnas.report import curves
 
 TRUTH = np.linspace(0.5, 0.9, 8)
@@ -17,14 +17,14 @@ def both(function, *arrays) -> dict:
     }
 
 
-def method(name, scores, **changes) -> report.Method:
+def method(name, scores, **changes) -> studies.Method:
     fields = {
         **both(analysis.correlations, scores, TRUTH),
         "preparation_seconds": None,
         "weights_seconds": 0.25,
         "evaluation_seconds": 1.5,
     }
-    return report.Method(name, np.atleast_2d(scores), **fields | changes)
+    return studies.Method(name, np.atleast_2d(scores), **fields | changes)
 
 
 def write(path, methods, truths=TRUTH[None], **options) -> str:
@@ -71,9 +71,9 @@ def test_the_report_holds_ceiling_differences_and_several_seeds(tmp_path):
     truths = TRUTH + 0.1 * np.array([[-1, 1] * 4, [1, -1] * 4])
     runs = np.stack([TRUTH, TRUTH**2 * [1, 1, 1, 1, 1, 1, 1, 0.5]])
     ghn, sgd = method("GHN", runs), method("SGD", TRUTH[[1, 0, 3, 2, 5, 4, 7, 6]])
-    ceiling = report.Coefficients("Ceiling", **both(analysis.noise_ceiling, truths))
+    ceiling = studies.Coefficients("Ceiling", **both(analysis.noise_ceiling, truths))
     arrays = runs, sgd.scores, TRUTH
-    difference = report.Coefficients(
+    difference = studies.Coefficients(
         "GHN minus SGD", **both(analysis.correlation_differences, *arrays)
     )
     page = write(

@@ -5,25 +5,19 @@ from jaxnas.report.cell_study import cell_study_report
 from jaxnas.report.comparison import Contender, comparison_report, spread
 from jaxnas.report.correlation import (
     DIFFERENCES_NOTE,
-    Coefficients,
-    Method,
     coefficient_text,
     correlation_notes,
     correlation_report,
     truth_text,
 )
-from jaxnas.report.html import Candidate, search_report, train_report
-from jaxnas.report.scratch import ScratchComparison, scratch_text
+from jaxnas.report.html import search_report, train_report
+from jaxnas.report.scratch import scratch_text
 from jaxnas.report.studied_cells import StudiedCell, Training, cell_numbers
 
 __all__ = [
     "DIFFERENCES_NOTE",
     "AnytimeNetwork",
-    "Candidate",
-    "Coefficients",
     "Contender",
-    "Method",
-    "ScratchComparison",
     "StudiedCell",
     "Training",
     "anytime_report",

@@ -3,51 +3,12 @@
 import math
 import os
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import numpy as np
 
 from jaxnas import analysis
 from jaxnas.report import curves, html
-
-
-class Coefficients(NamedTuple):
-    """A row of the tables of coefficients.
-
-    Attributes:
-      name: how the tables call it.
-      overall: by coefficient, over all architectures.
-      top: the same over the upper half by accuracy after training.
-    """
-
-    name: str
-    overall: Mapping[str, analysis.Correlation]
-    top: Mapping[str, analysis.Correlation]
-
-
-class Method(NamedTuple):
-    """A way to score architectures without training each, and how well it does.
-
-    Attributes:
-      name: how the report calls it.
-      scores: `[runs, num]`, its accuracies on validation images, fractions.
-      overall: the coefficients of `analysis.correlations` over all architectures.
-      top: the same over the upper half by trained accuracy.
-      preparation_seconds: what was done once for all architectures; `None` if nothing.
-      weights_seconds: time to get weights for one architecture, a mean; `None` if they
-        are there.
-      evaluation_seconds: time to get weights for one and run the validation images.
-      num_diverged: scores whose validation loss is not finite, over all runs.
-    """
-
-    name: str
-    scores: np.ndarray
-    overall: Mapping[str, analysis.Correlation]
-    top: Mapping[str, analysis.Correlation]
-    preparation_seconds: float | None
-    weights_seconds: float | None
-    evaluation_seconds: float
-    num_diverged: int = 0
+from jaxnas.studies import Coefficients, Method
 
 
 def correlation_report(

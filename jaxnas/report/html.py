@@ -11,12 +11,12 @@ import os
 import pathlib
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 from jaxnas import analysis, genotypes
 from jaxnas.analysis import convergence
 from jaxnas.report import curves
-from jaxnas.report.scratch import ScratchComparison, scratch_text, spread_text
+from jaxnas.report.scratch import scratch_text, spread_text
+from jaxnas.studies import Candidate, ScratchComparison
 
 History = convergence.History
 
@@ -90,28 +90,6 @@ class Html(str):
     """Markup; every other string is text and will be escaped."""
 
     __slots__ = ()
-
-
-class Candidate(NamedTuple):
-    """An architecture and what is known about it.
-
-    Attributes:
-      name: how the report calls it.
-      genotype: the architecture.
-      loss: mean loss; lower is better.
-      accuracy: a fraction.
-      num_params: number of trainable parameters.
-      flops: floating point operations for one example.
-      trained_accuracy: after a short training from scratch, if there was one.
-    """
-
-    name: str
-    genotype: genotypes.AnyGenotype
-    loss: float
-    accuracy: float
-    num_params: int
-    flops: float
-    trained_accuracy: float | None = None
 
 
 def escape(value: object) -> Html:

@@ -2,25 +2,8 @@
 
 import statistics
 from collections.abc import Sequence
-from typing import NamedTuple
 
-from jaxnas import analysis
-
-
-class ScratchComparison(NamedTuple):
-    """Test accuracies of architectures trained from scratch with one budget.
-
-    Attributes:
-      num_epochs: length of each training.
-      found: fractions `[num_seeds]`, of the found architecture.
-      random: `[num_archs][num_seeds]`, of random ones of the same space.
-      difference: mean of the found one minus that of the random ones.
-    """
-
-    num_epochs: int
-    found: Sequence[float]
-    random: Sequence[Sequence[float]]
-    difference: analysis.Difference
+from jaxnas.studies import ScratchComparison
 
 
 def scratch_text(scratch: ScratchComparison | None) -> str:

@@ -1,0 +1,133 @@
+"""The images of a study, and what is done to them on the way to a network."""
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import jax
+
+from jaxnas import data, parallel
+from jaxnas.train import Preprocess, SearchSplits
+from jaxnas.types import Device
+
+
+class StudyImages(NamedTuple):
+    """Images, their preprocessing, and how they are fed.
+
+    Attributes:
+      dataset: training and test images.
+      splits: the training images, divided into those for weights and those that
+        architectures are judged by.
+      augment: `(key, uint8 images) -> float images` for training.
+      normalize: the same for evaluation.
+      batch_size: images in a batch, over all devices.
+      devices: where to run.
+    """
+
+    dataset: data.ImageDataset
+    splits: SearchSplits
+    augment: Preprocess
+    normalize: Preprocess
+    batch_size: int
+    devices: Sequence[Device]
+
+
+def study_images(
+    dataset: data.ImageDataset,
+    *,
+    num_validation: int,
+    batch_size: int,
+    crop_padding: int = 4,
+    crop_fill: Literal["black", "mean"] = "black",
+    flip: bool = True,
+    cutout: int = 0,
+    devices: Sequence[Device] | None = None,
+) -> StudyImages:
+    """Hold out validation images, and choose augmentation and batches.
+
+    Args:
+      dataset: training and test images.
+      num_validation: training images held out, the last ones.
+      batch_size: images in a batch, over all devices.
+      crop_padding: as for `data.augment`.
+      crop_fill: as for `data.augment`.
+      flip: as for `data.augment`.
+      cutout: as for `data.augment`.
+      devices: where to run; the first device if `None`.
+
+    Returns:
+      What the functions of this package take.
+
+    Raises:
+      ValueError: if no training images are left, the devices cannot share a batch, or
+        the augmentation does not fit the images.
+
+    Example:
+      >>> from jaxnas import data, studies
+      >>> digits = data.load("digits")
+      >>> images = studies.study_images(digits, num_validation=300, batch_size=32)
+      >>> images.splits.train.num_images
+      1200
+    """
+    num_images = dataset.train.num_images
+    if not 0 < num_validation < num_images:
+        raise ValueError(
+            f"num_validation is {num_validation}; expected at least 1 and less than "
+            f"the {num_images} training images"
+        )
+    devices = [jax.local_devices()[0]] if devices is None else list(devices)
+    parallel.share(batch_size, len(devices), "batch_size")
+    augment, normalize = preprocessing(
+        dataset,
+        crop_padding=crop_padding,
+        crop_fill=crop_fill,
+        flip=flip,
+        cutout=cutout,
+    )
+    splits = SearchSplits(*data.split(dataset.train, num_images - num_validation))
+    return StudyImages(dataset, splits, augment, normalize, batch_size, devices)
+
+
+def preprocessing(
+    dataset: data.ImageDataset | data.StreamedDataset,
+    *,
+    crop_padding: int,
+    crop_fill: Literal["black", "mean"],
+    flip: bool,
+    cutout: int,
+) -> tuple[Preprocess, Preprocess]:
+    """What is done to the images of a data set in training, and in evaluation.
+
+    Args:
+      dataset: whose mean and standard deviation images are normalized by.
+      crop_padding: as for `data.augment`.
+      crop_fill: as for `data.augment`.
+      flip: as for `data.augment`.
+      cutout: as for `data.augment`.
+
+    Returns:
+      `augment` and `normalize`, both `(key, uint8 images) -> float images`.
+
+    Raises:
+      ValueError: if the augmentation does not fit the images.
+    """
+
+    def augment(key, images):
+        return data.augment(
+            key,
+            images,
+            dataset.mean,
+            dataset.std,
+            crop_padding=crop_padding,
+            crop_fill=crop_fill,
+            flip=flip,
+            cutout=cutout,
+        )
+
+    def normalize(key, images):
+        del key
+        return data.normalize(images, dataset.mean, dataset.std)
+
+    # Raises now what would otherwise be raised in the middle of compilation.
+    image = jax.ShapeDtypeStruct((1, *dataset.train.image_shape), "uint8")
+    jax.eval_shape(augment, jax.random.key(0), image)
+    return augment, normalize
