@@ -19,6 +19,8 @@ from typing import Any, Self, TextIO
 import jax.numpy as jnp
 import numpy as np
 
+from jaxnas import _files
+
 
 def append(path: str | os.PathLike[str], step: int, metrics: Mapping[str, Any]) -> None:
     """Append one line `{"step": step, ...}` to a metrics log.
@@ -85,11 +87,7 @@ def truncate(path: str | os.PathLike[str], after_step: int) -> None:
     if not path.exists():
         return
     kept = [entry for entry in read(path) if entry["step"] <= after_step]
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(
-        "".join(json.dumps(entry) + "\n" for entry in kept), encoding="utf-8"
-    )
-    temporary.replace(path)
+    _files.write_text(path, "".join(json.dumps(entry) + "\n" for entry in kept))
 
 
 def measure_missing(

@@ -7,7 +7,6 @@ checkpoints; the same command again continues where it stopped.
 
 import dataclasses
 import functools
-import json
 import pathlib
 import shlex
 import statistics
@@ -386,7 +385,7 @@ def conclude(experiment: Experiment, result, key) -> None:
     import jax
     import jax.numpy as jnp
 
-    from jaxnas import genotypes, ghn, metrics, networks, report, train
+    from jaxnas import _files, genotypes, ghn, metrics, networks, report, train
     from jaxnas.report import drawing
 
     config, dataset, folder = experiment.config, experiment.dataset, experiment.folder
@@ -467,13 +466,11 @@ def conclude(experiment: Experiment, result, key) -> None:
         scratch = compare_from_scratch(
             experiment, found, random_archs[: config.scratch_random], scratch_key
         )
-        (folder / "scratch.json").write_text(
-            json.dumps(scratch._asdict(), indent=1), "utf-8"
-        )
+        _files.write_json(folder / "scratch.json", scratch._asdict(), indent=1)
     rows = [
         entry._replace(genotype=entry.genotype._asdict())._asdict() for entry in top
     ]
-    (folder / "candidates.json").write_text(json.dumps(rows, indent=1), "utf-8")
+    _files.write_json(folder / "candidates.json", rows, indent=1)
     report.search_report(
         folder / "report.html",
         title=f"Search on {dataset.name}",

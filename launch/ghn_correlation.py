@@ -11,7 +11,6 @@ import dataclasses
 import functools
 import hashlib
 import itertools
-import json
 import math
 import pathlib
 import shutil
@@ -520,7 +519,7 @@ def compare(config: Config, truths, first, second):
 
 def conclude(experiment: Experiment, truths, num_diverged: int, methods: list) -> None:
     """Write scores.json and report.html, and print the correlations."""
-    from jaxnas import analysis, report
+    from jaxnas import _files, analysis, report
 
     config, folder = experiment.config, experiment.folder
     ceiling = None
@@ -533,9 +532,7 @@ def conclude(experiment: Experiment, truths, num_diverged: int, methods: list) -
         for first, second in itertools.combinations(methods, 2)
     ]
     results = summarize(experiment, truths, num_diverged, methods, ceiling, pairs)
-    temporary = folder / "scores.json.tmp"
-    temporary.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    temporary.replace(folder / "scores.json")
+    _files.write_json(folder / "scores.json", results)
     # The last method, which is the hypernetwork if it is there, with the others.
     differences = [
         pair for pair in pairs if pair.name.startswith(f"{methods[-1].name} minus ")

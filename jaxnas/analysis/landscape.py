@@ -20,7 +20,7 @@ import numpy as np
 from jax import lax
 from jax.flatten_util import ravel_pytree
 
-from jaxnas import parallel
+from jaxnas import _files, parallel
 from jaxnas.types import Batch, Device, Key, Metrics, Params
 
 Measure = Callable[[Params, Any, Batch], Metrics]
@@ -392,7 +392,6 @@ def _write_rows(
     betas: np.ndarray,
     rows: Sequence[Mapping[str, np.ndarray]],
 ) -> None:
-    temporary = path.with_name(path.name + ".tmp")
     # A dictionary says to type checkers that no name is an option of `savez`.
     arrays: dict[str, Any] = {
         "alphas": alphas,
@@ -401,6 +400,5 @@ def _write_rows(
         "fingerprint": fingerprint,
         **_to_surface(alphas, betas, rows).values,
     }
-    with temporary.open("wb") as file:
+    with _files.atomic_write(path) as file:
         np.savez(file, **arrays)
-    temporary.replace(path)
