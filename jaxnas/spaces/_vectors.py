@@ -1,6 +1,5 @@
 """What all search spaces share: integer vectors whose decisions have categories."""
 
-import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -8,33 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxnas._checks import is_integer
 from jaxnas.types import Arch, Key
-
-
-def is_integer(value: Any) -> bool:
-    """True of everything that can index a list, but not of Booleans."""
-    try:
-        operator.index(value)
-    except TypeError:
-        return False
-    return not isinstance(value, bool)
-
-
-def check_size(name: str, value: Any, *, least: int = 1) -> None:
-    """Check a number of nodes or layers.
-
-    Args:
-      name: what errors call it.
-      value: the number.
-      least: the smallest that it may be.
-
-    Raises:
-      ValueError: if it is no integer or less.
-    """
-    if not is_integer(value) or value < least:
-        raise ValueError(
-            f"{name} is {value!r}; expected an integer of at least {least}"
-        )
 
 
 def check_choices(

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnas import genotypes
+from jaxnas._checks import check_integer
 from jaxnas.spaces import _vectors
 from jaxnas.types import Arch, Key
 
@@ -62,9 +63,9 @@ class AnytimeSpace:
         sizes = zip(self.num_exits, self.min_nodes, self.num_nodes, strict=True)
         for block, (exits, fewest, most) in enumerate(sizes):
             place = f"of block {block}"
-            _vectors.check_size(f"num_exits {place}", exits)
-            _vectors.check_size(f"min_nodes {place}", fewest, least=exits)
-            _vectors.check_size(f"num_nodes {place}", most, least=fewest)
+            check_integer(f"num_exits {place}", exits)
+            check_integer(f"min_nodes {place}", fewest, least=exits)
+            check_integer(f"num_nodes {place}", most, least=fewest)
         if not isinstance(self.density, numbers.Real) or not 0 < self.density <= 1:
             raise ValueError(
                 f"density is {self.density!r}; expected a probability above 0"

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnas import genotypes
+from jaxnas._checks import check_integer
 from jaxnas.spaces import _vectors
 from jaxnas.types import Arch, Key
 
@@ -43,8 +44,8 @@ class DagSpace:
     ops: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        _vectors.check_size("num_nodes", self.num_nodes, least=3)
-        _vectors.check_size("max_nodes", self.max_nodes, least=self.num_nodes)
+        check_integer("num_nodes", self.num_nodes, least=3)
+        check_integer("max_nodes", self.max_nodes, least=self.num_nodes)
         if not isinstance(self.density, numbers.Real) or not 0 < self.density <= 1:
             raise ValueError(
                 f"density is {self.density!r}; expected a probability above 0"

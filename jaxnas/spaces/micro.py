@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnas import genotypes
+from jaxnas._checks import check_integer
 from jaxnas.spaces import _vectors
 from jaxnas.types import Arch, Key
 
@@ -38,7 +39,7 @@ class MicroSpace:
     ops: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        _vectors.check_size("num_nodes", self.num_nodes)
+        check_integer("num_nodes", self.num_nodes)
         _vectors.check_choices("ops", self.ops, genotypes.OPS, "operations")
 
     @property

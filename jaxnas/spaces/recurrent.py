@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnas import genotypes
+from jaxnas._checks import check_integer
 from jaxnas.spaces import _vectors
 from jaxnas.types import Arch, Key
 
@@ -33,7 +34,7 @@ class RecurrentSpace:
     activations: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        _vectors.check_size("num_nodes", self.num_nodes)
+        check_integer("num_nodes", self.num_nodes)
         _vectors.check_choices(
             "activations", self.activations, genotypes.ACTIVATIONS, "activations"
         )
