@@ -20,6 +20,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxnas import _files
+
 
 class LogError(ValueError):
     """A line of a log is damaged; the message names the file and the line."""
@@ -90,11 +92,7 @@ def truncate(path: str | os.PathLike[str], after_step: int) -> None:
     if not path.exists():
         return
     kept = [entry for entry in read(path) if entry["step"] <= after_step]
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(
-        "".join(json.dumps(entry) + "\n" for entry in kept), encoding="utf-8"
-    )
-    temporary.replace(path)
+    _files.write_text(path, "".join(json.dumps(entry) + "\n" for entry in kept))
 
 
 def measure_missing(

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxnas._checks import check_sizes
+
 
 def cosine_by_epoch(
     peak: float, num_epochs: int, steps_per_epoch: int
@@ -106,7 +108,7 @@ def warm_up(
     Raises:
       ValueError: if `num_epochs` is negative or `steps_per_epoch` not positive.
     """
-    _check_steps_per_epoch(steps_per_epoch)
+    check_sizes(steps_per_epoch=steps_per_epoch)
     if num_epochs < 0:
         raise ValueError(f"num_epochs is {num_epochs}; expected 0 or more")
     if num_epochs == 0:
@@ -192,14 +194,9 @@ def warm_restarts_by_epoch(
 
 def _by_epoch(schedule: optax.Schedule, steps_per_epoch: int) -> optax.Schedule:
     """Use a schedule over epochs as one over optimiser steps."""
-    _check_steps_per_epoch(steps_per_epoch)
+    check_sizes(steps_per_epoch=steps_per_epoch)
     # Strict promotion does not let optax multiply an int32 by Python's floats.
     return lambda step: schedule((jnp.asarray(step) // steps_per_epoch).astype(float))
-
-
-def _check_steps_per_epoch(steps_per_epoch: int) -> None:
-    if steps_per_epoch < 1:
-        raise ValueError(f"steps_per_epoch is {steps_per_epoch}; expected at least 1")
 
 
 def _check_factor(factor: float) -> None:

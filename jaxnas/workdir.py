@@ -9,6 +9,7 @@ import sys
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from jaxnas import _files
 from jaxnas.types import Device
 
 CONFIG_NAME = "config.json"
@@ -77,10 +78,7 @@ def prepare(
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"{folder} is neither empty nor the folder of a run")
     folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps({"config": config, "environment": dict(environment)}, indent=2)
-    temporary = file.with_suffix(".tmp")
-    temporary.write_text(text + "\n", encoding="utf-8")
-    temporary.replace(file)
+    _files.write_json(file, {"config": config, "environment": dict(environment)})
     return folder
 
 

@@ -12,7 +12,6 @@ goes on where it stopped.
 import dataclasses
 import functools
 import hashlib
-import json
 import pathlib
 import statistics
 from typing import Any, NamedTuple
@@ -343,7 +342,7 @@ def train_network(experiment: Experiment, genotype, name: str) -> list[dict]:
 
 def conclude(experiment: Experiment, networks: list) -> None:
     """Write and print what was found."""
-    from jaxnas import genotypes, metrics, report
+    from jaxnas import _files, genotypes, metrics, report
     from jaxnas.report import drawing
 
     config, folder = experiment.config, experiment.folder
@@ -354,7 +353,7 @@ def conclude(experiment: Experiment, networks: list) -> None:
         | {"genotype": network.genotype._asdict(), "flops": list(network.flops)}
         for network in networks
     ]
-    (folder / "networks.json").write_text(json.dumps(rows, indent=1), "utf-8")
+    _files.write_json(folder / "networks.json", rows, indent=1)
     report.anytime_report(
         folder / "report.html",
         title=f"Anytime prediction on {experiment.dataset.name}",

@@ -10,7 +10,6 @@ studied in this folder so far; the same command again goes on where it stopped.
 
 import dataclasses
 import functools
-import json
 import pathlib
 import statistics
 import time
@@ -418,7 +417,7 @@ def sample(split, num: int | None, seed: int) -> dict[str, Any]:
 
 def conclude(experiment: Experiment) -> None:
     """Write study.json and report.html of all that is there, and print the numbers."""
-    from jaxnas import analysis, report
+    from jaxnas import _files, analysis, report
 
     config, folder = experiment.config, experiment.folder
     cells = [studied_cell(experiment, name) for name in experiment.cells]
@@ -431,9 +430,7 @@ def conclude(experiment: Experiment) -> None:
         }
         for cell in cells
     }
-    temporary = folder / "study.json.tmp"
-    temporary.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
-    temporary.replace(folder / "study.json")
+    _files.write_json(folder / "study.json", numbers, indent=1)
     report.cell_study_report(
         folder / "report.html",
         title=f"{cells[0].name} and its variants on {experiment.dataset.name}",

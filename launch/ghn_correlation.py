@@ -8,7 +8,6 @@ stopped.
 """
 
 import dataclasses
-import json
 import math
 import pathlib
 import textwrap
@@ -211,13 +210,11 @@ def make_sgd(config: Config, num_epochs: int, steps_per_epoch: int):
 
 def conclude(experiment: Experiment, study) -> None:
     """Write scores.json and report.html, and print the correlations."""
-    from jaxnas import report
+    from jaxnas import _files, report
 
     config, folder = experiment.config, experiment.folder
     results = summarize(experiment.arguments["archs"], study)
-    temporary = folder / "scores.json.tmp"
-    temporary.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    temporary.replace(folder / "scores.json")
+    _files.write_json(folder / "scores.json", results)
     # The last method, which is the hypernetwork if it is there, with the others.
     last = f"{study.methods[-1].name} minus "
     differences = [row for row in study.differences if row.name.startswith(last)]

@@ -7,7 +7,6 @@ is run with many seeds. The folder of the run gets results.json and report.html.
 import dataclasses
 import functools
 import hashlib
-import json
 import pathlib
 from typing import Any, NamedTuple
 
@@ -138,13 +137,11 @@ def run_searches(experiment: Experiment) -> list:
 
 def conclude(experiment: Experiment, contenders: list) -> None:
     """Write results.json and report.html, and print the results."""
-    from jaxnas import report
+    from jaxnas import _files, report
 
     config, table, folder = experiment.config, experiment.table, experiment.folder
     results = summarize(experiment, contenders)
-    temporary = folder / "results.json.tmp"
-    temporary.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    temporary.replace(folder / "results.json")
+    _files.write_json(folder / "results.json", results)
     step = config.archs_per_step
     report.comparison_report(
         folder / "report.html",

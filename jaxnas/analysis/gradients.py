@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxnas._checks import check_sizes
 from jaxnas.analysis.landscape import Measure
 from jaxnas.types import Batch, Metrics, Params
 
@@ -45,9 +46,7 @@ def gradient_variance(
     paper show its square root. Whether a gradient there is of one example or of a
     batch is not published.
     """
-    for name, size in (("batch_size", batch_size), ("chunk_size", chunk_size)):
-        if size < 1:
-            raise ValueError(f"{name} is {size}; expected at least 1")
+    check_sizes(batch_size=batch_size, chunk_size=chunk_size)
 
     def measure(params: Params, constants: Any, examples: Batch) -> Metrics:
         num = min(array.shape[0] for array in examples.values()) // batch_size

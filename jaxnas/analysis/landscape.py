@@ -20,7 +20,8 @@ import numpy as np
 from jax import lax
 from jax.flatten_util import ravel_pytree
 
-from jaxnas import parallel
+from jaxnas import _files, parallel
+from jaxnas._checks import check_sizes
 from jaxnas.types import Batch, Device, Key, Metrics, Params
 
 Measure = Callable[[Params, Any, Batch], Metrics]
@@ -166,8 +167,7 @@ def mean_metrics(
     Returns:
       `(params, constants, examples) -> metrics` for examples `[num, ...]`.
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size}; expected at least 1")
+    check_sizes(batch_size=batch_size)
 
     def measure(params: Params, constants: Any, examples: Batch) -> Metrics:
         num = _num_examples(examples)
@@ -222,8 +222,7 @@ def surface_measurer(
         the file is damaged, or holds a surface of other weights, directions, examples
         or places.
     """
-    if points_at_once < 1:
-        raise ValueError(f"points_at_once is {points_at_once}; expected at least 1")
+    check_sizes(points_at_once=points_at_once)
     devices = [jax.local_devices()[0]] if devices is None else list(devices)
     num_devices = len(devices)
 
@@ -392,7 +391,6 @@ def _write_rows(
     betas: np.ndarray,
     rows: Sequence[Mapping[str, np.ndarray]],
 ) -> None:
-    temporary = path.with_name(path.name + ".tmp")
     # A dictionary says to type checkers that no name is an option of `savez`.
     arrays: dict[str, Any] = {
         "alphas": alphas,
@@ -401,6 +399,5 @@ def _write_rows(
         "fingerprint": fingerprint,
         **_to_surface(alphas, betas, rows).values,
     }
-    with temporary.open("wb") as file:
+    with _files.atomic_write(path) as file:
         np.savez(file, **arrays)
-    temporary.replace(path)

@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxnas._checks import check_sizes
+
 CONFIDENCE = 0.95
 COEFFICIENTS = ("pearson", "spearman", "kendall")
 
@@ -228,8 +230,7 @@ def _resamples(
             f"there are {num} architectures; expected 7 or more, so that 4 are in the "
             "top half"
         )
-    if num_resamples < 1:
-        raise ValueError(f"num_resamples is {num_resamples}; expected at least 1")
+    check_sizes(num_resamples=num_resamples)
     drawn = np.random.default_rng(seed).integers(num, size=(num_resamples, num))
     counts = np.zeros((1 + num_resamples, num))
     counts[0] = 1

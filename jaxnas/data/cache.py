@@ -1,13 +1,14 @@
 """Decoded images, kept on disk so that a data set is decoded only once."""
 
 import hashlib
-import os
 import pathlib
 import warnings
 import zipfile
 from collections.abc import Callable, Iterable
 
 import numpy as np
+
+from jaxnas import _files
 
 FOLDER = ".jaxnas-cache"
 """Created inside the data folder; it may be deleted at any time."""
@@ -72,11 +73,5 @@ def load_or_compute(
 
 def _write(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
     path.parent.mkdir(exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]
-        # Other processes see either no file or a whole one.
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with _files.atomic_write(path) as file:
+        np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]

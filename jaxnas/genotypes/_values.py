@@ -1,6 +1,5 @@
 """What the checks of every kind of genotype share."""
 
-import numbers
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,11 +7,6 @@ from typing import Any
 def is_list(value: Any) -> bool:
     """True of lists, tuples and ranges, but not of text."""
     return isinstance(value, Sequence) and not isinstance(value, str)
-
-
-def is_integer(value: Any) -> bool:
-    """True of the integers of Python and NumPy, but not of Booleans."""
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
 def check_names(

@@ -8,8 +8,9 @@ applies its operation, at a resolution of its own; at an exit the network may st
 
 from typing import Any, NamedTuple
 
+from jaxnas._checks import is_integer
 from jaxnas.genotypes import dag
-from jaxnas.genotypes._values import is_integer, is_list
+from jaxnas.genotypes._values import is_list
 
 ANYTIME_OPS = (
     "conv_1x1",

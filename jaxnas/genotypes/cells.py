@@ -10,7 +10,8 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from jaxnas.genotypes._values import is_integer, is_list
+from jaxnas._checks import is_integer
+from jaxnas.genotypes._values import is_list
 
 Edge = tuple[str, int]
 """An operation and the node it reads."""

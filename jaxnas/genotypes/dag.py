@@ -10,7 +10,8 @@ and 1 where nobody reads them.
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from jaxnas.genotypes._values import is_integer, is_list
+from jaxnas._checks import is_integer
+from jaxnas.genotypes._values import is_list
 
 DAG_OPS = (
     "skip_connect",

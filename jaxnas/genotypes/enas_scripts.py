@@ -6,10 +6,10 @@ that name; the cells of the micro scripts have their own order.
 """
 
 import math
-import operator
 import re
 from collections.abc import Iterable, Sequence
 
+from jaxnas._checks import is_integer
 from jaxnas.genotypes.cells import Edge, Genotype, check, edge_name, loose_ends
 from jaxnas.genotypes.macro import MACRO_OPS, MacroGenotype, check_macro
 from jaxnas.genotypes.recurrent import ACTIVATIONS, RecurrentGenotype, check_recurrent
@@ -215,14 +215,9 @@ def _integers(script: str | Iterable[int]) -> list[int]:
         raise ValueError(f"{script!r} is neither text nor a list of integers")
     integers: list[int] = []
     for i, value in enumerate(script):
-        # Whatever can index a list is an integer: also those of NumPy and JAX.
-        try:
-            integer = operator.index(value)
-        except TypeError:
-            integer = None
-        if integer is None or isinstance(value, bool):
+        if not is_integer(value):
             raise ValueError(f"integer {i}: {value!r} is not an integer")
-        integers.append(integer)
+        integers.append(int(value))
     return integers
 
 

@@ -5,6 +5,7 @@ import os
 import pathlib
 from typing import Any
 
+from jaxnas import _files
 from jaxnas.genotypes.anytime import AnytimeGenotype
 from jaxnas.genotypes.cells import Genotype, from_darts, to_darts
 from jaxnas.genotypes.dag import DagGenotype
@@ -136,10 +137,4 @@ def save(path: str | os.PathLike[str], genotype: AnyGenotype) -> None:
         raise ValueError(
             f"the genotype file {path} cannot be written: its folder is missing"
         )
-    # A rename within one folder is atomic: a reader sees the old file or the new.
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    _files.write_text(path, text)

@@ -7,7 +7,8 @@ and joins its result with the earlier sources that it lists as skips.
 
 from typing import Any, NamedTuple
 
-from jaxnas.genotypes._values import check_names, is_integer, is_list
+from jaxnas._checks import is_integer
+from jaxnas.genotypes._values import check_names, is_list
 
 MACRO_OPS = (
     "conv_3x3",

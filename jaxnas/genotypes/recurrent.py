@@ -7,7 +7,8 @@ the loose ends.
 
 from typing import NamedTuple
 
-from jaxnas.genotypes._values import check_names, is_integer, is_list
+from jaxnas._checks import is_integer
+from jaxnas.genotypes._values import check_names, is_list
 
 ACTIVATIONS = ("tanh", "relu", "identity", "sigmoid")
 """Every activation of a node, numbered as in the official PTB scripts of ENAS."""

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jaxnas.genotypes._values import is_integer
+from jaxnas._checks import is_integer
 from jaxnas.genotypes.cells import Edge, Genotype, check
 
 # In the order of the official code, which the draws index.

@@ -2,7 +2,6 @@
 
 import json
 import os
-import pathlib
 import zipfile
 from collections.abc import Mapping
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxnas import _files
 from jaxnas.types import Params, WeightProvider
 
 _SETTINGS = "settings.json"  # a member of the archive, beside the parameters
@@ -30,14 +30,11 @@ def save(
       ValueError: if the parameters are not the provider's, or it is no hypernetwork.
       OSError: if the file cannot be written.
     """
-    path = pathlib.Path(path)
     settings = np.array(json.dumps(_settings(provider)))
     arrays = {name: np.asarray(leaf) for name, leaf in _named(params).items()}
     _check_shapes("params", arrays, provider)
-    unfinished = path.with_name(path.name + ".tmp")
-    with open(unfinished, "wb") as file:
+    with _files.atomic_write(path) as file:
         np.savez(file, allow_pickle=False, **{_SETTINGS: settings}, **arrays)
-    os.replace(unfinished, path)
 
 
 def load(path: str | os.PathLike[str], provider: WeightProvider) -> Params:

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxnas import genotypes, ops
+from jaxnas._checks import check_sizes
 from jaxnas.genotypes import AnytimeGenotype, DagGenotype
 from jaxnas.networks import layers
 from jaxnas.networks.layers import Classifier, ConvNorm, Draw, NewNorm, PointwiseNorm
@@ -164,7 +165,7 @@ def anytime(
       ValueError: if the genotype is malformed or a number is out of range.
     """
     genotype = genotypes.check_anytime(genotype)
-    layers.check_sizes(channels=channels, num_classes=num_classes)
+    check_sizes(channels=channels, num_classes=num_classes)
     most = len(_exits(genotype))
     if num_exits is not None and not 1 <= num_exits <= most:
         raise ValueError(f"num_exits is {num_exits}; expected 1 to {most}")

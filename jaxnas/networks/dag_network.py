@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxnas import genotypes, ops
+from jaxnas._checks import check_dropout, check_sizes
 from jaxnas.genotypes import DagGenotype
 from jaxnas.networks import layers
 from jaxnas.networks.layers import (
@@ -282,8 +283,8 @@ def dag(
             f"num_blocks is {num_blocks}; {num_reductions} reductions need at least "
             f"{least}"
         )
-    layers.check_sizes(channels=channels, num_classes=num_classes)
-    layers.check_dropout(dropout)
+    check_sizes(channels=channels, num_classes=num_classes)
+    check_dropout(dropout)
     return DagNetwork(
         genotype=genotypes.check_dag(genotype),
         channels=channels,

@@ -197,16 +197,3 @@ def drop_path(key: Key, x: jax.Array, prob: jax.Array) -> jax.Array:
     keep = 1 - prob
     mask = jax.random.bernoulli(key, keep, (x.shape[0], 1, 1, 1))
     return jnp.where(mask, x / keep.astype(x.dtype), jnp.zeros((), x.dtype))
-
-
-def check_sizes(**sizes: int) -> None:
-    """Raise `ValueError` for a size below 1."""
-    for name, size in sizes.items():
-        if size < 1:
-            raise ValueError(f"{name} is {size}; expected at least 1")
-
-
-def check_dropout(dropout: float) -> None:
-    """Raise `ValueError` for a probability outside of [0, 1)."""
-    if not 0 <= dropout < 1:
-        raise ValueError(f"dropout is {dropout}; expected 0 or more, below 1")

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxnas import genotypes, ops
+from jaxnas._checks import check_dropout, check_sizes
 from jaxnas.genotypes import MacroGenotype
 from jaxnas.networks import layers
 from jaxnas.networks.layers import (
@@ -167,6 +168,6 @@ def macro(
             f"the genotype has {len(genotype.ops)} layers; two reductions need at "
             "least 3"
         )
-    layers.check_sizes(channels=channels, num_classes=num_classes)
-    layers.check_dropout(dropout)
+    check_sizes(channels=channels, num_classes=num_classes)
+    check_dropout(dropout)
     return MacroNetwork(genotype, channels, num_classes, separable, dropout, batch_axis)

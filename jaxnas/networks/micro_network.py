@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxnas import genotypes, ops
+from jaxnas._checks import check_dropout, check_sizes
 from jaxnas.genotypes import Genotype
 from jaxnas.networks import layers
 from jaxnas.networks.layers import AuxiliaryHead, Classifier, ConvNorm
@@ -225,10 +226,8 @@ def micro(
     """
     if num_cells < 3:
         raise ValueError(f"num_cells is {num_cells}; two reductions need at least 3")
-    layers.check_sizes(
-        channels=channels, num_classes=num_classes, stem_stride=stem_stride
-    )
-    layers.check_dropout(dropout)
+    check_sizes(channels=channels, num_classes=num_classes, stem_stride=stem_stride)
+    check_dropout(dropout)
     if skeleton not in ("nasnet", "enas"):
         raise ValueError(f"skeleton is {skeleton!r}; expected 'nasnet' or 'enas'")
     if cell_output not in ("concat", "projection"):

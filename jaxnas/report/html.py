@@ -8,11 +8,10 @@ import html
 import json
 import math
 import os
-import pathlib
 import statistics
 from collections.abc import Mapping, Sequence
 
-from jaxnas import analysis, genotypes
+from jaxnas import _files, analysis, genotypes
 from jaxnas.analysis import convergence
 from jaxnas.report import curves
 from jaxnas.report.scratch import scratch_text, spread_text
@@ -234,10 +233,7 @@ def page(title: str, *parts: str) -> Html:
 
 def write(path: str | os.PathLike[str], document: Html) -> None:
     """Write a document to a file, as a whole or not at all."""
-    path = pathlib.Path(path)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(document, encoding="utf-8")
-    temporary.replace(path)
+    _files.write_text(path, document)
 
 
 def search_report(

@@ -1,11 +1,11 @@
 """Settings of the ENAS controller: the paper's and those of the official scripts."""
 
 import math
-import operator
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from jaxnas import spaces
+from jaxnas._checks import check_integer
 from jaxnas.types import SearchSpace
 
 
@@ -166,11 +166,7 @@ def check(settings: Settings, space: SearchSpace | Sequence[int]) -> Settings:
         raise ValueError(
             f"settings is {settings!r}; expected 'paper', 'script' or Settings"
         )
-    if not _is_integer(settings.hidden_size) or settings.hidden_size < 1:
-        raise ValueError(
-            f"hidden_size is {settings.hidden_size!r}; expected an integer of at "
-            "least 1"
-        )
+    check_integer("hidden_size", settings.hidden_size)
     for name, (allowed, expected) in _RANGES.items():
         value = getattr(settings, name)
         if not allowed(value):
@@ -189,11 +185,3 @@ def check(settings: Settings, space: SearchSpace | Sequence[int]) -> Settings:
                 f"{name} is {value}; expected 0, because only a {kind.__name__} has it"
             )
     return settings
-
-
-def _is_integer(value: Any) -> bool:
-    try:
-        operator.index(value)
-    except TypeError:
-        return False
-    return not isinstance(value, bool)

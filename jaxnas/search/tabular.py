@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxnas._checks import check_sizes
 from jaxnas.types import Key, Searcher
 
 
@@ -64,12 +65,7 @@ def count_tells(num_evaluations: int, num_archs_per_tell: int) -> int:
     Raises:
       ValueError: if a number is not positive, or the evaluations are no multiple.
     """
-    for name, number in (
-        ("num_evaluations", num_evaluations),
-        ("num_archs_per_tell", num_archs_per_tell),
-    ):
-        if number < 1:
-            raise ValueError(f"{name} is {number}; expected at least 1")
+    check_sizes(num_evaluations=num_evaluations, num_archs_per_tell=num_archs_per_tell)
     if num_evaluations % num_archs_per_tell:
         raise ValueError(
             f"num_evaluations is {num_evaluations}; expected a multiple of "

@@ -7,7 +7,6 @@ block are the outputs of the two blocks before it.
 import dataclasses
 import itertools
 import math
-import numbers
 from typing import Any
 
 import jax
@@ -15,7 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnas import genotypes
-from jaxnas.spaces import _vectors
+from jaxnas._checks import check_integer
+from jaxnas.spaces import _base
 from jaxnas.types import Arch, Key
 
 _BLOCKS = genotypes.ANYTIME_BLOCKS
@@ -24,7 +24,7 @@ _OP, _SCALE, _EXIT, _EDGES = range(4)
 
 
 @dataclasses.dataclass(frozen=True)
-class AnytimeSpace:
+class AnytimeSpace(_base.Space):
     """Three blocks of nodes with an operation, a scale, exits and any earlier inputs.
 
     Node n of a block, from 2 on, takes 3 + n decisions: its operation; its scale, less
@@ -62,14 +62,11 @@ class AnytimeSpace:
         sizes = zip(self.num_exits, self.min_nodes, self.num_nodes, strict=True)
         for block, (exits, fewest, most) in enumerate(sizes):
             place = f"of block {block}"
-            _vectors.check_size(f"num_exits {place}", exits)
-            _vectors.check_size(f"min_nodes {place}", fewest, least=exits)
-            _vectors.check_size(f"num_nodes {place}", most, least=fewest)
-        if not isinstance(self.density, numbers.Real) or not 0 < self.density <= 1:
-            raise ValueError(
-                f"density is {self.density!r}; expected a probability above 0"
-            )
-        _vectors.check_choices("ops", self.ops, genotypes.ANYTIME_OPS, "operations")
+            check_integer(f"num_exits {place}", exits)
+            check_integer(f"min_nodes {place}", fewest, least=exits)
+            check_integer(f"num_nodes {place}", most, least=fewest)
+        _base.check_density(self.density)
+        _base.check_choices("ops", self.ops, genotypes.ANYTIME_OPS, "operations")
 
     @property
     def cardinalities(self) -> tuple[int, ...]:
@@ -177,12 +174,7 @@ class AnytimeSpace:
           ValueError: naming the decision that is out of range or no integer, or the
             block and node at fault.
         """
-        values = _vectors.check(
-            arch,
-            self.cardinalities,
-            whole=f"blocks of at most {self.num_nodes} nodes",
-            place=self._place,
-        )
+        values = super().check(arch)
         self._check_limits(self._genotype(values))
         return values
 
@@ -342,6 +334,10 @@ class AnytimeSpace:
     def _decisions(self, block: int) -> slice:
         ends = [0, *itertools.accumulate(map(_num_decisions, self.num_nodes))]
         return slice(ends[block], ends[block + 1])
+
+    @property
+    def _whole(self) -> str:
+        return f"blocks of at most {self.num_nodes} nodes"
 
     def _place(self, decision: int) -> str:
         block = next(

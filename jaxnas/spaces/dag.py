@@ -6,7 +6,6 @@ the outputs of the two blocks before it.
 
 import dataclasses
 import math
-import numbers
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,12 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnas import genotypes
-from jaxnas.spaces import _vectors
+from jaxnas._checks import check_integer
+from jaxnas.spaces import _base
 from jaxnas.types import Arch, Key
 
 
 @dataclasses.dataclass(frozen=True)
-class DagSpace:
+class DagSpace(_base.Space):
     """A block of `num_nodes` nodes, each with an operation and any earlier inputs.
 
     Node n, from 2 on, takes 1 + n decisions: its operation, then for each of the nodes
@@ -43,13 +43,10 @@ class DagSpace:
     ops: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        _vectors.check_size("num_nodes", self.num_nodes, least=3)
-        _vectors.check_size("max_nodes", self.max_nodes, least=self.num_nodes)
-        if not isinstance(self.density, numbers.Real) or not 0 < self.density <= 1:
-            raise ValueError(
-                f"density is {self.density!r}; expected a probability above 0"
-            )
-        _vectors.check_choices("ops", self.ops, genotypes.DAG_OPS, "operations")
+        check_integer("num_nodes", self.num_nodes, least=3)
+        check_integer("max_nodes", self.max_nodes, least=self.num_nodes)
+        _base.check_density(self.density)
+        _base.check_choices("ops", self.ops, genotypes.DAG_OPS, "operations")
 
     @property
     def cardinalities(self) -> tuple[int, ...]:
@@ -117,12 +114,7 @@ class DagSpace:
           ValueError: naming the decision that is out of range or no integer, or the
             decisions that leave a node without inputs.
         """
-        values = _vectors.check(
-            arch,
-            self.cardinalities,
-            whole=f"a block of at most {self.max_nodes} nodes",
-            place=self._place,
-        )
+        values = super().check(arch)
         for node in range(2, self.num_nodes):
             first, last = _start(node) + 1, _start(node + 1) - 1
             if not values[first : last + 1].any():
@@ -239,6 +231,10 @@ class DagSpace:
         """
         adjacency = self.adjacency(arch)
         return adjacency.any(axis=0) & ~adjacency.any(axis=1)
+
+    @property
+    def _whole(self) -> str:
+        return f"a block of at most {self.max_nodes} nodes"
 
     def _place(self, decision: int) -> str:
         starts = [_start(node) for node in range(2, self.max_nodes)]

@@ -11,17 +11,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnas import genotypes
-from jaxnas.spaces import _vectors
-from jaxnas.types import Arch, Key
+from jaxnas._checks import check_integer
+from jaxnas.spaces import _base
+from jaxnas.types import Arch
 
 
 @dataclasses.dataclass(frozen=True)
-class MacroSpace:
+class MacroSpace(_base.Space):
     """A chain of `num_layers` layers, each with an operation and a set of skips.
 
     Layer k (from 0) takes 1 + k decisions: its operation, then for each of the sources
     0 to k-1 whether it is joined. Source 0 is the stem and source i the output of
     layer i-1; source k is the layer's own input. A vector lists the layers in order.
+    No two vectors are the same network.
 
     Attributes:
       num_layers: layers of the network.
@@ -33,49 +35,14 @@ class MacroSpace:
     ops: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        _vectors.check_size("num_layers", self.num_layers)
-        _vectors.check_choices("ops", self.ops, genotypes.MACRO_OPS, "operations")
+        check_integer("num_layers", self.num_layers)
+        _base.check_choices("ops", self.ops, genotypes.MACRO_OPS, "operations")
 
     @property
     def cardinalities(self) -> tuple[int, ...]:
         """Number of categories of each decision, `1 + k` of them for layer k."""
         layers = [(len(self.ops), *[2] * k) for k in range(self.num_layers)]
         return tuple(size for layer in layers for size in layer)
-
-    @property
-    def num_architectures(self) -> int:
-        """Number of distinct vectors; no two are the same network."""
-        return math.prod(self.cardinalities)
-
-    def sample(self, key: Key) -> Arch:
-        """Draw one architecture uniformly; works inside `jax.jit`.
-
-        Args:
-          key: random key, consumed.
-
-        Returns:
-          int32 `[num_decisions]`.
-        """
-        return _vectors.sample(key, self.cardinalities)
-
-    def check(self, arch: Any) -> np.ndarray:
-        """Check an architecture vector.
-
-        Args:
-          arch: `num_decisions` integers: a list, a NumPy or a JAX array.
-
-        Returns:
-          The same integers, a NumPy int32 array.
-
-        Raises:
-          ValueError: naming the decision that is out of range or no integer.
-        """
-        return _vectors.check(
-            arch,
-            self.cardinalities,
-            whole=f"{self.num_layers} layers",
-            place=_place,
-        )
 
     def decode(self, arch: Any) -> genotypes.MacroGenotype:
         """Turn an architecture vector into a genotype.
@@ -126,18 +93,21 @@ class MacroSpace:
             arch += [self.ops.index(op), *(int(i in skips) for i in range(k))]
         return jnp.asarray(arch, jnp.int32)
 
+    @property
+    def _whole(self) -> str:
+        return f"{self.num_layers} layers"
+
+    def _place(self, decision: int) -> str:
+        # The layer whose decisions start at the nearest triangular number below.
+        layer = (math.isqrt(8 * decision + 1) - 1) // 2
+        bit = decision - _start(layer) - 1
+        if bit < 0:
+            return f"layer {layer}, op"
+        return f"layer {layer}, skip from {f'layer {bit - 1}' if bit else 'the stem'}"
+
 
 def _start(layer: int) -> int:
     return layer * (layer + 1) // 2
-
-
-def _place(decision: int) -> str:
-    # The layer whose decisions start at the nearest triangular number below.
-    layer = (math.isqrt(8 * decision + 1) - 1) // 2
-    bit = decision - _start(layer) - 1
-    if bit < 0:
-        return f"layer {layer}, op"
-    return f"layer {layer}, skip from {f'layer {bit - 1}' if bit else 'the stem'}"
 
 
 def enas_macro(num_layers: int = 12) -> MacroSpace:

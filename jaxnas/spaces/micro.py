@@ -5,22 +5,21 @@ code of ASNG-NAS (Akimoto et al. 2019).
 """
 
 import dataclasses
-import math
 from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
 
 from jaxnas import genotypes
-from jaxnas.spaces import _vectors
-from jaxnas.types import Arch, Key
+from jaxnas._checks import check_integer
+from jaxnas.spaces import _base
+from jaxnas.types import Arch
 
 _CELLS = ("normal cell", "reduction cell")
 _CHOICES = ("input_1", "input_2", "op_1", "op_2")
 
 
 @dataclasses.dataclass(frozen=True)
-class MicroSpace:
+class MicroSpace(_base.Space):
     """A normal and a reduction cell of `num_nodes` nodes with two edges each.
 
     Every node takes four decisions: input_1, input_2, op_1 and op_2. Node n (from
@@ -38,8 +37,8 @@ class MicroSpace:
     ops: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        _vectors.check_size("num_nodes", self.num_nodes)
-        _vectors.check_choices("ops", self.ops, genotypes.OPS, "operations")
+        check_integer("num_nodes", self.num_nodes)
+        _base.check_choices("ops", self.ops, genotypes.OPS, "operations")
 
     @property
     def cardinalities(self) -> tuple[int, ...]:
@@ -47,41 +46,6 @@ class MicroSpace:
         ops = len(self.ops)
         cell = [(n + 2, n + 2, ops, ops) for n in range(self.num_nodes)]
         return tuple(size for node in cell * len(_CELLS) for size in node)
-
-    @property
-    def num_architectures(self) -> int:
-        """Number of distinct vectors, isomorphic architectures counted apart."""
-        return math.prod(self.cardinalities)
-
-    def sample(self, key: Key) -> Arch:
-        """Draw one architecture uniformly; works inside `jax.jit`.
-
-        Args:
-          key: random key, consumed.
-
-        Returns:
-          int32 `[8 * num_nodes]`.
-        """
-        return _vectors.sample(key, self.cardinalities)
-
-    def check(self, arch: Any) -> np.ndarray:
-        """Check an architecture vector.
-
-        Args:
-          arch: `8 * num_nodes` integers: a list, a NumPy or a JAX array.
-
-        Returns:
-          The same integers, a NumPy int32 array.
-
-        Raises:
-          ValueError: naming the decision that is out of range or no integer.
-        """
-        return _vectors.check(
-            arch,
-            self.cardinalities,
-            whole=f"cells of {self.num_nodes} nodes",
-            place=self._place,
-        )
 
     def decode(self, arch: Any) -> genotypes.Genotype:
         """Turn an architecture vector into a genotype.
@@ -154,6 +118,10 @@ class MicroSpace:
             (op_1, input_1), (op_2, input_2) = first, second
             arch += [input_1, input_2, self.ops.index(op_1), self.ops.index(op_2)]
         return arch
+
+    @property
+    def _whole(self) -> str:
+        return f"cells of {self.num_nodes} nodes"
 
     def _place(self, decision: int) -> str:
         cell, rest = divmod(decision, 4 * self.num_nodes)

@@ -4,19 +4,19 @@ Pham et al. (2018), section 2.1, with the decisions in the order of the official
 """
 
 import dataclasses
-import math
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
 from jaxnas import genotypes
-from jaxnas.spaces import _vectors
-from jaxnas.types import Arch, Key
+from jaxnas._checks import check_integer
+from jaxnas.spaces import _base
+from jaxnas.types import Arch
 
 
 @dataclasses.dataclass(frozen=True)
-class RecurrentSpace:
+class RecurrentSpace(_base.Space):
     """A recurrent cell of `num_nodes` nodes.
 
     Node 0 takes one decision, its activation. Every later node j takes two: which of
@@ -33,8 +33,8 @@ class RecurrentSpace:
     activations: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        _vectors.check_size("num_nodes", self.num_nodes)
-        _vectors.check_choices(
+        check_integer("num_nodes", self.num_nodes)
+        _base.check_choices(
             "activations", self.activations, genotypes.ACTIVATIONS, "activations"
         )
 
@@ -44,38 +44,6 @@ class RecurrentSpace:
         size = len(self.activations)
         later = [(j, size) for j in range(1, self.num_nodes)]
         return (size, *(size for node in later for size in node))
-
-    @property
-    def num_architectures(self) -> int:
-        """Number of distinct vectors, isomorphic architectures counted apart."""
-        return math.prod(self.cardinalities)
-
-    def sample(self, key: Key) -> Arch:
-        """Draw one architecture uniformly; works inside `jax.jit`.
-
-        Args:
-          key: random key, consumed.
-
-        Returns:
-          int32 `[2 * num_nodes - 1]`.
-        """
-        return _vectors.sample(key, self.cardinalities)
-
-    def check(self, arch: Any) -> np.ndarray:
-        """Check an architecture vector.
-
-        Args:
-          arch: `2 * num_nodes - 1` integers: a list, a NumPy or a JAX array.
-
-        Returns:
-          The same integers, a NumPy int32 array.
-
-        Raises:
-          ValueError: naming the decision that is out of range or no integer.
-        """
-        return _vectors.check(
-            arch, self.cardinalities, whole=f"{self.num_nodes} nodes", place=_place
-        )
 
     def decode(self, arch: Any) -> genotypes.RecurrentGenotype:
         """Turn an architecture vector into a genotype.
@@ -123,10 +91,13 @@ class RecurrentSpace:
         arch[1::2] = sources
         return jnp.asarray(arch)
 
+    @property
+    def _whole(self) -> str:
+        return f"{self.num_nodes} nodes"
 
-def _place(decision: int) -> str:
-    node, choice = divmod(decision + 1, 2)
-    return f"node {node}, {('source', 'activation')[choice]}"
+    def _place(self, decision: int) -> str:
+        node, choice = divmod(decision + 1, 2)
+        return f"node {node}, {('source', 'activation')[choice]}"
 
 
 def enas_recurrent(num_nodes: int = 12) -> RecurrentSpace:

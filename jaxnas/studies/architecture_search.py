@@ -5,7 +5,6 @@ the found architecture and random ones trained from scratch with one budget.
 """
 
 import functools
-import json
 import os
 import pathlib
 from collections.abc import Callable, Sequence
@@ -17,7 +16,17 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxnas import analysis, data, genotypes, ghn, networks, optim, train, weights
+from jaxnas import (
+    _files,
+    analysis,
+    data,
+    genotypes,
+    ghn,
+    networks,
+    optim,
+    train,
+    weights,
+)
 from jaxnas import search as searchers
 from jaxnas.studies.images import StudyImages
 from jaxnas.types import (
@@ -330,10 +339,9 @@ def search(
         rows = [
             entry._replace(genotype=entry.genotype._asdict())._asdict() for entry in top
         ]
-        (folder / "candidates.json").write_text(json.dumps(rows, indent=1), "utf-8")
+        _files.write_json(folder / "candidates.json", rows, indent=1)
         if scratch is not None:
-            text = json.dumps(scratch._asdict(), indent=1)
-            (folder / "scratch.json").write_text(text, "utf-8")
+            _files.write_json(folder / "scratch.json", scratch._asdict(), indent=1)
     return SearchStudy(found_on_test, top, random, sampled_accuracies, scratch, params)
 
 

@@ -11,19 +11,10 @@ from jaxnas.ops import Norm, WeightSpec
 from jaxnas.types import Arch, Key, SearchSpace, Weights
 
 
-def check_sizes(channels: int, **sizes: int) -> None:
-    """Raise `ValueError` for odd channels, or for another size below 1."""
+def check_channels(channels: int) -> None:
+    """Raise `ValueError` unless a number of channels is even and positive."""
     if channels < 2 or channels % 2:
         raise ValueError(f"channels is {channels}; expected a positive even number")
-    for name, value in sizes.items():
-        if value < 1:
-            raise ValueError(f"{name} is {value}; expected at least 1")
-
-
-def check_dropout(dropout: float) -> None:
-    """Raise `ValueError` for a probability outside of [0, 1)."""
-    if not 0 <= dropout < 1:
-        raise ValueError(f"dropout is {dropout}; expected 0 or more, below 1")
 
 
 def check_inputs(space: SearchSpace, arch: Arch, images: jax.Array) -> None:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnas import genotypes, ops
+from jaxnas._checks import check_sizes
 from jaxnas.ops import Norm, WeightSpec
 from jaxnas.spaces.anytime_space import AnytimeSpace
 from jaxnas.supernets import _images
@@ -61,9 +62,8 @@ def anytime(
     leaves open the channels, the order of normalisation and ReLU (here as in MSDNet,
     Huang et al. 2018), how scales are matched, and the classifiers.
     """
-    _images.check_sizes(
-        channels, num_classes=num_classes, image_channels=image_channels
-    )
+    _images.check_channels(channels)
+    check_sizes(num_classes=num_classes, image_channels=image_channels)
     specs = {
         "stem": _images.stem_specs(image_channels, channels),
         "blocks": [

@@ -9,6 +9,7 @@ import numpy as np
 from jax import lax
 
 from jaxnas import ops
+from jaxnas._checks import check_dropout, check_sizes
 from jaxnas.ops import Norm
 from jaxnas.spaces.dag import DagSpace
 from jaxnas.supernets import _dag_graph, _images
@@ -74,10 +75,9 @@ def dag(
         raise ValueError(f"num_blocks is {num_blocks}; two reductions need at least 3")
     if node_input not in ("each", "sum"):
         raise ValueError(f"node_input is {node_input!r}; expected 'each' or 'sum'")
-    _images.check_sizes(
-        channels, num_classes=num_classes, image_channels=image_channels
-    )
-    _images.check_dropout(dropout)
+    _images.check_channels(channels)
+    check_sizes(num_classes=num_classes, image_channels=image_channels)
+    check_dropout(dropout)
     stages = _dag_graph.stages_of(num_blocks)
     last_channels = 4 * channels
     specs = {

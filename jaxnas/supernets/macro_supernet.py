@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnas import ops
+from jaxnas._checks import check_dropout, check_sizes
 from jaxnas.ops import Norm, Op, WeightSpec
 from jaxnas.spaces.macro import MacroSpace
 from jaxnas.supernets import _images
@@ -63,10 +64,9 @@ def macro(
         )
     if skips not in ("concat", "add"):
         raise ValueError(f"skips is {skips!r}; expected 'concat' or 'add'")
-    _images.check_sizes(
-        channels, num_classes=num_classes, image_channels=image_channels
-    )
-    _images.check_dropout(dropout)
+    _images.check_channels(channels)
+    check_sizes(num_classes=num_classes, image_channels=image_channels)
+    check_dropout(dropout)
     stages = _stages(space.num_layers)
 
     def init(key: Key) -> Weights:

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from jaxnas import ops
+from jaxnas._checks import check_dropout, check_sizes
 from jaxnas.spaces.micro import MicroSpace
 from jaxnas.supernets import _images, _micro_asng, _micro_enas, _micro_graph
 from jaxnas.types import Arch, Blueprint, Graph, Key, Supernet, Weights
@@ -62,10 +63,9 @@ def micro(
         raise ValueError(f"num_cells is {num_cells}; two reductions need at least 3")
     if layout not in ("asng", "enas"):
         raise ValueError(f"layout is {layout!r}; expected 'asng' or 'enas'")
-    _images.check_sizes(
-        channels, num_classes=num_classes, image_channels=image_channels
-    )
-    _images.check_dropout(dropout)
+    _images.check_channels(channels)
+    check_sizes(num_classes=num_classes, image_channels=image_channels)
+    check_dropout(dropout)
     is_enas = layout == "enas"
     stages = _micro_enas if is_enas else _micro_asng
 

@@ -12,6 +12,7 @@ import numpy as np
 import optax
 
 from jaxnas import metrics, weights
+from jaxnas._checks import check_sizes
 from jaxnas.data import Split
 from jaxnas.train.batches import Preprocess
 from jaxnas.train.evaluation import evaluator
@@ -68,8 +69,7 @@ def train_standalone(
       ValueError: if a number is not positive, or as `fitter` and `measure_missing` do.
       Interrupted: after a signal, with a folder; the state has been saved.
     """
-    if num_seeds < 1:
-        raise ValueError(f"num_seeds is {num_seeds}; expected at least 1")
+    check_sizes(num_seeds=num_seeds)
     fit = fitter(
         net,
         task,

@@ -1,0 +1,34 @@
+"""Checks of arguments that several packages share."""
+
+import operator
+from typing import Any
+
+
+def is_integer(value: Any) -> bool:
+    """Whether a value is an integer of Python, NumPy or JAX; Booleans are not."""
+    try:
+        operator.index(value)
+    except TypeError:
+        return False
+    return not isinstance(value, bool)
+
+
+def check_integer(name: str, value: Any, *, least: int = 1) -> None:
+    """Raise `ValueError` unless a value is an integer of at least `least`."""
+    if not is_integer(value) or value < least:
+        raise ValueError(
+            f"{name} is {value!r}; expected an integer of at least {least}"
+        )
+
+
+def check_sizes(**sizes: int) -> None:
+    """Raise `ValueError` for a size below 1."""
+    for name, size in sizes.items():
+        if size < 1:
+            raise ValueError(f"{name} is {size}; expected at least 1")
+
+
+def check_dropout(dropout: float) -> None:
+    """Raise `ValueError` for a probability outside of [0, 1)."""
+    if not 0 <= dropout < 1:
+        raise ValueError(f"dropout is {dropout}; expected 0 or more, below 1")

@@ -1,0 +1,70 @@
+"""Atomic writes: the new file or the old one, and nothing beside it."""
+
+import json
+
+import numpy as np
+import pytest
+
+from jaxnas import _files
+
+
+def test_a_file_is_created_and_replaced(tmp_path):
+    path = tmp_path / "a.txt"
+    for text in ("first\n", "second, é\n"):
+        _files.write_text(str(path), text)
+        assert path.read_bytes() == text.encode()
+        assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_writer_that_fails_leaves_the_old_file_alone(tmp_path):
+    path = tmp_path / "a.npz"
+    path.write_bytes(b"old")
+    with pytest.raises(KeyboardInterrupt), _files.atomic_write(path) as file:
+        file.write(b"half of the n")
+        raise KeyboardInterrupt
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_rename_that_fails_leaves_no_temporary_file(tmp_path):
+    path = tmp_path / "folder"
+    path.mkdir()
+    with pytest.raises(OSError):
+        _files.write_text(path, "new")
+    assert list(tmp_path.iterdir()) == [path] and path.is_dir()
+
+
+def test_a_missing_folder_is_an_error(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        _files.write_text(tmp_path / "missing" / "a.txt", "new")
+
+
+def test_readers_see_the_old_file_until_the_new_one_is_whole(tmp_path):
+    path = tmp_path / "a.npz"
+    path.write_bytes(b"old")
+    with _files.atomic_write(path) as file:
+        np.savez(file, x=np.arange(3))
+        assert path.read_bytes() == b"old"
+    with np.load(path) as arrays:
+        assert arrays["x"].tolist() == [0, 1, 2]
+
+
+def test_writers_at_the_same_time_do_not_share_a_file(tmp_path):
+    path = tmp_path / "a.txt"
+    with _files.atomic_write(path) as first:
+        first.write(b"fir")
+        with _files.atomic_write(path) as second:
+            second.write(b"second")
+        assert path.read_bytes() == b"second"
+        first.write(b"st")
+    assert path.read_bytes() == b"first"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_json_has_lines_and_a_last_newline(tmp_path):
+    path = tmp_path / "a.json"
+    _files.write_json(path, {"a": [1, None]}, indent=1)
+    assert path.read_text() == '{\n "a": [\n  1,\n  null\n ]\n}\n'
+    with pytest.raises(TypeError):
+        _files.write_json(path, {"a": object()})
+    assert json.loads(path.read_text()) == {"a": [1, None]}
