@@ -10,8 +10,6 @@ goes on where it stopped.
 """
 
 import dataclasses
-import functools
-import hashlib
 import pathlib
 import statistics
 from typing import Any, NamedTuple
@@ -25,30 +23,12 @@ from presets.anytime_search import PRESETS, Config
 MAY_DIFFER = ("workdir", "data_dir", "devices")
 
 
-class Keys(NamedTuple):
-    """What is random in each part."""
-
-    hypernetwork: Any
-    candidates: Any
-    random: Any
-    training: Any
-
-
 class Experiment(NamedTuple):
-    """Everything a search needs."""
+    """What a search needs: `arguments` are those of `jaxnas.studies.anytime`."""
 
     config: Config
-    devices: list
     dataset: Any
-    splits: Any
-    net: Any
-    training_space: Any
-    provider: Any
-    augment: Any
-    normalize: Any
-    keys: Keys
-    candidates: list
-    random: list
+    arguments: dict[str, Any]
     folder: pathlib.Path
     environment: dict[str, str]
 
@@ -61,16 +41,17 @@ def main() -> None:
     command_line.announce(
         experiment.dataset.source, experiment.environment, experiment.folder
     )
-    params = functools.cache(lambda: train_hypernetwork(experiment))
-    found = select(experiment, params)
-    conclude(experiment, compare(experiment, params, [found, *experiment.random]))
+    from jaxnas import studies
+
+    networks = studies.anytime(**experiment.arguments, workdir=experiment.folder)
+    conclude(experiment, networks)
 
 
 def prepare(preset: str, config: Config) -> Experiment:
     """Load and make everything; what is wrong with the settings shows here."""
     import jax
 
-    from jaxnas import parallel, spaces, supernets, train, workdir
+    from jaxnas import optim, parallel, spaces, studies, supernets, train, workdir
 
     devices = parallel.local_devices(config.devices)
     parallel.share(config.batch_size, len(devices), "batch_size")
@@ -78,21 +59,45 @@ def prepare(preset: str, config: Config) -> Experiment:
     study_images = images.study_images(
         config, dataset, config.validation_images, devices
     )
-    splits, augment = study_images.splits, study_images.augment
-    train.make_timetable(splits, config.batch_size, 0)
+    timetable = train.make_timetable(study_images.splits, config.batch_size, 0)
     sizes = (
         three("--num-nodes", config.num_nodes),
         three("--num-exits", config.num_exits),
     )
     fewest = three("--min-nodes", config.min_nodes)
     space = spaces.anytime(*sizes, config.density)
+    train_space = spaces.anytime(*sizes, config.density, min_nodes=fewest)
     net = supernets.anytime(
         space,
         config.channels,
         len(dataset.class_names),
         image_channels=dataset.train.images.shape[-1],
     )
-    keys = Keys(*jax.random.split(jax.random.key(config.seed), len(Keys._fields)))
+    keys = jax.random.split(jax.random.key(config.seed), 4)
+    ghn_key, candidates_key, random_key, training_key = keys
+    provider = hypernetworks.make_hypernetwork(config, net)
+    learning_rate = schedule(
+        config.learning_rate, 0.5, config.epochs, timetable.weight_steps
+    )
+    hypernetwork = studies.HypernetworkTraining(
+        provider,
+        train_space,
+        optim.adam(learning_rate, clip_norm=config.clip_norm or None),
+        config.epochs,
+        ghn_key,
+        num_archs=config.meta_batch,
+        epoch_metrics=hypernetworks.make_block_metrics(net, provider, train_space),
+    )
+    arguments = {
+        "net": net,
+        "images": study_images,
+        "candidates": draw(space, candidates_key, config.num_candidates),
+        "random": draw(space, random_key, config.num_random),
+        "hypernetwork": hypernetwork,
+        "training": network_training(config, dataset, devices, training_key),
+        "channels": config.channels,
+        "budget": config.budget,
+    }
     environment = workdir.environment(devices)
     folder = workdir.prepare(
         config.workdir or pathlib.Path("runs") / f"anytime_search-{preset}",
@@ -100,21 +105,30 @@ def prepare(preset: str, config: Config) -> Experiment:
         environment,
         may_differ=MAY_DIFFER,
     )
-    return Experiment(
-        config,
-        devices,
-        dataset,
-        splits,
-        net,
-        spaces.anytime(*sizes, config.density, min_nodes=fewest),
-        hypernetworks.make_hypernetwork(config, net),
-        augment,
-        study_images.normalize,
-        keys,
-        draw(space, keys.candidates, config.num_candidates),
-        draw(space, keys.random, config.num_random),
-        folder,
-        environment,
+    return Experiment(config, dataset, arguments, folder, environment)
+
+
+def network_training(config: Config, dataset, devices: list, key):
+    """How the found network and the random ones are trained from scratch."""
+    from jaxnas import networks, optim, parallel, studies
+
+    def make_network(genotype):
+        return networks.anytime(
+            genotype,
+            config.channels,
+            len(dataset.class_names),
+            batch_axis=parallel.batch_axis(devices),
+        )
+
+    steps_per_epoch = images.steps_per_epoch(dataset.train, config.batch_size)
+    optimizer = optim.sgd(
+        schedule(config.final_learning_rate, 0.1, config.final_epochs, steps_per_epoch),
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+        clip_norm=config.clip_norm or None,
+    )
+    return studies.NetworkTraining(
+        make_network, optimizer, config.final_epochs, key, config.final_seeds
     )
 
 
@@ -141,203 +155,6 @@ def schedule(peak: float, factor: float, num_epochs: int, steps_per_epoch: int):
 
     boundaries = sorted({num_epochs // 2, 3 * num_epochs // 4} - {0})
     return optim.step_decay(peak, factor, boundaries, steps_per_epoch)
-
-
-def train_hypernetwork(experiment: Experiment):
-    """Train on random networks; goes on from the folder's newest checkpoint."""
-    from jaxnas import optim, search, train
-
-    config, splits = experiment.config, experiment.splits
-    steps_per_epoch = train.make_timetable(splits, config.batch_size, 0).weight_steps
-    learning_rate = schedule(config.learning_rate, 0.5, config.epochs, steps_per_epoch)
-    result = train.search(
-        experiment.net,
-        experiment.provider,
-        search.random_search(experiment.training_space),
-        train.multi_exit_classification(),
-        optim.adam(learning_rate, clip_norm=config.clip_norm or None),
-        splits,
-        key=experiment.keys.hypernetwork,
-        num_epochs=config.epochs,
-        batch_size=config.batch_size,
-        augment=experiment.augment,
-        normalize=experiment.normalize,
-        num_weight_archs=config.meta_batch,
-        num_search_archs=1,
-        searcher_steps=0,
-        devices=experiment.devices,
-        workdir=experiment.folder / "ghn",
-        description="ghn",
-        epoch_metrics=hypernetworks.make_block_metrics(
-            experiment.net, experiment.provider, experiment.training_space
-        ),
-    )
-    return result.state.weights.params
-
-
-def make_evaluator(experiment: Experiment, provider):
-    """The evaluation that all accuracies come from."""
-    from jaxnas import train
-
-    return train.evaluator(
-        experiment.net,
-        provider,
-        train.multi_exit_classification(),
-        normalize=experiment.normalize,
-        batch_size=experiment.config.batch_size,
-        devices=experiment.devices,
-    )
-
-
-def exit_costs(experiment: Experiment, arch):
-    """Multiply-adds for one image until each exit."""
-    from jaxnas import analysis
-
-    return analysis.exit_costs(
-        experiment.net.space.decode(arch),
-        experiment.config.channels,
-        len(experiment.dataset.class_names),
-        experiment.dataset.train.images.shape[1:],
-    )
-
-
-def select(experiment: Experiment, params):
-    """The candidate with the largest area by the validation images."""
-    from jaxnas import analysis, metrics, train
-
-    evaluate = make_evaluator(experiment, experiment.provider)
-    candidates = experiment.candidates
-
-    def measure(i: int) -> dict[str, float]:
-        return evaluate(params(), candidates[i], experiment.splits.validation)
-
-    lines = metrics.measure_missing(
-        experiment.folder / "candidates.jsonl",
-        candidates,
-        measure,
-        description="rank",
-    )
-    areas = [
-        analysis.area_under_accuracy_flops(
-            exit_costs(experiment, arch),
-            train.exit_accuracies(line),
-            experiment.config.budget,
-        )
-        for arch, line in zip(candidates, lines, strict=True)
-    ]
-    print(
-        f"predicted area of {len(areas)} candidates: {statistics.fmean(areas):.1%} on "
-        f"average, {max(areas):.1%} at best",
-        flush=True,
-    )
-    return candidates[areas.index(max(areas))]
-
-
-def compare(experiment: Experiment, params, archs: list) -> list:
-    """Train networks with weights of their own; test them, and the generated ones.
-
-    Generated weights are tested in the way candidates are selected: normalised by the
-    statistics of every batch, so that an image's answer depends on its batch.
-    """
-    from jaxnas import metrics, report, train
-
-    names = ["found", *(f"random {i}" for i in range(1, len(archs)))]
-    test = experiment.dataset.test
-    evaluate_generated = make_evaluator(experiment, experiment.provider)
-
-    def measure(i: int) -> dict[str, float]:
-        genotype = experiment.net.space.decode(archs[i])
-        parts = {"predicted": evaluate_generated(params(), archs[i], test)} | {
-            f"trained_{seed}": means
-            for seed, means in enumerate(train_network(experiment, genotype, names[i]))
-        }
-        return {
-            f"{part}/{name}": value
-            for part, means in parts.items()
-            for name, value in means.items()
-        }
-
-    def network(name: str, arch, line: dict[str, float]) -> report.AnytimeNetwork:
-        def accuracies(part: str) -> list[float]:
-            prefix = f"{part}/"
-            return train.exit_accuracies(
-                {
-                    key.removeprefix(prefix): value
-                    for key, value in line.items()
-                    if key.startswith(prefix)
-                }
-            )
-
-        return report.AnytimeNetwork(
-            name,
-            experiment.net.space.decode(arch),
-            exit_costs(experiment, arch),
-            accuracies("predicted"),
-            [
-                accuracies(f"trained_{seed}")
-                for seed in range(experiment.config.final_seeds)
-            ],
-        )
-
-    lines = metrics.measure_missing(experiment.folder / "trained.jsonl", archs, measure)
-    return list(map(network, names, archs, lines))
-
-
-def train_network(experiment: Experiment, genotype, name: str) -> list[dict]:
-    """Train one network from scratch, once for each seed; returns its test metrics.
-
-    Each training has a folder, named by the architecture and the seed, which together
-    determine the result: whether it is the first found or the third at random does not.
-    """
-    import jax
-
-    from jaxnas import genotypes, networks, optim, parallel, train
-
-    config, dataset = experiment.config, experiment.dataset
-    steps_per_epoch = images.steps_per_epoch(dataset.train, config.batch_size)
-    run = train.retrainer(
-        networks.anytime(
-            genotype,
-            config.channels,
-            len(dataset.class_names),
-            batch_axis=parallel.batch_axis(experiment.devices),
-        ),
-        train.multi_exit_classification(),
-        optim.sgd(
-            schedule(
-                config.final_learning_rate, 0.1, config.final_epochs, steps_per_epoch
-            ),
-            momentum=config.momentum,
-            weight_decay=config.weight_decay,
-            clip_norm=config.clip_norm or None,
-        ),
-        dataset.train,
-        num_epochs=config.final_epochs,
-        batch_size=config.batch_size,
-        augment=experiment.augment,
-        normalize=experiment.normalize,
-        test=dataset.test,
-        devices=experiment.devices,
-    )
-    digest = hashlib.sha256(genotypes.to_text(genotype).encode()).hexdigest()
-    folder = experiment.folder / "networks" / digest[:16]
-    folder.mkdir(parents=True, exist_ok=True)
-    genotypes.save(folder / "genotype.json", genotype)
-
-    def train_seed(seed: int) -> dict[str, float]:
-        result = run(
-            jax.random.fold_in(experiment.keys.training, seed),
-            workdir=folder / f"seed_{seed}",
-            description=name if config.final_seeds == 1 else f"{name}, seed {seed}",
-        )
-        print(
-            f"{name} trained, seed {seed}: test accuracy "
-            f"{result.test['accuracy']:.1%} at the last exit",
-            flush=True,
-        )
-        return result.test
-
-    return [train_seed(seed) for seed in range(config.final_seeds)]
 
 
 def conclude(experiment: Experiment, networks: list) -> None:

@@ -7,7 +7,7 @@ import optax
 import pytest
 from test_commands import check_report
 
-from jaxnas import analysis, genotypes, report, train
+from jaxnas import analysis, genotypes, report, studies, train
 
 NETWORK = genotypes.AnytimeGenotype(
     ops=(
@@ -105,11 +105,11 @@ def test_the_loss_is_the_mean_over_exits():
     assert all(metric.ndim == 0 for metric in metrics.values())
 
 
-def network(name: str, accuracies: list[float]) -> report.AnytimeNetwork:
+def network(name: str, accuracies: list[float]) -> studies.AnytimeNetwork:
     flops = analysis.exit_costs(NETWORK, 2, 10, (8, 8, 1))
     # Two trainings, whose mean these are.
     trained = [[a - 0.01 for a in accuracies], [a + 0.01 for a in accuracies]]
-    return report.AnytimeNetwork(name, NETWORK, flops, [0.1, 0.2, 0.1, 0.3], trained)
+    return studies.AnytimeNetwork(name, NETWORK, flops, [0.1, 0.2, 0.1, 0.3], trained)
 
 
 def write(path, *random, **changes) -> str:

@@ -91,7 +91,7 @@ def test_a_study_and_how_it_goes_on(monkeypatch, capsys, tmp_path, stand_ins):
     workdir = tmp_path / "run"
     status, output, errors = run(monkeypatch, capsys, workdir)
     assert (status, errors) == (0, "")
-    assert stand_ins == [4, 3, 3]  # scored, and trained by two hypernetworks
+    assert stand_ins == [4, 3]  # scored, and trained with
     assert {entry.name for entry in workdir.iterdir()} == {
         *("config.json", "scores.json", "report.html", "truth", "one-shot", "ghn"),
     }

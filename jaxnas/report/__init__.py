@@ -1,6 +1,6 @@
 """Reports: one self-contained HTML file about a search, a training or a study."""
 
-from jaxnas.report.anytime import AnytimeNetwork, anytime_report
+from jaxnas.report.anytime import anytime_report
 from jaxnas.report.cell_study import cell_study_report
 from jaxnas.report.comparison import Contender, comparison_report, spread
 from jaxnas.report.correlation import (
@@ -16,7 +16,6 @@ from jaxnas.report.studied_cells import StudiedCell, Training, cell_numbers
 
 __all__ = [
     "DIFFERENCES_NOTE",
-    "AnytimeNetwork",
     "Contender",
     "StudiedCell",
     "Training",

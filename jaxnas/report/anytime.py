@@ -2,43 +2,14 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import numpy as np
 
 from jaxnas import analysis, genotypes
 from jaxnas.report import curves, html
+from jaxnas.studies import AnytimeNetwork
 
 _NUM_BUDGETS = 500  # points of a curve
-
-
-class AnytimeNetwork(NamedTuple):
-    """A network with exits, and what is known about it.
-
-    Attributes:
-      name: how the report calls it.
-      genotype: the architecture.
-      flops: `[num_exits]`, multiply-adds for one image until each exit.
-      predicted: `[num_exits]`, accuracies with generated weights, fractions. These are
-        normalised by the statistics of each batch, on which they therefore depend.
-      trained: `[num_seeds, num_exits]`, accuracies of `networks.anytime` after training
-        from scratch, once for each seed. It has running statistics, so that these are
-        accuracies of one image at a time.
-    """
-
-    name: str
-    genotype: genotypes.AnytimeGenotype
-    flops: Sequence[float] | np.ndarray
-    predicted: Sequence[float] | np.ndarray
-    trained: Sequence[Sequence[float]] | np.ndarray
-
-    def area(self, accuracies: Sequence[float] | np.ndarray, budget: float) -> float:
-        """The mean of some accuracies of its exits over all budgets up to this."""
-        return analysis.area_under_accuracy_flops(self.flops, accuracies, budget)
-
-    def trained_areas(self, budget: float) -> list[float]:
-        """The area after each training, `[num_seeds]`."""
-        return [self.area(accuracies, budget) for accuracies in self.trained]
 
 
 def anytime_report(

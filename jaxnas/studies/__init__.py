@@ -1,5 +1,11 @@
 """Whole experiments as functions: resumable, and usable without the commands."""
 
+from jaxnas.studies.anytime_prediction import (
+    AnytimeNetwork,
+    HypernetworkTraining,
+    NetworkTraining,
+    anytime,
+)
 from jaxnas.studies.architecture_search import (
     Candidate,
     ScratchComparison,
@@ -21,11 +27,14 @@ from jaxnas.studies.rank_correlation import (
 )
 
 __all__ = [
+    "AnytimeNetwork",
     "Candidate",
     "Coefficients",
     "CorrelationStudy",
     "EarlyScores",
+    "HypernetworkTraining",
     "Method",
+    "NetworkTraining",
     "ScratchComparison",
     "SearchSettings",
     "SearchStudy",
@@ -33,6 +42,7 @@ __all__ = [
     "StudyImages",
     "TrainedWeights",
     "TrainingBudget",
+    "anytime",
     "correlation",
     "preprocessing",
     "sample_distinct",
