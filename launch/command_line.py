@@ -177,6 +177,7 @@ def run(command: Callable[[], None]) -> NoReturn:
     diverged. 130: interrupted; the state has been saved.
     """
     # Importing the library takes a second that a wrong flag should not cost.
+    from jaxnas.analysis import SurfaceError
     from jaxnas.checkpoint import CheckpointError
     from jaxnas.metrics import LogError
     from jaxnas.train import Diverged, Interrupted
@@ -184,7 +185,7 @@ def run(command: Callable[[], None]) -> NoReturn:
     use_compilation_cache()
     try:
         command()
-    except (WrongInput, CheckpointError, LogError) as error:
+    except (WrongInput, CheckpointError, LogError, SurfaceError) as error:
         line = " ".join(str(error).split())
         print(f"error: {line}", file=sys.stderr)
         sys.exit(WRONG_INPUT)

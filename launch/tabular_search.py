@@ -5,7 +5,6 @@ is run with many seeds. The folder of the run gets results.json and report.html.
 """
 
 import dataclasses
-import functools
 import hashlib
 import pathlib
 from typing import Any, NamedTuple
@@ -35,7 +34,19 @@ def main() -> None:
     with command_line.wrong_input():
         experiment = prepare(preset, config)
     command_line.announce(experiment.source, experiment.environment, experiment.folder)
-    conclude(experiment, run_searches(experiment))
+    import jax
+
+    from jaxnas import studies
+
+    contenders = studies.compare_searchers(
+        experiment.searchers,
+        experiment.table,
+        key=jax.random.key(config.seed),
+        num_evaluations=config.evaluations,
+        num_archs_per_tell=config.archs_per_step,
+        num_seeds=config.seeds,
+    )
+    conclude(experiment, contenders)
 
 
 def prepare(preset: str, config: Config) -> Experiment:
@@ -108,31 +119,6 @@ def make_searcher(name: str, config: Config, cardinalities: tuple[int, ...]):
         hidden_size=config.hidden_size,
     )
     return search.reinforce(cardinalities, settings)
-
-
-def run_searches(experiment: Experiment) -> list:
-    """All searches: the seeds of a searcher at once, the same keys for each."""
-    import jax
-    import numpy as np
-
-    from jaxnas import report
-    from jaxnas.search import tabular
-
-    config, table = experiment.config, experiment.table
-    keys = jax.random.split(jax.random.key(config.seed), config.seeds)
-    contenders = []
-    for name, searcher in experiment.searchers.items():
-        print(f"{config.seeds} searches with {name}", flush=True)
-        search_once = functools.partial(
-            tabular.run, searcher, table, config.evaluations, config.archs_per_step
-        )
-        history = jax.jit(jax.vmap(search_once))(keys)
-        contenders.append(
-            report.Contender(
-                name, np.asarray(history.incumbent), np.asarray(history.mode)
-            )
-        )
-    return contenders
 
 
 def conclude(experiment: Experiment, contenders: list) -> None:

@@ -10,7 +10,7 @@ import pytest
 from presets.cell_study import PRESETS
 from test_commands import assert_refused, check_report, exit_status
 
-from jaxnas import analysis, data, genotypes, metrics
+from jaxnas import analysis, data, genotypes, metrics, studies
 from jaxnas.genotypes import Genotype
 
 CELL = Genotype(
@@ -209,7 +209,7 @@ def test_cells_share_programs_if_only_connections_differ():
         "ops": genotypes.random_operations(genotypes.named("NASNet"), 1),
         "widest": genotypes.widest_shallowest(genotypes.named("NASNet")),
     }
-    programs = cell_study.assign_programs(cells)
+    programs = studies.assign_programs(cells)
     assert programs["conn"] == cells["original"]
     assert programs["ops"] == cells["ops"]
     # Its concat has all nodes, that of NASNet's reduction cell has not.
@@ -235,11 +235,11 @@ def test_a_sample_is_of_all_classes():
     labels = np.repeat(np.arange(10, dtype=np.int32), 100)
     images = labels.astype(np.uint8)[:, None, None, None]
     split = data.Split(images, labels)
-    found = cell_study.sample(split, 200, 0)
+    found = studies.sample_images(split, 200, 0)
     assert found["label"].size == 200 and set(found["label"]) == set(range(10))
     np.testing.assert_array_equal(found["image"][:, 0, 0, 0], found["label"])
     # All of them come in random order too: variance may be of gradients of batches.
     for num in (None, 1000, 5000):
-        everything = cell_study.sample(split, num, 0)
+        everything = studies.sample_images(split, num, 0)
         np.testing.assert_array_equal(np.sort(everything["label"]), labels)
         assert (everything["label"] != labels).any()

@@ -7,7 +7,7 @@ import pytest
 from test_commands import check_report
 from test_report import Page
 
-from jaxnas import analysis, genotypes, report
+from jaxnas import analysis, genotypes, report, studies
 from jaxnas.report import cell_charts, curves, studied_cells
 
 ORIGINAL = genotypes.named("DARTS_V2")
@@ -15,13 +15,13 @@ VARIANTS = genotypes.connection_variants(ORIGINAL)
 RATE = "learning_rate_0.025"
 
 
-def training(*losses, rate=0.025, seed=0, diverged=False) -> report.Training:
+def training(*losses, rate=0.025, seed=0, diverged=False) -> studies.Training:
     history = [{"epoch": 0, "test/loss": 50.0, "test/accuracy": 0.1}]
     history += [
         {"epoch": epoch, "test/loss": loss, "test/accuracy": 0.25 * epoch}
         for epoch, loss in enumerate(losses, 1)
     ]
-    return report.Training(rate, seed, history, diverged)
+    return studies.Training(rate, seed, history, diverged)
 
 
 def surface(height, num=3) -> analysis.Surface:
@@ -31,11 +31,11 @@ def surface(height, num=3) -> analysis.Surface:
     return analysis.Surface(places, places, values)
 
 
-def cell(name, genotype=ORIGINAL, **changes) -> report.StudiedCell:
-    return report.StudiedCell(name, genotype, 1_234_567, **changes)
+def cell(name, genotype=ORIGINAL, **changes) -> studies.StudiedCell:
+    return studies.StudiedCell(name, genotype, 1_234_567, **changes)
 
 
-def variants(*places, **changes) -> list[report.StudiedCell]:
+def variants(*places, **changes) -> list[studies.StudiedCell]:
     return [
         cell(f"C{i}", VARIANTS[place], **changes) for i, place in enumerate(places, 1)
     ]
@@ -57,7 +57,7 @@ def write(folder, cells) -> tuple[str, Page]:
 
 
 def test_numbers_are_by_seed_and_learning_rate():
-    numbers = report.cell_numbers(
+    numbers = studies.cell_numbers(
         cell(
             "A",
             trainings=[
@@ -86,7 +86,7 @@ def test_numbers_are_by_seed_and_learning_rate():
         "gradient_deviation_at_center": [1.0],
         "median_gradient_deviation": [2.0],
     }
-    assert report.cell_numbers(cell("A")) == {}
+    assert studies.cell_numbers(cell("A")) == {}
 
 
 def test_numbers_of_surfaces_that_are_not_finite():
@@ -94,7 +94,7 @@ def test_numbers_of_surfaces_that_are_not_finite():
     broken.values["loss"][1, 1] = math.nan
     high.values["gradient_variance"][:, 1:] = math.inf, math.nan
     high.values["gradient_variance"][1, 1] = 4.0
-    numbers = report.cell_numbers(
+    numbers = studies.cell_numbers(
         cell("A", loss_surfaces=[broken], variance_surfaces=[high])
     )
     assert math.isnan(numbers["basin_share"][0])
@@ -165,7 +165,7 @@ def test_sections_without_data_are_left_out(tmp_path):
 
 def test_diverged_trainings_are_counted_and_not_averaged(tmp_path):
     wild = [training(9.0, 1e30, "inf", diverged=True), training(1.0, 0.5, seed=1)]
-    lost = [report.Training(0.025, seed, [], True) for seed in range(2)]
+    lost = [studies.Training(0.025, seed, [], True) for seed in range(2)]
     (narrow,) = variants((1.0, 5), trainings=lost)
     _, page = write(tmp_path, [cell("A", trainings=wild), narrow])
     cells = page.texts["td"]

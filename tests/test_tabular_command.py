@@ -10,7 +10,7 @@ import presets.tabular_search
 import pytest
 import tabular_search
 
-from jaxnas import report
+from jaxnas import report, studies
 from jaxnas.report import curves
 
 ARCHS = np.array(list(itertools.product(range(3), repeat=3)), np.uint8)
@@ -155,7 +155,7 @@ def test_presets():
 
 def contender(name, final):
     values = np.linspace(0.1, final, 4)[None] + np.array([[0.0], [0.02]])
-    return report.Contender(name, values, values / 2)
+    return studies.Contender(name, values, values / 2)
 
 
 def compare(path, contenders, **options):
@@ -187,11 +187,11 @@ def test_the_report_holds_results_and_curves(tmp_path):
         ([], "there are 0 contenders; expected 1 to 5"),
         ([contender(str(i), 0.5) for i in range(6)], "there are 6 contenders"),
         (
-            [report.Contender("short", np.zeros((2, 4)), np.zeros((2, 3)))],
+            [studies.Contender("short", np.zeros((2, 4)), np.zeros((2, 3)))],
             r"mode of short has shape \(2, 3\); expected \(2, 4\), seeds and",
         ),
         (
-            [contender("a", 0.5), report.Contender("b", *np.zeros((2, 1, 4)))],
+            [contender("a", 0.5), studies.Contender("b", *np.zeros((2, 1, 4)))],
             r"incumbent of b has shape \(1, 4\); expected \(2, 4\)",
         ),
     ],

@@ -32,6 +32,10 @@ _RESERVED = ("alphas", "betas", "num_rows", "fingerprint")
 _EPSILON = 1e-10  # as in the official code of Li et al.
 
 
+class SurfaceError(ValueError):
+    """A file is no surface, or one of something else; the message names it."""
+
+
 class Plane(NamedTuple):
     """All `center + alpha * first + beta * second`.
 
@@ -296,7 +300,7 @@ def load_surface(file: str | os.PathLike[str]) -> Surface:
       The surface; rows that have not been measured yet are NaN.
 
     Raises:
-      ValueError: if the file is no surface.
+      SurfaceError: if the file is no surface.
       FileNotFoundError: if there is no such file.
     """
     arrays = _read(pathlib.Path(file))
@@ -361,7 +365,7 @@ def _read_rows(path: pathlib.Path, fingerprint: str) -> list[dict[str, np.ndarra
         return []
     arrays = _read(path)
     if str(arrays["fingerprint"]) != fingerprint:
-        raise ValueError(
+        raise SurfaceError(
             f"{path} holds a surface of other weights, directions, examples or places; "
             "delete it or choose another file"
         )
@@ -377,10 +381,10 @@ def _read(path: pathlib.Path) -> dict[str, np.ndarray]:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             arrays = dict(stored)
     except (zipfile.BadZipFile, EOFError, ValueError, TypeError) as error:
-        raise ValueError(f"{path} is no surface: {error}") from error
+        raise SurfaceError(f"{path} is no surface: {error}") from error
     missing = [name for name in _RESERVED if name not in arrays]
     if missing:
-        raise ValueError(f"{path} is no surface: it lacks {', '.join(missing)}")
+        raise SurfaceError(f"{path} is no surface: it lacks {', '.join(missing)}")
     return arrays
 
 

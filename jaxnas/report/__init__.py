@@ -2,7 +2,7 @@
 
 from jaxnas.report.anytime import anytime_report
 from jaxnas.report.cell_study import cell_study_report
-from jaxnas.report.comparison import Contender, comparison_report, spread
+from jaxnas.report.comparison import comparison_report, spread
 from jaxnas.report.correlation import (
     DIFFERENCES_NOTE,
     coefficient_text,
@@ -12,15 +12,10 @@ from jaxnas.report.correlation import (
 )
 from jaxnas.report.html import search_report, train_report
 from jaxnas.report.scratch import scratch_text
-from jaxnas.report.studied_cells import StudiedCell, Training, cell_numbers
 
 __all__ = [
     "DIFFERENCES_NOTE",
-    "Contender",
-    "StudiedCell",
-    "Training",
     "anytime_report",
-    "cell_numbers",
     "cell_study_report",
     "coefficient_text",
     "comparison_report",

@@ -11,6 +11,7 @@ import numpy as np
 from jaxnas import analysis
 from jaxnas.analysis import convergence
 from jaxnas.report import curves, html, studied_cells
+from jaxnas.studies import StudiedCell
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -117,7 +118,7 @@ def learning_curves(
 
 
 def _bands(
-    cell: studied_cells.StudiedCell, rate: float, metric: str, color: str
+    cell: StudiedCell, rate: float, metric: str, color: str
 ) -> list[curves.Band]:
     """Make a band of the trainings that did not diverge, and a line of each other."""
     trainings = [t for t in cell.trainings if t.learning_rate == rate]

@@ -18,14 +18,12 @@ from jaxnas.report.studied_cells import (
     OF_TRAININGS,
     OF_VARIANCE_SURFACES,
     Quantities,
-    StudiedCell,
     Study,
     finite_mean,
     in_paper_order,
-    of_rate,
-    rates,
     spread_text,
 )
+from jaxnas.studies import StudiedCell, learning_rates, name_at_rate
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -90,9 +88,9 @@ def _headline(study: Study) -> str:
         f"{study.widths[original]:g}c and depth {study.depths[original]}, and "
         f"{num_others} {'variant' if num_others == 1 else 'variants'} of it."
     )
-    for rate in rates(study.cells):
+    for rate in learning_rates(study.cells):
         means = [
-            finite_mean(found, of_rate(rate, "mean_test_loss"))
+            finite_mean(found, name_at_rate(rate, "mean_test_loss"))
             for found in study.numbers
         ]
         own = means[original]
@@ -180,8 +178,8 @@ def _both_cells(genotype: genotypes.Genotype) -> list[str]:
 
 def _convergence(study: Study) -> html.Html:
     parts: list[html.Html] = []
-    for rate in rates(study.cells):
-        names = {name: of_rate(rate, name) for name in (*OF_TRAININGS, "diverged")}
+    for rate in learning_rates(study.cells):
+        names = {name: name_at_rate(rate, name) for name in (*OF_TRAININGS, "diverged")}
         trained = [
             i for i, found in enumerate(study.numbers) if names["diverged"] in found
         ]
@@ -379,8 +377,8 @@ def _surface_table(
 
 def _correlations(study: Study, num_resamples: int) -> html.Html:
     labels = {
-        of_rate(rate, name): f"{label}, learning rate {rate:g}"
-        for rate in rates(study.cells)
+        name_at_rate(rate, name): f"{label}, learning rate {rate:g}"
+        for rate in learning_rates(study.cells)
         for name, (label, _) in OF_TRAININGS.items()
     }
     labels |= {

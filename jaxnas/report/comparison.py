@@ -3,28 +3,13 @@
 import os
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import numpy as np
 
 from jaxnas.report import curves, html
+from jaxnas.studies import Contender
 
 _COLORS = (curves.BLUE, curves.ORANGE, curves.GREEN, curves.PURPLE, curves.PINK)
-
-
-class Contender(NamedTuple):
-    """A search algorithm, and what it had found after so many evaluations.
-
-    Attributes:
-      name: how the report calls it.
-      incumbent: `[num_seeds, num_points]`, value of the best architecture so far;
-        higher is better.
-      mode: `[num_seeds, num_points]`, value of its most likely architecture.
-    """
-
-    name: str
-    incumbent: np.ndarray
-    mode: np.ndarray
 
 
 def spread(values: Sequence[float] | np.ndarray) -> tuple[float, float | None]:

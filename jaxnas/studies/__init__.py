@@ -15,6 +15,21 @@ from jaxnas.studies.architecture_search import (
     TrainingBudget,
     search,
 )
+from jaxnas.studies.cells import (
+    CellStudy,
+    CellTraining,
+    StudiedCell,
+    SurfaceSettings,
+    Training,
+    assign_programs,
+    cell_numbers,
+    check_cells,
+    learning_rates,
+    name_at_rate,
+    sample_images,
+    save_cells,
+    study_cells,
+)
 from jaxnas.studies.images import StudyImages, preprocessing, study_images
 from jaxnas.studies.rank_correlation import (
     Coefficients,
@@ -25,11 +40,15 @@ from jaxnas.studies.rank_correlation import (
     correlation,
     sample_distinct,
 )
+from jaxnas.studies.tabular_comparison import Contender, compare_searchers
 
 __all__ = [
     "AnytimeNetwork",
     "Candidate",
+    "CellStudy",
+    "CellTraining",
     "Coefficients",
+    "Contender",
     "CorrelationStudy",
     "EarlyScores",
     "HypernetworkTraining",
@@ -39,13 +58,25 @@ __all__ = [
     "SearchSettings",
     "SearchStudy",
     "Selection",
+    "StudiedCell",
     "StudyImages",
+    "SurfaceSettings",
     "TrainedWeights",
+    "Training",
     "TrainingBudget",
     "anytime",
+    "assign_programs",
+    "cell_numbers",
+    "check_cells",
+    "compare_searchers",
     "correlation",
+    "learning_rates",
+    "name_at_rate",
     "preprocessing",
     "sample_distinct",
+    "sample_images",
+    "save_cells",
     "search",
+    "study_cells",
     "study_images",
 ]

@@ -46,7 +46,8 @@ def study_images(
 
     Args:
       dataset: training and test images.
-      num_validation: training images held out, the last ones.
+      num_validation: training images held out, the last ones; 0 for studies that have
+        no use for them.
       batch_size: images in a batch, over all devices.
       crop_padding: as for `data.augment`.
       crop_fill: as for `data.augment`.
@@ -69,9 +70,9 @@ def study_images(
       1200
     """
     num_images = dataset.train.num_images
-    if not 0 < num_validation < num_images:
+    if not 0 <= num_validation < num_images:
         raise ValueError(
-            f"num_validation is {num_validation}; expected at least 1 and less than "
+            f"num_validation is {num_validation}; expected 0 or more, and less than "
             f"the {num_images} training images"
         )
     devices = [jax.local_devices()[0]] if devices is None else list(devices)
@@ -83,7 +84,13 @@ def study_images(
         flip=flip,
         cutout=cutout,
     )
-    splits = SearchSplits(*data.split(dataset.train, num_images - num_validation))
+    first = num_images - num_validation
+    splits = SearchSplits(
+        *(
+            data.Split(dataset.train.images[part], dataset.train.labels[part])
+            for part in (slice(first), slice(first, None))
+        )
+    )
     return StudyImages(dataset, splits, augment, normalize, batch_size, devices)
 
 

@@ -1,0 +1,64 @@
+"""Search algorithms compared on a table of known accuracies, over many seeds."""
+
+import functools
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from jaxnas.search import tabular
+from jaxnas.types import Key, Searcher
+
+
+class Contender(NamedTuple):
+    """A search algorithm, and what it had found after so many evaluations.
+
+    Attributes:
+      name: how the report calls it.
+      incumbent: `[num_seeds, num_points]`, value of the best architecture so far;
+        higher is better.
+      mode: `[num_seeds, num_points]`, value of its most likely architecture.
+    """
+
+    name: str
+    incumbent: np.ndarray
+    mode: np.ndarray
+
+
+def compare_searchers(
+    searchers: Mapping[str, Searcher],
+    table: tabular.Table,
+    *,
+    key: Key,
+    num_evaluations: int,
+    num_archs_per_tell: int = 2,
+    num_seeds: int = 50,
+) -> list[Contender]:
+    """Run every algorithm with every seed; the seeds of one run side by side.
+
+    Args:
+      searchers: the algorithms by name.
+      table: the accuracies of all architectures.
+      key: determines everything random; the seeds are the same for each algorithm.
+      num_evaluations: architectures evaluated in a search.
+      num_archs_per_tell: architectures after which an algorithm learns.
+      num_seeds: searches by each algorithm.
+
+    Returns:
+      What each had found after every `tell`.
+
+    Raises:
+      ValueError: as `tabular.run` does.
+    """
+    keys = jax.random.split(key, num_seeds)
+    contenders = []
+    for name, searcher in searchers.items():
+        print(f"{num_seeds} searches with {name}", flush=True)
+        search_once = functools.partial(
+            tabular.run, searcher, table, num_evaluations, num_archs_per_tell
+        )
+        history = jax.jit(jax.vmap(search_once))(keys)
+        incumbent, mode = np.asarray(history.incumbent), np.asarray(history.mode)
+        contenders.append(Contender(name, incumbent, mode))
+    return contenders
