@@ -130,9 +130,9 @@ class Config(HypernetworkConfig, OptimizerConfig, ImageConfig):
 def quick() -> Config:
     """ASNG-NAS on scikit-learn's digits (8x8), a demonstration for a laptop CPU.
 
-    Expected: the found cell and random ones, trained from scratch for 8 epochs, have
-    test accuracies of 92 to 96 %, and no difference shows (five seeds: +0.8 points,
-    -0.6 to +2.3). Cost: 5 min 39 s on 2 CPU cores with empty caches, most of it
+    Expected: the found cell and random ones, trained from scratch for 6 epochs, have
+    test accuracies of 94 to 97 %, and no difference shows (five seeds: +0.7 points,
+    -0.8 to +2.1). Cost: COST_HERE on 2 CPU cores with empty caches, half of it
     compilation.
     """
     return Config(
