@@ -131,7 +131,7 @@ def quick() -> Config:
     """ASNG-NAS on scikit-learn's digits (8x8), a demonstration for a laptop CPU.
 
     Expected: the found cell and random ones, trained from scratch for 6 epochs, have
-    test accuracies of 94 to 97 %, and no difference shows (five seeds: +0.7 points,
+    test accuracies of 93 to 97 %, and no difference shows (five seeds: +0.7 points,
     -0.8 to +2.1). Cost: 2 min 30 s on 2 CPU cores with empty caches, half of it
     compilation.
     """
