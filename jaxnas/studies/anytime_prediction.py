@@ -19,8 +19,7 @@ import numpy as np
 import optax
 
 from jaxnas import analysis, genotypes, metrics, train
-from jaxnas import search as searchers
-from jaxnas.studies.images import StudyImages
+from jaxnas.studies.images import StudyImages, train_on_random_architectures
 from jaxnas.types import Key, Params, SearchSpace, Supernet, WeightProvider
 
 
@@ -131,15 +130,23 @@ def anytime(
     """
     folder = pathlib.Path(workdir)
     params = functools.cache(
-        lambda: _train_hypernetwork(net, images, hypernetwork, folder / "ghn")
+        lambda: train_on_random_architectures(
+            net,
+            hypernetwork.provider,
+            hypernetwork.space,
+            train.multi_exit_classification(),
+            hypernetwork.optimizer,
+            images,
+            key=hypernetwork.key,
+            num_epochs=hypernetwork.num_epochs,
+            num_archs=hypernetwork.num_archs,
+            description="ghn",
+            epoch_metrics=hypernetwork.epoch_metrics,
+            workdir=folder / "ghn",
+        )
     )
-    evaluate = train.evaluator(
-        net,
-        hypernetwork.provider,
-        train.multi_exit_classification(),
-        normalize=images.normalize,
-        batch_size=images.batch_size,
-        devices=images.devices,
+    evaluate = images.evaluator(
+        net, hypernetwork.provider, train.multi_exit_classification()
     )
 
     def evaluate_generated(arch: Any, split: Any) -> dict[str, float]:
@@ -194,36 +201,6 @@ def anytime(
         )
 
     return list(map(network, names, archs, lines))
-
-
-def _train_hypernetwork(
-    net: Supernet,
-    images: StudyImages,
-    hypernetwork: HypernetworkTraining,
-    folder: pathlib.Path,
-) -> Params:
-    """Train on random networks; an interrupted training continues."""
-    result = train.search(
-        net,
-        hypernetwork.provider,
-        searchers.random_search(hypernetwork.space),
-        train.multi_exit_classification(),
-        hypernetwork.optimizer,
-        images.splits,
-        key=hypernetwork.key,
-        num_epochs=hypernetwork.num_epochs,
-        batch_size=images.batch_size,
-        augment=images.augment,
-        normalize=images.normalize,
-        num_weight_archs=hypernetwork.num_archs,
-        num_search_archs=1,
-        searcher_steps=0,
-        devices=images.devices,
-        workdir=folder,
-        description="ghn",
-        epoch_metrics=hypernetwork.epoch_metrics,
-    )
-    return result.state.weights.params
 
 
 def _select(

@@ -156,7 +156,7 @@ def search(
     optimizer: optax.GradientTransformation,
     images: StudyImages,
     settings: SearchSettings,
-    selection: Selection = Selection(),  # noqa: B008
+    selection: Selection,
     *,
     key: Key,
     make_network: Callable[[Any], nn.Module],
@@ -217,6 +217,7 @@ def search(
       ...     optim.sgd(optim.cosine_by_epoch(0.025, 40, 23)),
       ...     images,
       ...     studies.SearchSettings(num_epochs=40),
+      ...     studies.Selection(),
       ...     key=jax.random.key(0),
       ...     make_network=lambda genotype: networks.micro(genotype, 8, 3, 10),
       ... )
@@ -251,14 +252,7 @@ def search(
     if folder is not None and provider.settings is not None:
         ghn.save(folder / "ghn.npz", params, provider)
     evaluate = functools.partial(
-        train.evaluator(
-            net,
-            provider,
-            train.classification(),
-            normalize=images.normalize,
-            batch_size=images.batch_size,
-            devices=images.devices,
-        ),
+        images.evaluator(net, provider, train.classification()),
         params,
     )
     image_shape = images.dataset.train.image_shape

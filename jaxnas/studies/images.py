@@ -1,13 +1,23 @@
 """The images of a study, and what is done to them on the way to a network."""
 
-from collections.abc import Sequence
+import pathlib
+from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
 import jax
+import optax
 
-from jaxnas import data, parallel
+from jaxnas import data, parallel, search, train
 from jaxnas.train import Preprocess, SearchSplits
-from jaxnas.types import Device
+from jaxnas.types import (
+    Device,
+    Key,
+    Params,
+    SearchSpace,
+    Supernet,
+    Task,
+    WeightProvider,
+)
 
 
 class StudyImages(NamedTuple):
@@ -29,6 +39,62 @@ class StudyImages(NamedTuple):
     normalize: Preprocess
     batch_size: int
     devices: Sequence[Device]
+
+    def evaluator(
+        self, net: Supernet, provider: WeightProvider, task: Task
+    ) -> Callable[..., dict[str, float]]:
+        """`train.evaluator` with these images' normalization, batches and devices."""
+        return train.evaluator(
+            net,
+            provider,
+            task,
+            normalize=self.normalize,
+            batch_size=self.batch_size,
+            devices=self.devices,
+        )
+
+
+def train_on_random_architectures(
+    net: Supernet,
+    provider: WeightProvider,
+    space: SearchSpace,
+    task: Task,
+    optimizer: optax.GradientTransformation,
+    images: StudyImages,
+    *,
+    key: Key,
+    num_epochs: int,
+    num_archs: int,
+    description: str,
+    epoch_metrics: Callable[[Params], dict[str, float]] | None,
+    workdir: pathlib.Path,
+) -> Params:
+    """Train shared weights or a hypernetwork; nothing is learned about architectures.
+
+    Arguments are those of `train.search`; `num_archs` random architectures of `space`
+    are in each step. Returns the parameters of the provider.
+    """
+    result = train.search(
+        net,
+        provider,
+        search.random_search(space),
+        task,
+        optimizer,
+        images.splits,
+        key=key,
+        num_epochs=num_epochs,
+        batch_size=images.batch_size,
+        augment=images.augment,
+        normalize=images.normalize,
+        num_weight_archs=num_archs,
+        num_search_archs=1,
+        searcher_steps=0,
+        devices=images.devices,
+        workdir=workdir,
+        description=description,
+        epoch_metrics=epoch_metrics,
+    )
+    return result.state.weights.params
 
 
 def study_images(

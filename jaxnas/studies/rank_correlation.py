@@ -21,8 +21,7 @@ import numpy as np
 import optax
 
 from jaxnas import analysis, metrics, train, weights
-from jaxnas import search as searchers
-from jaxnas.studies.images import StudyImages
+from jaxnas.studies.images import StudyImages, train_on_random_architectures
 from jaxnas.types import Key, Params, SearchSpace, Supernet, WeightProvider
 
 
@@ -295,14 +294,7 @@ class _Study(NamedTuple):
 
     def make_evaluator(self, provider: WeightProvider) -> Callable[..., Any]:
         """The evaluation that all scores and accuracies come from."""
-        return train.evaluator(
-            self.net,
-            provider,
-            train.classification(),
-            normalize=self.images.normalize,
-            batch_size=self.images.batch_size,
-            devices=self.images.devices,
-        )
+        return self.images.evaluator(self.net, provider, train.classification())
 
 
 _Scores = tuple[str, list[list[dict[str, float]]], float | None, bool]
@@ -425,28 +417,20 @@ def _train_weights(
     folder: pathlib.Path,
 ) -> Params:
     """Train shared weights or a hypernetwork on random architectures."""
-    images = study.images
-    result = train.search(
+    return train_on_random_architectures(
         predictor.train_net,
         predictor.train_provider,
-        searchers.random_search(predictor.train_net.space),
+        predictor.train_net.space,
         train.classification(),
         predictor.optimizer,
-        images.splits,
+        study.images,
         key=jax.random.fold_in(predictor.key, seed),
         num_epochs=predictor.num_epochs,
-        batch_size=images.batch_size,
-        augment=images.augment,
-        normalize=images.normalize,
-        num_weight_archs=predictor.num_archs,
-        num_search_archs=1,
-        searcher_steps=0,
-        devices=images.devices,
-        workdir=folder,
+        num_archs=predictor.num_archs,
         description=description,
         epoch_metrics=predictor.epoch_metrics,
+        workdir=folder,
     )
-    return result.state.weights.params
 
 
 def _preparation_seconds(
