@@ -1,6 +1,12 @@
-"""Check and time jaxnas on a GPU: one command, at most nine minutes, one JSON file.
+"""Check and time jaxnas on a GPU: one command, at most 13 minutes, one JSON file.
 
     python benchmarks/gpu_check.py --data-dir local
+
+Where a command may not take that long, divide the parts among two, which share what
+they compile if `JAX_COMPILATION_CACHE_DIR` names a folder:
+
+    python benchmarks/gpu_check.py --parts device,compile,micro,macro,search ...
+    python benchmarks/gpu_check.py --parts device,numerics,dag,retraining ...
 
 It runs from a checkout, with whatever jax, flax, optax, orbax, rich and, for the
 comparison, PyTorch are installed; jaxnas itself need not be. The parts, the most
@@ -21,8 +27,9 @@ important first:
 5. `search`: the preset asng-cifar10 for the rest of the time: losses, images a second
    and the projected hours of the whole search.
 
-One more part runs only where `--parts` names it: `graph`, the micro step as a single
-CUDA graph beside XLA's default.
+Two more parts run only where `--parts` names them: `profile`, the kernels of each
+training step and their time, and `graph`, the micro step as a single CUDA graph beside
+XLA's default.
 
 Each part is a process of its own with a time limit. What a part has found is written
 as it finds it, so that nothing is lost when it is stopped; the time it leaves goes to
@@ -46,6 +53,7 @@ import functools
 import importlib
 import importlib.metadata
 import importlib.util
+import itertools
 import json
 import math
 import multiprocessing
@@ -377,17 +385,22 @@ def evaluate(
 
 def relative_errors(found: tuple[Any, float], truth: tuple[Any, float]) -> dict:
     """Relative errors of the loss and of the gradient, all its arrays together."""
+    return {
+        "loss": abs(found[1] - truth[1]) / abs(truth[1]),
+        "gradient": relative_distance(truth[0], found[0]),
+    }
+
+
+def relative_distance(truth: Any, found: Any) -> float:
+    """Distance of two trees of arrays in units of the length of the first."""
     import jax
     import numpy as np
 
     def norm(tree):
         return math.sqrt(sum(float(np.square(x).sum()) for x in jax.tree.leaves(tree)))
 
-    difference = jax.tree.map(lambda x, y: x.astype(np.float64) - y, found[0], truth[0])
-    return {
-        "loss": abs(found[1] - truth[1]) / abs(truth[1]),
-        "gradient": norm(difference) / norm(truth[0]),
-    }
+    truth = jax.tree.map(lambda x: np.asarray(x, np.float64), truth)
+    return norm(jax.tree.map(np.subtract, found, truth)) / norm(truth)
 
 
 def compare_precisions(
@@ -697,7 +710,7 @@ def load_images(data_dir: pathlib.Path | None, size: Size) -> Any:
     return data.ImageDataset("cifar10", images, images, names, mean, std, source)
 
 
-def make_search(task: Task) -> Search:
+def make_search(size: Size, data_dir: pathlib.Path | None) -> Search:
     """The search of the preset asng-cifar10."""
     import dataclasses
 
@@ -709,14 +722,14 @@ def make_search(task: Task) -> Search:
 
     from jaxnas import train
 
-    channels, num_cells, batch_size = task.size.search
+    channels, num_cells, batch_size = size.search
     config = dataclasses.replace(
         PRESETS["asng-cifar10"](),
         channels=channels,
         num_cells=num_cells,
         batch_size=batch_size,
     )
-    dataset = load_images(task.data_dir, task.size)
+    dataset = load_images(data_dir, size)
     num_validation = dataset.train.num_images // 2
     study_images = images.study_images(
         config, dataset, num_validation, jax.local_devices()[:1]
@@ -781,23 +794,32 @@ def search_program(search: Search) -> Program:
     return Program(search.advance, args, donated=(0,))
 
 
+def compile_by_name(
+    name: str, size: Size, data_dir: pathlib.Path | None, options: dict | None = None
+) -> float:
+    """Compile a program into the persistent cache; the seconds that it takes."""
+
+    def compile_program() -> Any:
+        if name == "search":
+            program = search_program(make_search(size, data_dir))
+        else:
+            program = case_program(CASES[name](size))
+        return program.compile(options)
+
+    return seconds(compile_program)[0]
+
+
 def check_compile(task: Task) -> dict[str, Any]:
-    """Compile all programs side by side into the persistent cache."""
+    """Compile all programs side by side into the persistent cache.
 
-    def compile_one(make: Callable[[], Program]) -> float:
-        return seconds(make().compile)[0]
-
-    def of_case(name: str) -> Callable[[], Program]:
-        return lambda: case_program(CASES[name](task.size))
-
+    Each has a process, since tracing takes about as long as compiling does.
+    """
     result: dict[str, Any] = {"seconds": {}}
-    with concurrent.futures.ThreadPoolExecutor(num_workers()) as pool:
+    names = "micro", "search", *[name for name in CASES if name != "micro"]
+    with make_pool(num_workers()) as pool:
         pending = {
-            pool.submit(compile_one, of_case("micro")): "micro",
-            pool.submit(
-                compile_one, lambda: search_program(make_search(task))
-            ): "search",
-            **{pool.submit(compile_one, of_case(n)): n for n in [*CASES][1:]},
+            pool.submit(compile_by_name, name, task.size, task.data_dir): name
+            for name in names
         }
         for future in concurrent.futures.as_completed(pending):
             result["seconds"][pending[future]] = number(future.result())
@@ -838,14 +860,87 @@ def check_graph(task: Task) -> dict[str, Any]:
     """
     case = CASES["micro"](task.size)
     program, result = case_program(case), {}
-    sides = {}
+    sides, params = {}, []
     for name, options in (("jaxnas", None), ("one CUDA graph", ONE_GRAPH)):
         took, compiled = seconds(functools.partial(program.compile, options))
         result[f"compile_seconds, {name}"] = number(took)
         task.save(result)
         sides[name] = jax_side(case, compiled)
+        params.append(compiled(case.state, case.groups[0], case.batch).params)
+    result["relative_difference_of_weights"] = number(relative_distance(*params))
     time_in_turns(sides, case, task, task.size.max_rounds, result)
     return result
+
+
+def check_profile(task: Task) -> dict[str, Any]:
+    """Count and time the kernels of each training step."""
+    result: dict[str, Any] = {"steps": {}}
+    for name, make in CASES.items():
+        case = make(task.size)
+        run = jax_side(case, case_program(case).compile())
+        durations = kernel_durations(lambda run=run: run(0))
+        result["steps"][name] = describe_kernels(durations, case.groups.shape[1])
+        result["summary"] = "; ".join(
+            f"{name} {step['kernels']:.0f} kernels, {step['busy_milliseconds']:.2f} ms"
+            for name, step in result["steps"].items()
+        )
+        task.save(result)
+    return result
+
+
+def kernel_durations(run: Callable[[], Any]) -> list[tuple[str, float]]:
+    """Names and microseconds of all kernels and copies that a run launches.
+
+    XLA launches them one by one while it is profiled, also those of CUDA graphs.
+    """
+    import jax
+
+    options = jax.profiler.ProfileOptions()
+    options.python_tracer_level = 0
+    with tempfile.TemporaryDirectory() as folder:
+        with jax.profiler.trace(folder, profiler_options=options):
+            run()
+        path = next(pathlib.Path(folder).rglob("*.xplane.pb"))
+        planes = list(jax.profiler.ProfileData.from_file(str(path)).planes)
+    return [
+        (event.name, event.duration_ns / 1e3)
+        for plane in planes
+        for line in plane.lines
+        for event in line.events
+        if (
+            line.name.startswith("Stream")
+            if plane.name.startswith("/device:GPU")
+            else not has_gpu() and any(key == "hlo_op" for key, _ in event.stats)
+        )
+    ]
+
+
+def describe_kernels(
+    durations: Sequence[tuple[str, float]], num_steps: int
+) -> dict[str, Any]:
+    """How many kernels a step has, how long they take, and which take longest."""
+    by_kind: dict[str, list[float]] = {}
+    for name, microseconds in durations:
+        by_kind.setdefault(re.sub(r"([._]\d+)+$", "", name), []).append(microseconds)
+    largest = sorted(by_kind.items(), key=lambda item: -sum(item[1]))[:40]
+    edges = 0, 2, 5, 10, 20, 50, math.inf
+    return {
+        "kernels": number(len(durations) / num_steps),
+        "busy_milliseconds": number(sum(us for _, us in durations) / num_steps / 1e3),
+        "kernels_by_microseconds": {
+            f"{low} to {high}": number(
+                sum(low <= us < high for _, us in durations) / num_steps
+            )
+            for low, high in itertools.pairwise(edges)
+        },
+        "largest": {
+            name: {
+                "kernels": number(len(times) / num_steps),
+                "microseconds": number(sum(times) / num_steps),
+            }
+            for name, times in largest
+        },
+    }
 
 
 def jax_side(case: Case, compiled: Any) -> Callable[[int], Any]:
@@ -878,6 +973,8 @@ def torch_settings() -> dict[str, Any]:
     torch.backends.cudnn.allow_tf32 = True
     torch.backends.cudnn.benchmark = True
     torch.set_num_threads(1)  # of the CPU, where tiny work is all there is
+    # With few channels in channels_last, oneDNN writes past its arrays on some CPUs.
+    torch.backends.mkldnn.enabled = has_gpu()
     if has_gpu() and not torch.cuda.is_available():
         raise CheckFailed("JAX has a GPU, but PyTorch finds none")
     return {
@@ -1007,7 +1104,7 @@ def check_search(task: Task) -> dict[str, Any]:
     """
     import numpy as np
 
-    search = make_search(task)
+    search = make_search(task.size, task.data_dir)
     took, advance = seconds(search_program(search).compile)
     result: dict[str, Any] = {
         "data": search.source,
@@ -1116,24 +1213,25 @@ def write_json(path: pathlib.Path, value: Any) -> None:
 
 
 class Part(NamedTuple):
-    """A part of the check, and its share of the time in seconds out of 540."""
+    """A part of the check, and its share of the time in seconds."""
 
     run: Callable[[Task], dict[str, Any]]
     share: float
 
 
 PARTS = {
-    "device": Part(check_device, 40),
-    "numerics": Part(check_numerics, 100),
-    "compile": Part(check_compile, 150),
-    "micro": Part(functools.partial(check_speed, "micro"), 45),
-    "macro": Part(functools.partial(check_speed, "macro"), 35),
-    "dag": Part(functools.partial(check_speed, "dag"), 35),
-    "retraining": Part(functools.partial(check_speed, "retraining"), 35),
-    "search": Part(check_search, 100),
+    "device": Part(check_device, 20),
+    "numerics": Part(check_numerics, 200),
+    "compile": Part(check_compile, 130),
+    "micro": Part(functools.partial(check_speed, "micro"), 90),
+    "macro": Part(functools.partial(check_speed, "macro"), 80),
+    "dag": Part(functools.partial(check_speed, "dag"), 90),
+    "retraining": Part(functools.partial(check_speed, "retraining"), 90),
+    "search": Part(check_search, 80),
+    "profile": Part(check_profile, 120),
     "graph": Part(check_graph, 100),
 }
-DEFAULT_PARTS = tuple(name for name in PARTS if name != "graph")
+DEFAULT_PARTS = tuple(name for name in PARTS if name not in ("profile", "graph"))
 
 
 def run_part(name: str, task: Task) -> int:
@@ -1313,7 +1411,7 @@ def parse(args: Sequence[str] | None) -> argparse.Namespace:
         default=",".join(DEFAULT_PARTS),
     )
     parser.add_argument(
-        "--budget-seconds", type=float, default=540, help="for all parts together"
+        "--budget-seconds", type=float, default=780, help="for all parts together"
     )
     parser.add_argument(
         "--data-dir", type=pathlib.Path, help="where CIFAR-10 is (default: noise)"

@@ -283,6 +283,36 @@ def test_weights_that_are_not_finite_are_no_speed():
         gpu_check.jax_side(case, jax.jit(case.advance))
 
 
+# Kernels --------------------------------------------------------------------------
+
+
+def test_kernels_of_a_program_are_found():
+    x = jnp.ones((64, 64))
+    program = jax.jit(lambda x: jnp.sin(x @ x).sum())
+    jax.block_until_ready(program(x))
+    durations = gpu_check.kernel_durations(lambda: jax.block_until_ready(program(x)))
+    assert any("dot" in name or "fusion" in name for name, _ in durations)
+    assert all(microseconds >= 0 for _, microseconds in durations)
+
+
+def test_kernels_are_counted_by_kind_and_time():
+    durations = [("add_fusion_1", 1.0), ("add_fusion_12", 6.0), ("copy.3.4", 30.0)] * 2
+    found = gpu_check.describe_kernels(durations, 2)
+    assert found["kernels"] == 3 and found["busy_milliseconds"] == 0.037
+    assert found["largest"] == {
+        "copy": {"kernels": 1, "microseconds": 30},
+        "add_fusion": {"kernels": 2, "microseconds": 7},
+    }
+    assert found["kernels_by_microseconds"] == {
+        "0 to 2": 1,
+        "2 to 5": 0,
+        "5 to 10": 1,
+        "10 to 20": 0,
+        "20 to 50": 1,
+        "50 to inf": 0,
+    }
+
+
 # Search ---------------------------------------------------------------------------
 
 
@@ -294,7 +324,7 @@ class Counter(NamedTuple):
     searcher_metrics: dict[str, jax.Array]
 
 
-def make_counter(task, last: float = 100.0) -> gpu_check.Search:
+def make_counter(size, data_dir, last: float = 100.0) -> gpu_check.Search:
     def one_step(_, state):
         position, number = (state.step % 5).astype(float), state.step.astype(float)
         before = jnp.where(position == 0, 0.0, state.epoch_metrics["train/loss"])
@@ -334,7 +364,7 @@ def test_search_ends_when_its_time_is_up(monkeypatch):
 
 
 def test_search_fails_when_losses_are_not_finite(monkeypatch):
-    monkeypatch.setattr(gpu_check, "make_search", lambda task: make_counter(task, 2))
+    monkeypatch.setattr(gpu_check, "make_search", lambda *args: make_counter(*args, 2))
     saved = Saved()
     with pytest.raises(gpu_check.CheckFailed, match="by step 5"):
         gpu_check.check_search(make_task(saved))
@@ -351,7 +381,7 @@ def test_rates():
 
 
 def test_the_search_is_that_of_the_preset(quick_compilation):
-    search = gpu_check.make_search(make_task(Saved()))
+    search = gpu_check.make_search(TINY, None)
     assert search.source == "random noise"
     # Two architectures each for the weights and the searcher.
     assert search.images_per_step == 4 * TINY.search.batch_size
