@@ -364,7 +364,9 @@ def test_search_ends_when_its_time_is_up(monkeypatch):
 
 
 def test_search_fails_when_losses_are_not_finite(monkeypatch):
-    monkeypatch.setattr(gpu_check, "make_search", lambda *args: make_counter(*args, 2))
+    monkeypatch.setattr(
+        gpu_check, "make_search", lambda size, folder: make_counter(size, folder, 2)
+    )
     saved = Saved()
     with pytest.raises(gpu_check.CheckFailed, match="by step 5"):
         gpu_check.check_search(make_task(saved))
