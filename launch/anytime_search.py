@@ -6,17 +6,16 @@ from scratch, and so are random ones, as networks with running statistics: their
 accuracies are those of one image at a time. Without arguments: in small, on
 scikit-learn's digits. The folder of the run gets genotype.json, networks.json and
 report.html, and a folder for each training below networks/; the same command again
-goes on where it stopped.
+continues where it stopped.
 """
 
-import dataclasses
 import pathlib
 import statistics
 from typing import Any, NamedTuple
 
-import command_line
 import hypernetworks
 import images
+import session
 from presets.anytime_search import PRESETS, Config
 
 # A run may go on in another place or on another number of devices.
@@ -35,10 +34,10 @@ class Experiment(NamedTuple):
 
 def main() -> None:
     """Train a hypernetwork, rank candidates, train the best one, compare, report."""
-    preset, config = command_line.parse(PRESETS, __doc__)
-    with command_line.wrong_input():
+    preset, config = session.parse(PRESETS, __doc__)
+    with session.usage_errors():
         experiment = prepare(preset, config)
-    command_line.announce(
+    session.announce(
         experiment.dataset.source, experiment.environment, experiment.folder
     )
     from jaxnas import studies
@@ -53,29 +52,29 @@ def prepare(preset: str, config: Config) -> Experiment:
 
     from jaxnas import optim, parallel, spaces, studies, supernets, train, workdir
 
-    devices = parallel.local_devices(config.devices)
+    devices = parallel.local_devices(config.run.devices)
     parallel.share(config.batch_size, len(devices), "batch_size")
-    dataset = images.load(config)
+    dataset = images.load(config.images)
     study_images = images.study_images(
-        config, dataset, config.validation_images, devices
+        config.images,
+        dataset,
+        num_validation=config.validation_images,
+        batch_size=config.batch_size,
+        devices=devices,
     )
     timetable = train.make_timetable(study_images.splits, config.batch_size, 0)
-    sizes = (
-        three("--num-nodes", config.num_nodes),
-        three("--num-exits", config.num_exits),
-    )
-    fewest = three("--min-nodes", config.min_nodes)
+    sizes = config.num_nodes, config.num_exits
     space = spaces.anytime(*sizes, config.density)
-    train_space = spaces.anytime(*sizes, config.density, min_nodes=fewest)
+    train_space = spaces.anytime(*sizes, config.density, min_nodes=config.min_nodes)
     net = supernets.anytime(
         space,
         config.channels,
         len(dataset.class_names),
         image_channels=dataset.train.images.shape[-1],
     )
-    keys = jax.random.split(jax.random.key(config.seed), 4)
+    keys = jax.random.split(jax.random.key(config.run.seed), 4)
     ghn_key, candidates_key, random_key, training_key = keys
-    provider = hypernetworks.make_hypernetwork(config, net)
+    provider = hypernetworks.make_hypernetwork(config.hypernetwork, net)
     learning_rate = schedule(
         config.learning_rate, 0.5, config.epochs, timetable.weight_steps
     )
@@ -100,8 +99,8 @@ def prepare(preset: str, config: Config) -> Experiment:
     }
     environment = workdir.environment(devices)
     folder = workdir.prepare(
-        config.workdir or pathlib.Path("runs") / f"anytime_search-{preset}",
-        dataclasses.asdict(config) | {"source": dataset.source},
+        config.run.workdir or pathlib.Path("runs") / f"anytime_search-{preset}",
+        session.flags(config) | {"source": dataset.source},
         environment,
         may_differ=MAY_DIFFER,
     )
@@ -141,14 +140,6 @@ def draw(space, key, num: int) -> list:
     return list(np.asarray(sample(jax.random.split(key, num))))
 
 
-def three(flag: str, text: str) -> tuple[int, ...]:
-    """The three numbers between commas."""
-    words = [word.strip() for word in text.split(",")]
-    if len(words) != 3 or not all(word.isdecimal() for word in words):
-        raise ValueError(f"{flag} is {text!r}; expected three numbers with commas")
-    return tuple(map(int, words))
-
-
 def schedule(peak: float, factor: float, num_epochs: int, steps_per_epoch: int):
     """Multiplied by a factor after a half and after three quarters of the epochs."""
     from jaxnas import optim
@@ -174,9 +165,9 @@ def conclude(experiment: Experiment, networks: list) -> None:
     report.anytime_report(
         folder / "report.html",
         title=f"Anytime prediction on {experiment.dataset.name}",
-        summary={"data": experiment.dataset.source, "seed": str(config.seed)}
+        summary={"data": experiment.dataset.source, "seed": str(config.run.seed)}
         | experiment.environment,
-        config=dataclasses.asdict(config),
+        config=session.flags(config),
         history=metrics.read(folder / "ghn" / "metrics.jsonl"),
         drawing=drawing.genotype_svg(found.genotype, title="Found network"),
         found=found,
@@ -215,4 +206,4 @@ def number_of(count: int, noun: str) -> str:
 
 
 if __name__ == "__main__":
-    command_line.run(main)
+    session.run(main)

@@ -2,9 +2,8 @@
 
 import pathlib
 import re
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
-
-import command_line
 
 if TYPE_CHECKING:
     from jaxnas.genotypes import Genotype
@@ -37,14 +36,14 @@ def find_genotype(name_or_path: str) -> Any:
     return genotypes.load(name_or_path)
 
 
-def find_variants(genotype: "Genotype", text: str) -> dict[str, "Genotype"]:
+def find_variants(genotype: "Genotype", words: Iterable[str]) -> dict[str, "Genotype"]:
     """The variants of two cells that a flag lists, by name.
 
     Raises:
       ValueError: if a word is none of `VARIANTS`, or a variant is listed twice.
     """
     variants: dict[str, Genotype] = {}
-    for word in command_line.listed(text):
+    for word in words:
         for name, variant in _variants(genotype, word).items():
             if name in variants:
                 raise ValueError(f"--variants lists {name} twice")

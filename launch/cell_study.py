@@ -5,18 +5,19 @@ measured (topology), trained side by side (convergence), and their losses and th
 variance of their gradients mapped on planes through the trained weights (landscape,
 variance). Without arguments: all of it in small, on scikit-learn's digits. The folder
 of the run gets genotypes/, study.json and report.html, which has all that has been
-studied in this folder so far; the same command again goes on where it stopped.
+studied in this folder so far; the same command again continues where it stopped.
 """
 
 import dataclasses
+import math
 import pathlib
 import statistics
 from typing import Any, NamedTuple
 
 import architectures
-import command_line
 import images
 import optimizers
+import session
 from presets.cell_study import PRESETS, Config
 
 # A run may go on in another place, on other devices, with more cells and trainings;
@@ -42,11 +43,11 @@ class Experiment(NamedTuple):
 
 def main() -> None:
     """Train, measure, report; what is done already is not done again."""
-    preset, config = command_line.parse(PRESETS, __doc__)
-    with command_line.wrong_input():
+    preset, config = session.parse(PRESETS, __doc__)
+    with session.usage_errors():
         experiment = prepare(preset, config)
     source = experiment.study.images.dataset.source
-    command_line.announce(source, experiment.environment, experiment.folder)
+    session.announce(source, experiment.environment, experiment.folder)
     from jaxnas import studies
 
     parts = {"all": ("convergence", *KINDS), "topology": ()}
@@ -67,28 +68,38 @@ def prepare(preset: str, config: Config) -> Experiment:
         raise ValueError(f"--variants lists {name}, which is the original's name")
     if config.share_program and config.drop_path:
         raise ValueError("--share-program does not go with --drop-path")
-    rates = [config.learning_rate]
-    if config.learning_rates:
-        rates = command_line.numbers("--learning-rates", config.learning_rates)
-    devices = parallel.local_devices(config.devices)
-    dataset = images.load(config)
-    study_images = images.study_images(config, dataset, 0, devices)
-    folder = pathlib.Path(config.workdir or f"runs/cell_study-{preset}")
+    rates = list(config.learning_rates or (config.training.learning_rate,))
+    if len(set(rates)) < len(rates) or not all(0 < rate < math.inf for rate in rates):
+        raise ValueError(
+            f"--learning-rates is {' '.join(map(str, rates))!r}; expected different "
+            "positive numbers"
+        )
+    devices = parallel.local_devices(config.run.devices)
+    dataset = images.load(config.images)
+    study_images = images.study_images(
+        config.images,
+        dataset,
+        num_validation=0,
+        batch_size=config.training.batch_size,
+        devices=devices,
+    )
+    folder = pathlib.Path(config.run.workdir or f"runs/cell_study-{preset}")
+    seed, num_surfaces = config.run.seed, config.surfaces.num_surfaces
     study = studies.CellStudy(
         {name: original, **variants},
         study_images,
         cell_training(config, dataset),
         rates,
-        list(range(config.seed, config.seed + config.num_seeds)),
+        list(range(seed, seed + config.num_seeds)),
         {kind: surface_settings(config, kind) for kind in KINDS},
-        config.num_surfaces,
+        num_surfaces,
         folder,
     )
     studies.check_cells(study)
     environment = workdir.environment(devices)
     workdir.prepare(
         folder,
-        dataclasses.asdict(config) | {"original": original, "source": dataset.source},
+        session.flags(config) | {"original": original, "source": dataset.source},
         environment,
         may_differ=MAY_DIFFER,
     )
@@ -100,15 +111,16 @@ def cell_training(config: Config, dataset):
     """How the networks of cells are trained."""
     from jaxnas import studies
 
-    steps_per_epoch = images.steps_per_epoch(dataset.train, config.batch_size)
+    training = config.training
+    steps_per_epoch = images.steps_per_epoch(dataset.train, training.batch_size)
 
     def make_optimizer(learning_rate: float):
-        changed = dataclasses.replace(config, learning_rate=learning_rate)
+        changed = dataclasses.replace(training, learning_rate=learning_rate)
         return optimizers.make_optimizer(changed, steps_per_epoch)
 
     return studies.CellTraining(
         make_optimizer,
-        config.epochs,
+        training.epochs,
         channels=config.channels,
         num_cells=config.num_cells,
         stem_stride=config.stem_stride,
@@ -123,23 +135,24 @@ def surface_settings(config: Config, kind: str):
     """What is measured on the planes, for one kind of surface."""
     from jaxnas import studies
 
+    surfaces = config.surfaces
     settings = studies.SurfaceSettings(
-        config.resolution,
-        config.landscape_images,
-        config.split,
-        config.radius,
-        config.direction_seed,
-        config.seed,
-        config.batch_size,
-        points_at_once=config.points_at_once,
+        surfaces.resolution,
+        surfaces.landscape_images,
+        surfaces.split,
+        surfaces.radius,
+        surfaces.direction_seed,
+        config.run.seed,
+        config.training.batch_size,
+        points_at_once=surfaces.points_at_once,
     )
     if kind == "landscape":
         return settings
     return settings._replace(
-        resolution=config.gradient_resolution or config.resolution,
-        num_images=config.gradient_images,
-        batch_size=config.gradient_batch_size,
-        chunk_size=config.gradient_chunk,
+        resolution=surfaces.gradient_resolution or surfaces.resolution,
+        num_images=surfaces.gradient_images,
+        batch_size=surfaces.gradient_batch_size,
+        chunk_size=surfaces.gradient_chunk,
     )
 
 
@@ -166,7 +179,7 @@ def conclude(experiment: Experiment, cells: list) -> None:
             "seeds": ", ".join(map(str, experiment.study.seeds)),
         }
         | experiment.environment,
-        config=dataclasses.asdict(experiment.config),
+        config=session.flags(experiment.config),
         cells=cells,
     )
     print(f"\n{as_text(numbers)}\nreport: {folder / 'report.html'}")
@@ -196,4 +209,4 @@ def as_text(numbers: dict[str, dict[str, Any]]) -> str:
 
 
 if __name__ == "__main__":
-    command_line.run(main)
+    session.run(main)

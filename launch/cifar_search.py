@@ -1,22 +1,22 @@
 """Search for a convolutional network, and compare what was found with random ones.
 
 Without arguments: ASNG-NAS on scikit-learn's digits, a few minutes on a laptop CPU. The
-folder of the run gets genotype.json, report.html, metrics.jsonl and
-checkpoints; the same command again continues where it stopped.
+folder of the run gets genotype.json, report.html, metrics.jsonl and checkpoints; the
+same command again continues where it stopped.
 """
 
 import dataclasses
-import functools
 import pathlib
 import shlex
 import statistics
 from typing import Any, NamedTuple
 
-import command_line
 import hypernetworks
 import images
 import optimizers
-from presets.cifar_search import PRESETS, Config
+import session
+from presets.cifar_search import PRESETS, Config, Ghn, Trained
+from spaces import Dag
 
 # A run may go on in another place or on another number of devices, and its result be
 # compared with more architectures.
@@ -24,22 +24,16 @@ MAY_DIFFER = (
     *("workdir", "data_dir", "devices"),
     *("scratch_dir", "scratch_random", "scratch_seeds"),
 )
-# What accuracies after training from scratch depend on, besides the data.
-SCRATCH_SETTINGS = (
-    *("dataset", "image_size", "max_images", "crop_padding", "crop_fill", "flip"),
-    *("cutout", "seed"),
-    *("space", "channels", "num_cells", "num_nodes", "node_input", "layout"),
-    *("num_layers", "skips", "dropout", "batch_size"),
-    *("scratch_epochs", "scratch_learning_rate"),
-)
+# What accuracies after training from scratch depend on, besides data and space.
+SCRATCH_SETTINGS = "seed", "batch_size", "scratch_epochs", "scratch_learning_rate"
 
 
 def main() -> None:
     """Search, rank, compare, report."""
-    preset, config = command_line.parse(PRESETS, __doc__)
-    with command_line.wrong_input():
+    preset, config = session.parse(PRESETS, __doc__)
+    with session.usage_errors():
         experiment = prepare(preset, config)
-    command_line.announce(
+    session.announce(
         experiment.images.dataset.source, experiment.environment, experiment.folder
     )
     import jax
@@ -48,7 +42,7 @@ def main() -> None:
 
     study = studies.search(
         **experiment.arguments,
-        key=jax.random.key(config.seed),
+        key=jax.random.key(config.run.seed),
         workdir=experiment.folder,
     )
     write_report(experiment, study)
@@ -69,47 +63,56 @@ def prepare(preset: str, config: Config) -> Experiment:
     """Load and make everything; what is wrong with the settings shows here."""
     from jaxnas import parallel, train, workdir
 
-    devices = parallel.local_devices(config.devices)
-    parallel.share(config.batch_size, len(devices), "batch_size")
+    devices = parallel.local_devices(config.run.devices)
+    batch_size = config.training.batch_size
+    parallel.share(batch_size, len(devices), "batch_size")
     settings = search_settings(config)
     if config.shard == "archs":
         for name in ("num_weight_archs", "num_search_archs"):
             parallel.share(getattr(settings, name), len(devices), name)
-    dataset = images.load(config)
-    num_validation = config.validation_images or -(-dataset.train.num_images // 2)
-    study_images = images.study_images(config, dataset, num_validation, devices)
-    if config.scratch_random == 1:
+    dataset = images.load(config.images)
+    study_images = images.study_images(
+        config.images,
+        dataset,
+        num_validation=config.validation_images or -(-dataset.train.num_images // 2),
+        batch_size=batch_size,
+        devices=devices,
+    )
+    if config.scratch.scratch_random == 1:
         raise ValueError("--scratch-random is 1; expected 0, or 2 or more")
-    splits = study_images.splits
-    timetable = train.make_timetable(splits, config.batch_size, config.searcher_steps)
-    optimizer = optimizers.make_optimizer(config, timetable.weight_steps)
-    net = train_net = make_supernet(config, dataset)
-    if config.num_train_nodes is not None:
-        smaller = dataclasses.replace(config, num_nodes=config.num_train_nodes)
-        train_net = make_supernet(smaller, dataset)
+    timetable = train.make_timetable(
+        study_images.splits, batch_size, config.searcher_steps
+    )
+    optimizer = optimizers.make_optimizer(config.training, timetable.weight_steps)
+    net = config.space.supernet(dataset)
+    train_net = train_space(config).supernet(dataset)
     make_provider = provider_maker(config)
     make_provider(net)
     epoch_metrics = None
-    if config.weights == "ghn":
+    if isinstance(config.weights, Ghn):
         epoch_metrics = hypernetworks.make_block_metrics(
             train_net, make_provider(train_net), train_net.space
         )
     searcher = make_searcher(config, train_net.space)
     environment = workdir.environment(devices)
+    flags = session.flags(config) | {"source": dataset.source}
     folder = workdir.prepare(
-        config.workdir or pathlib.Path("runs") / f"cifar_search-{preset}",
-        dataclasses.asdict(config) | {"source": dataset.source},
+        config.run.workdir or pathlib.Path("runs") / f"cifar_search-{preset}",
+        flags,
         environment,
         may_differ=MAY_DIFFER,
     )
     scratch_folder = folder / "scratch"
-    if config.scratch_random:
+    if config.scratch.scratch_random:
+        groups = session.flags(config.images), session.flags(config.space)
+        scratch = {name: flags[name] for name in ("space", "source", *SCRATCH_SETTINGS)}
         scratch_folder = workdir.prepare(
-            config.scratch_dir or scratch_folder,
-            {name: getattr(config, name) for name in SCRATCH_SETTINGS}
-            | {"source": dataset.source},
+            config.scratch.scratch_dir or scratch_folder,
+            groups[0] | groups[1] | scratch,
             environment,
+            may_differ=("data_dir",),
         )
+    num_classes = len(dataset.class_names)
     arguments = {
         "net": net,
         "train_net": train_net,
@@ -118,12 +121,10 @@ def prepare(preset: str, config: Config) -> Experiment:
         "images": study_images,
         "settings": settings,
         "selection": selection(config),
-        "make_network": functools.partial(
-            make_network, config, num_classes=len(dataset.class_names)
-        ),
+        "make_network": lambda genotype: config.space.network(genotype, num_classes),
         "make_provider": make_provider,
         # What a random search has found before its end means nothing.
-        "test_while_searching": config.space != "dag",
+        "test_while_searching": not isinstance(config.space, Dag),
         "epoch_metrics": epoch_metrics,
         "scratch_dir": scratch_folder,
     }
@@ -135,7 +136,7 @@ def search_settings(config: Config):
     from jaxnas import studies, train
 
     return studies.SearchSettings(
-        num_epochs=config.epochs,
+        num_epochs=config.training.epochs,
         num_weight_archs=config.num_weight_archs or config.num_archs,
         num_search_archs=config.num_archs,
         searcher_steps=config.searcher_steps,
@@ -150,102 +151,66 @@ def selection(config: Config):
     """How the result is selected, and what it is compared with."""
     from jaxnas import studies
 
-    scratch = studies.TrainingBudget(
-        config.scratch_epochs, config.scratch_learning_rate, config.scratch_seeds
+    finalists, scratch = config.select, config.scratch
+    if not isinstance(finalists, Trained):
+        finalists = Trained()
+    budget = studies.TrainingBudget(
+        scratch.scratch_epochs, scratch.scratch_learning_rate, scratch.scratch_seeds
     )
+    select: Any = session.choice_name(config.select)
     return studies.Selection(
-        select=config.select,
+        select=select,
         num_candidates=config.num_candidates,
         num_screening_images=config.screening_images or None,
         finalists=studies.TrainingBudget(
-            config.finalist_epochs, config.finalist_learning_rate
+            finalists.finalist_epochs, finalists.finalist_learning_rate
         ),
         num_random=config.num_random,
-        scratch=scratch if config.scratch_random else None,
-        num_scratch_random=config.scratch_random,
+        scratch=budget if scratch.scratch_random else None,
+        num_scratch_random=scratch.scratch_random,
     )
-
-
-def make_supernet(config: Config, dataset):
-    """The network of a configuration."""
-    from jaxnas import spaces, supernets
-
-    common = {
-        "channels": config.channels,
-        "num_classes": len(dataset.class_names),
-        "dropout": config.dropout,
-        "image_channels": dataset.train.images.shape[-1],
-    }
-    if config.space == "macro":
-        space = spaces.enas_macro(config.num_layers)
-        return supernets.macro(space, skips=config.skips, **common)
-    if config.space == "dag":
-        space = spaces.ghn_dag(config.num_nodes)
-        return supernets.dag(
-            space, num_blocks=config.num_cells, node_input=config.node_input, **common
-        )
-    space = spaces.enas_micro(config.num_nodes)
-    return supernets.micro(
-        space, num_cells=config.num_cells, layout=config.layout, **common
-    )
-
-
-def make_network(config: Config, genotype, num_classes: int):
-    """The network of one genotype, with weights of its own and as large."""
-    from jaxnas import networks
-
-    if config.space == "macro":
-        return networks.macro(genotype, config.channels, num_classes)
-    if config.space == "dag":
-        return networks.dag(genotype, config.channels, config.num_cells, num_classes)
-    size = config.channels, config.num_cells, num_classes
-    if config.layout == "enas":
-        return networks.micro(genotype, *size, skeleton="enas")
-    return networks.micro(genotype, *size, cell_output="projection")
 
 
 def make_searcher(config: Config, space):
-    """The search algorithm of a configuration."""
-    from jaxnas import search
+    """The search algorithm of the settings."""
+    from searchers import Asng, Random
 
-    if config.searcher == "random":
-        return search.random_search(space)
-    if config.space == "dag":
+    searcher = config.searcher
+    name = session.choice_name(searcher)
+    if isinstance(searcher, Random):
+        return searcher(space)
+    if isinstance(config.space, Dag):
         raise ValueError(
-            f"--searcher is {config.searcher}; expected random, for in the space dag "
-            "not all combinations of decisions are architectures"
+            f"the searcher is {name}; expected random, for in the space dag not all "
+            "combinations of decisions are architectures"
         )
     if config.searcher_steps == 0:
-        raise ValueError(
-            f"--searcher-steps is 0, but --searcher {config.searcher} has to learn"
-        )
-    if config.searcher == "reinforce":
-        official = search.paper if config.controller == "paper" else search.script
-        settings = official(space)
-        given = {
-            "learning_rate": config.controller_learning_rate,
-            "entropy_weight": config.entropy_weight,
-        }
-        given = {name: value for name, value in given.items() if value is not None}
-        return search.reinforce(space, settings._replace(**given))
-    if config.num_archs < 2:
+        raise ValueError(f"--searcher-steps is 0, but the searcher {name} has to learn")
+    if isinstance(searcher, Asng) and config.num_archs < 2:
         raise ValueError("--num-archs is 1; ASNG compares 2 or more architectures")
-    return search.asng(space.cardinalities, config.alpha, config.init_delta)
+    return searcher(space)
+
+
+def train_space(config: Config):
+    """The space that weights are trained in: blocks may have other numbers of nodes."""
+    num_nodes = getattr(config.weights, "num_train_nodes", None)
+    if num_nodes is None:
+        return config.space
+    if not isinstance(config.space, Dag):
+        raise ValueError(
+            f"--num-train-nodes is {num_nodes}; only in the space dag can a "
+            "hypernetwork be trained with other blocks than it ranks"
+        )
+    return dataclasses.replace(config.space, num_nodes=num_nodes)
 
 
 def provider_maker(config: Config):
-    """`net -> provider`: where the weights of a configuration come from."""
+    """`net -> provider`: where the weights come from."""
     from jaxnas import weights
 
-    different = config.num_train_nodes not in (None, config.num_nodes)
-    if different and (config.space != "dag" or config.weights != "ghn"):
-        raise ValueError(
-            f"--num-train-nodes is {config.num_train_nodes} and --num-nodes "
-            f"{config.num_nodes}; only --weights ghn in the space dag can train with "
-            "other blocks than it ranks"
-        )
-    if config.weights == "ghn":
-        return lambda net: hypernetworks.make_hypernetwork(config, net)
+    if isinstance(config.weights, Ghn):
+        hypernetwork = config.weights
+        return lambda net: hypernetworks.make_hypernetwork(hypernetwork, net)
     return weights.shared
 
 
@@ -260,9 +225,9 @@ def write_report(experiment: Experiment, study) -> None:
     report.search_report(
         folder / "report.html",
         title=f"Search on {dataset.name}",
-        summary={"data": dataset.source, "seed": str(config.seed)}
+        summary={"data": dataset.source, "seed": str(config.run.seed)}
         | experiment.environment,
-        config=dataclasses.asdict(config),
+        config=session.flags(config),
         history=metrics.read(folder / "metrics.jsonl"),
         drawing=drawing.genotype_svg(study.found.genotype, title="Found architecture"),
         found=study.found,
@@ -293,19 +258,20 @@ def print_result(experiment: Experiment, study) -> None:
 
 def training_command(config: Config, genotype: pathlib.Path) -> str:
     """What trains a found architecture on the data set it was searched on."""
-    kind = {"macro": "enas-macro", "dag": "ghn", "micro": "asng"}[config.space]
-    if config.space == "micro" and config.layout == "enas":
-        kind = "enas-micro"
-    flags = ["--preset", f"{kind}-cifar10", "--genotype", str(genotype)]
-    if config.dataset == "digits":
-        quick = {"asng": "quick", "enas-micro": "quick-enas"}
-        flags[1] = quick.get(kind, f"quick-{kind}")
-    elif config.dataset != "cifar10":
-        flags += ["--dataset", config.dataset]
-    if config.data_dir is not None:
-        flags += ["--data-dir", config.data_dir]
+    preset = config.space.training_preset()
+    flags = ["--preset", preset, "--genotype", str(genotype)]
+    dataset, data_dir = config.images.dataset, config.images.data_dir
+    if dataset == "digits":
+        quick = {"asng-cifar10": "quick", "enas-micro-cifar10": "quick-enas"}
+        flags[1] = quick.get(preset, f"quick-{preset.removesuffix('-cifar10')}")
+    elif dataset != "cifar10":
+        flags += ["--dataset", dataset]
+    if config.images.image_size is not None:
+        flags += ["--image-size", str(config.images.image_size)]
+    if data_dir is not None:
+        flags += ["--data-dir", data_dir]
     return " ".join(["python launch/cifar_train.py", *map(shlex.quote, flags)])
 
 
 if __name__ == "__main__":
-    command_line.run(main)
+    session.run(main)

@@ -7,15 +7,14 @@ the run gets scores.json and report.html; the same command again continues where
 stopped.
 """
 
-import dataclasses
 import math
 import pathlib
 import textwrap
 from typing import Any, NamedTuple
 
-import command_line
 import hypernetworks
 import images
+import session
 from presets.ghn_correlation import PRESETS, Config
 
 METHODS = ("sgd", "one-shot", "ghn")
@@ -47,10 +46,10 @@ class Experiment(NamedTuple):
 
 def main() -> None:
     """Train architectures, score them by every method, correlate, report."""
-    preset, config = command_line.parse(PRESETS, __doc__)
-    with command_line.wrong_input():
+    preset, config = session.parse(PRESETS, __doc__)
+    with session.usage_errors():
         experiment = prepare(preset, config)
-    command_line.announce(
+    session.announce(
         experiment.dataset.source, experiment.environment, experiment.folder
     )
     from jaxnas import studies
@@ -65,31 +64,34 @@ def prepare(preset: str, config: Config) -> Experiment:
 
     from jaxnas import parallel, studies, train, workdir
 
-    methods = command_line.listed(config.methods)
-    if not methods or any(m not in METHODS or methods.count(m) > 1 for m in methods):
+    methods = config.methods
+    if not methods or len(set(methods)) < len(methods):
         raise ValueError(
-            f"--methods is {config.methods!r}; expected some of {', '.join(METHODS)}, "
-            "each at most once"
+            f"--methods is {' '.join(methods)!r}; expected one or more, each once"
         )
-    devices = parallel.local_devices(config.devices)
+    devices = parallel.local_devices(config.run.devices)
     parallel.share(config.batch_size, len(devices), "batch_size")
-    dataset = images.load(config)
+    dataset = images.load(config.images)
     study_images = images.study_images(
-        config, dataset, config.validation_images, devices
+        config.images,
+        dataset,
+        num_validation=config.validation_images,
+        batch_size=config.batch_size,
+        devices=devices,
     )
     schedule = train.make_timetable(study_images.splits, config.batch_size, 0)
     steps_per_epoch = schedule.weight_steps
     num_steps = config.truth_epochs * steps_per_epoch
-    sgd_steps = command_line.ascending("--sgd-steps", config.sgd_steps)
+    sgd_steps = list(session.check_ascending("--sgd-steps", config.sgd_steps))
     if "sgd" in methods and not (sgd_steps and sgd_steps[-1] <= num_steps):
         raise ValueError(
-            f"--sgd-steps is {config.sgd_steps!r}; expected one or more, at most "
-            f"{num_steps}, the steps of the whole training"
+            f"--sgd-steps is {' '.join(map(str, sgd_steps))!r}; expected one or more, "
+            f"at most {num_steps}, the steps of the whole training"
         )
     make_ghn_optimizer(config, steps_per_epoch)
     net = make_supernet(config, config.num_nodes, dataset)
-    hypernetworks.make_hypernetwork(config, net)
-    keys = jax.random.split(jax.random.key(config.seed), 5)
+    hypernetworks.make_hypernetwork(config.hypernetwork, net)
+    keys = jax.random.split(jax.random.key(config.run.seed), 5)
     archs_key, truth_key, sgd_key, one_shot_key, ghn_key = keys
     if config.num_architectures > net.space.num_architectures:
         raise ValueError(
@@ -98,16 +100,16 @@ def prepare(preset: str, config: Config) -> Experiment:
         )
     archs = studies.sample_distinct(net.space, archs_key, config.num_architectures)
     environment = workdir.environment(devices)
+    flags = session.flags(config) | {"source": dataset.source}
     folder = workdir.prepare(
-        config.workdir or pathlib.Path("runs") / f"ghn_correlation-{preset}",
-        dataclasses.asdict(config) | {"source": dataset.source},
+        config.run.workdir or pathlib.Path("runs") / f"ghn_correlation-{preset}",
+        flags,
         environment,
         may_differ=MAY_DIFFER,
     )
     truth_folder = workdir.prepare(
         config.truth_dir or folder / "truth",
-        {name: getattr(config, name) for name in TRUTH_SETTINGS}
-        | {"source": dataset.source},
+        {name: flags[name] for name in ("source", *TRUTH_SETTINGS)},
         environment,
     )
     make_predictor = {
@@ -125,7 +127,7 @@ def prepare(preset: str, config: Config) -> Experiment:
         "num_steps": num_steps,
         "num_seeds": config.truth_seeds,
         "num_resamples": config.num_resamples,
-        "resampling_seed": config.seed,
+        "resampling_seed": config.run.seed,
         "truth_dir": truth_folder,
     }
     return Experiment(config, dataset, arguments, folder, environment)
@@ -154,11 +156,11 @@ def hypernetwork(config: Config, net, dataset, steps_per_epoch: int, key):
     from jaxnas import studies
 
     train_net = make_supernet(config, config.num_train_nodes, dataset)
-    train_provider = hypernetworks.make_hypernetwork(config, train_net)
+    train_provider = hypernetworks.make_hypernetwork(config.hypernetwork, train_net)
     return studies.TrainedWeights(
         "GHN",
         "ghn",
-        hypernetworks.make_hypernetwork(config, net),
+        hypernetworks.make_hypernetwork(config.hypernetwork, net),
         train_net,
         train_provider,
         make_ghn_optimizer(config, steps_per_epoch),
@@ -191,8 +193,10 @@ def make_ghn_optimizer(config: Config, steps_per_epoch: int):
     """Adam whose learning rate is halved now and then."""
     from jaxnas import optim
 
-    boundaries = command_line.ascending("--halved-at", config.halved_at)
-    schedule = optim.step_decay(config.learning_rate, 0.5, boundaries, steps_per_epoch)
+    boundaries = session.check_ascending("--halved-at", config.halved_at)
+    schedule = optim.step_decay(
+        config.learning_rate, 0.5, list(boundaries), steps_per_epoch
+    )
     return optim.adam(schedule, clip_norm=config.clip_norm or None)
 
 
@@ -218,14 +222,15 @@ def conclude(experiment: Experiment, study) -> None:
     # The last method, which is the hypernetwork if it is there, with the others.
     last = f"{study.methods[-1].name} minus "
     differences = [row for row in study.differences if row.name.startswith(last)]
+    flags = session.flags(config)
     names = (*hypernetworks.SETTINGS, "num_train_nodes", "meta_batch", "epochs")
     report.correlation_report(
         folder / "report.html",
         title=f"How well scores rank architectures: {experiment.dataset.name}",
-        summary={"data": experiment.dataset.source, "seed": str(config.seed)}
+        summary={"data": experiment.dataset.source, "seed": str(config.run.seed)}
         | experiment.environment,
-        config=dataclasses.asdict(config),
-        settings={name: getattr(config, name) for name in names},
+        config=flags,
+        settings={name: flags[name] for name in names},
         truths=study.truths,
         methods=study.methods,
         ceiling=study.ceiling,
@@ -334,4 +339,4 @@ def aligned(rows: list[list[str]]) -> list[str]:
 
 
 if __name__ == "__main__":
-    command_line.run(main)
+    session.run(main)

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import TYPE_CHECKING, Literal
 
-from command_line import option
+from session import Count, Rate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -12,49 +12,49 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True)
-class HypernetworkConfig:
-    """Flags of the hypernetwork; the defaults are the paper's where it gives a value.
+class Hypernetwork:
+    """A graph hypernetwork; the defaults are the paper's where it gives a value.
 
     It gives none for the tile nor the way in which embeddings are passed.
+
+    Attributes:
+      hidden_size: size of a node's embedding.
+      num_steps: phases of message passing (T).
+      propagation: order in which nodes are updated.
+      decoder_size: hidden units of the decoder.
+      tile: most channels that are generated; wider layers repeat them, so that
+        with 64 the second half of 128 channels is a copy of the first (default:
+        the widest layer's; the paper gives no number).
+      pass_embeddings: how blocks learn of the blocks before: by a message in
+        every update of their input nodes; by one update before the phases, which
+        deep stacks forget; not at all.
+      share_blocks: all blocks are read by the same functions.
+      fan_in_scaling: scale generated weights by their fan-in.
+      virtual_edges: largest distance of additional messages (default: none).
+      layer_norm: normalize embeddings before they are decoded.
+      weight_penalty: l2 penalty of the generated weights.
     """
 
-    hidden_size: int = option(32, "GHN: size of a node's embedding", minimum=1)
-    num_steps: int = option(5, "GHN: phases of message passing (T)", minimum=1)
-    propagation: Literal["forward_backward", "forward", "synchronous"] = option(
-        "forward_backward", "GHN: order in which nodes are updated"
+    hidden_size: Count = 32
+    num_steps: Count = 5
+    propagation: Literal["forward_backward", "forward", "synchronous"] = (
+        "forward_backward"
     )
-    decoder_size: int = option(64, "GHN: hidden units of the decoder", minimum=1)
-    tile: int | None = option(
-        None,
-        "GHN: most channels that are generated; wider layers repeat them, so that with "
-        "64 the second half of 128 channels is a copy of the first (default: the "
-        "widest layer's; the paper gives no number)",
-        minimum=1,
-    )
-    pass_embeddings: Literal["every_phase", "once", "none"] = option(
-        "every_phase",
-        "GHN: how blocks learn of the blocks before: by a message in every update of "
-        "their input nodes; by one update before the phases, which deep stacks forget; "
-        "not at all",
-    )
-    share_blocks: bool = option(True, "GHN: all blocks are read by the same functions")
-    fan_in_scaling: bool = option(False, "GHN: scale generated weights by their fan-in")
-    virtual_edges: int | None = option(
-        None, "GHN: largest distance of additional messages (default: none)", minimum=1
-    )
-    layer_norm: bool = option(
-        False, "GHN: normalise embeddings before they are decoded"
-    )
-    weight_penalty: float = option(
-        0.0, "GHN: L2 penalty of the generated weights", minimum=0
-    )
+    decoder_size: Count = 64
+    tile: Count | None = None
+    pass_embeddings: Literal["every_phase", "once", "none"] = "every_phase"
+    share_blocks: bool = True
+    fan_in_scaling: bool = False
+    virtual_edges: Count | None = None
+    layer_norm: bool = False
+    weight_penalty: Rate = 0.0
 
 
-SETTINGS = tuple(field.name for field in dataclasses.fields(HypernetworkConfig))
+SETTINGS = tuple(field.name for field in dataclasses.fields(Hypernetwork))
 
 
-def make_hypernetwork(config: HypernetworkConfig, net: "Supernet") -> "WeightProvider":
-    """The hypernetwork of a configuration, for one of its networks."""
+def make_hypernetwork(config: Hypernetwork, net: "Supernet") -> "WeightProvider":
+    """The hypernetwork of the settings, for one of its networks."""
     from jaxnas import ghn
 
     return ghn.hypernetwork(net, **{name: getattr(config, name) for name in SETTINGS})

@@ -1,9 +1,9 @@
 """The flags and functions of commands that read images."""
 
 import dataclasses
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-from command_line import option
+from session import Count, Size
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -14,34 +14,37 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True)
-class ImageConfig:
-    """Flags that all commands on images share."""
+class Images:
+    """Which images there are, and how they are augmented.
 
-    dataset: str = option(
-        "cifar10", "digits, cifar10, cifar100, tiny_imagenet200 or folder"
-    )
-    data_dir: str | None = option(None, "where the data set is or is to be prepared")
-    image_size: int | None = option(
-        None, "side to which a folder's images are cut", minimum=1
-    )
-    max_images: int | None = option(
-        None, "use only the first training images", minimum=1
-    )
-    crop_padding: int = option(
-        4, "pixels around an image before a random crop", minimum=0
-    )
-    crop_fill: Literal["black", "mean"] = option(
-        "black", "what they are: black, or in ENAS the mean of the training images"
-    )
-    flip: bool = option(True, "flip images at random")
-    cutout: int = option(16, "side of the square that is cut out", minimum=0)
-    workdir: str | None = option(None, "folder of the run (default: runs/...)")
-    seed: int = option(0, "determines everything random", minimum=0)
-    devices: int = option(1, "number of devices that share every batch", minimum=1)
+    Attributes:
+      dataset: digits, cifar10, cifar100, tiny_imagenet200 or folder; in
+        cifar_train.py also imagenet (a folder, or a TFDS data set, that is read
+        while training).
+      data_dir: where the data set is or is to be prepared.
+      image_size: side to which a folder's images are cut.
+      max_images: use only the first training images.
+      crop_padding: pixels around an image before a random crop.
+      crop_fill: what they are: black, or in ENAS the mean of the training images.
+      flip: flip images at random.
+      cutout: side of the square that is cut out.
+    """
+
+    dataset: str = "cifar10"
+    data_dir: str | None = None
+    image_size: Count | None = None
+    max_images: Count | None = None
+    crop_padding: Size = 4
+    crop_fill: Literal["black", "mean"] = "black"
+    flip: bool = True
+    cutout: Size = 16
 
 
-def load(config: ImageConfig) -> "data.ImageDataset":
-    """Load the data set of a configuration."""
+DIGITS = Images(dataset="digits", crop_padding=1, flip=False, cutout=0)
+
+
+def load(config: Images) -> "data.ImageDataset":
+    """Load the data set of the settings."""
     from jaxnas import data
 
     dataset = data.load(config.dataset, config.data_dir, image_size=config.image_size)
@@ -54,9 +57,11 @@ def load(config: ImageConfig) -> "data.ImageDataset":
 
 
 def study_images(
-    config: Any,
+    config: Images,
     dataset: "data.ImageDataset",
+    *,
     num_validation: int,
+    batch_size: int,
     devices: "Sequence[Device]",
 ) -> "studies.StudyImages":
     """The images of a study, some of them held out."""
@@ -70,12 +75,9 @@ def study_images(
     return studies.study_images(
         dataset,
         num_validation=num_validation,
-        batch_size=config.batch_size,
-        crop_padding=config.crop_padding,
-        crop_fill=config.crop_fill,
-        flip=config.flip,
-        cutout=config.cutout,
+        batch_size=batch_size,
         devices=devices,
+        **augmentation(config),
     )
 
 
@@ -90,15 +92,15 @@ def steps_per_epoch(train: "data.Split | data.Stream", batch_size: int) -> int:
 
 
 def preprocessing(
-    config: ImageConfig, dataset: "data.ImageDataset | data.StreamedDataset"
+    config: Images, dataset: "data.ImageDataset | data.StreamedDataset"
 ) -> tuple["Preprocess", "Preprocess"]:
     """What is done to images in training, and in evaluation."""
     from jaxnas import studies
 
-    return studies.preprocessing(
-        dataset,
-        crop_padding=config.crop_padding,
-        crop_fill=config.crop_fill,
-        flip=config.flip,
-        cutout=config.cutout,
-    )
+    return studies.preprocessing(dataset, **augmentation(config))
+
+
+def augmentation(config: Images) -> dict:
+    """The settings of random crops, flips and cutout."""
+    names = "crop_padding", "crop_fill", "flip", "cutout"
+    return {name: getattr(config, name) for name in names}

@@ -1,109 +1,179 @@
 """The flags and the optax chain of commands that train weights."""
 
 import dataclasses
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from command_line import WrongInput, ascending, option
+from session import Count, Rate, Size, UsageError, check_ascending
 
 if TYPE_CHECKING:
     import optax
 
 
 @dataclasses.dataclass(frozen=True)
-class OptimizerConfig:
-    """Flags of the optimiser; the defaults are ASNG-NAS's and DARTS's."""
+class Cosine:
+    """One cosine from the learning rate to 0, constant within an epoch."""
 
-    epochs: int = option(600, "passes through the training images", minimum=1)
-    batch_size: int = option(80, "images in a batch", minimum=1)
-    learning_rate: float = option(
-        0.025, "first learning rate of the schedule", minimum=0
-    )
-    min_learning_rate: float = option(
-        0.001, "learning rate before each warm restart", minimum=0
-    )
-    schedule: Literal[
-        "cosine", "restarts", "restarts-by-epoch", "exponential", "steps"
-    ] = option(
-        "cosine",
-        "of the learning rate: one cosine, ENAS's cosine with warm restarts (by-epoch: "
-        "constant within an epoch, as in its code), or a decay by --decay after every "
-        "epoch or at --decay-at",
-    )
-    decay: float = option(
-        0.97, "ratio of the learning rates after and before a decay", minimum=0
-    )
-    decay_at: str = option("", "steps: epochs of a decay, ascending, with commas")
-    warmup_epochs: int = option(
-        0, "epochs, of all, in which the learning rate first rises", minimum=0
-    )
-    optimizer: Literal["sgd", "nesterov", "adam"] = option(
-        "sgd", "plain SGD with momentum, Nesterov, or Adam"
-    )
-    momentum: float = option(0.9, "of SGD", minimum=0)
-    weight_decay: float = option(
-        3e-4, "of all weights, twice the factor of an L2 penalty; SGD only", minimum=0
-    )
-    clip_norm: float = option(
-        5.0, "limit of the gradient's global norm; 0 for none", minimum=0
-    )
+    def __call__(self, peak: float, num_epochs: int, steps: int) -> "optax.Schedule":
+        """The schedule for a number of epochs of so many steps."""
+        from jaxnas import optim
+
+        return optim.cosine_by_epoch(peak, num_epochs, steps)
+
+
+@dataclasses.dataclass(frozen=True)
+class Restarts:
+    """ENAS's cosine with warm restarts after 10, 30, 70, ... epochs.
+
+    Attributes:
+      min_learning_rate: learning rate before each warm restart.
+      by_epoch: constant within an epoch, as in the official code.
+    """
+
+    min_learning_rate: Rate = 0.001
+    by_epoch: bool = False
+
+    def __call__(self, peak: float, num_epochs: int, steps: int) -> "optax.Schedule":
+        """The schedule for a number of epochs of so many steps."""
+        from jaxnas import optim
+
+        lowest = self.min_learning_rate
+        if self.by_epoch:
+            return optim.warm_restarts_by_epoch(peak, lowest, 10, 2, num_epochs, steps)
+        return optim.warm_restarts(peak, lowest, 10 * steps, 2, num_epochs * steps)
+
+
+@dataclasses.dataclass(frozen=True)
+class Exponential:
+    """A decay after every epoch.
+
+    Attributes:
+      decay: ratio of the learning rates after and before a decay.
+    """
+
+    decay: Rate = 0.97
+
+    def __call__(self, peak: float, num_epochs: int, steps: int) -> "optax.Schedule":
+        """The schedule for a number of epochs of so many steps."""
+        from jaxnas import optim
+
+        return optim.exponential_by_epoch(peak, positive_decay(self.decay), steps)
+
+
+@dataclasses.dataclass(frozen=True)
+class Steps:
+    """A decay at some epochs.
+
+    Attributes:
+      decay: ratio of the learning rates after and before a decay.
+      decay_at: epochs of a decay, ascending.
+    """
+
+    decay: Rate = 0.97
+    decay_at: tuple[int, ...] = ()
+
+    def __call__(self, peak: float, num_epochs: int, steps: int) -> "optax.Schedule":
+        """The schedule for a number of epochs of so many steps."""
+        from jaxnas import optim
+
+        boundaries = check_ascending("--decay-at", self.decay_at)
+        return optim.step_decay(
+            peak, positive_decay(self.decay), list(boundaries), steps
+        )
+
+
+def positive_decay(decay: float) -> float:
+    """The ratio of two learning rates, which is not 0."""
+    if decay == 0:
+        raise UsageError("--decay is 0.0; expected a positive number")
+    return decay
+
+
+@dataclasses.dataclass(frozen=True)
+class _Momentum:
+    """SGD whose step is a mean of gradients.
+
+    Attributes:
+      momentum: decay of the mean of the gradients.
+      weight_decay: of all weights, twice the factor of an L2 penalty.
+    """
+
+    momentum: Rate = 0.9
+    weight_decay: Rate = 3e-4
+
+    def __call__(
+        self, schedule: "optax.ScalarOrSchedule", clip_norm: float | None
+    ) -> "optax.GradientTransformation":
+        """The optax chain with a schedule and a limit of the gradient's norm."""
+        from jaxnas import optim
+
+        return optim.sgd(
+            schedule,
+            momentum=self.momentum,
+            nesterov=isinstance(self, Nesterov),
+            weight_decay=self.weight_decay,
+            clip_norm=clip_norm,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Sgd(_Momentum):
+    """Plain SGD with momentum."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Nesterov(_Momentum):
+    """SGD with Nesterov's momentum."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Adam:
+    """Adam, without weight decay."""
+
+    def __call__(
+        self, schedule: "optax.Schedule", clip_norm: float | None
+    ) -> "optax.GradientTransformation":
+        """The optax chain with a schedule and a limit of the gradient's norm."""
+        from jaxnas import optim
+
+        return optim.adam(schedule, clip_norm=clip_norm)
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """How weights are trained; the defaults are ASNG-NAS's and DARTS's.
+
+    Attributes:
+      epochs: passes through the training images.
+      batch_size: images in a batch.
+      learning_rate: first learning rate of the schedule.
+      warmup_epochs: epochs, of all, in which the learning rate first rises.
+      clip_norm: limit of the gradient's global norm; 0 for none.
+    """
+
+    epochs: Count = 600
+    batch_size: Count = 80
+    learning_rate: Rate = 0.025
+    warmup_epochs: Size = 0
+    clip_norm: Rate = 5.0
+    optimizer: Sgd | Nesterov | Adam = Sgd()
+    schedule: Cosine | Restarts | Exponential | Steps = Cosine()
 
 
 def make_optimizer(
-    config: OptimizerConfig, steps_per_epoch: int
+    config: Training, steps_per_epoch: int
 ) -> "optax.GradientTransformation":
-    """The optax chain of a configuration."""
-    from jaxnas import optim
-
-    schedule = optim.warm_up(
-        make_schedule(config, steps_per_epoch), config.warmup_epochs, steps_per_epoch
-    )
-    if config.optimizer == "adam":
-        return optim.adam(schedule, clip_norm=config.clip_norm or None)
-    return optim.sgd(
-        schedule,
-        momentum=config.momentum,
-        nesterov=config.optimizer == "nesterov",
-        weight_decay=config.weight_decay,
-        clip_norm=config.clip_norm or None,
-    )
-
-
-def make_schedule(config: OptimizerConfig, steps_per_epoch: int) -> "optax.Schedule":
-    """The learning rates after the warm-up, which is part of the epochs."""
+    """The optax chain of the settings; the warm-up is part of the epochs."""
     from jaxnas import optim
 
     epochs = config.epochs - config.warmup_epochs
     if epochs < 1:
-        raise WrongInput(
+        raise UsageError(
             f"--warmup-epochs is {config.warmup_epochs}; expected less than the "
             f"{config.epochs} of --epochs"
         )
-    if config.schedule == "restarts":
-        return optim.warm_restarts(
-            config.learning_rate,
-            config.min_learning_rate,
-            10 * steps_per_epoch,
-            2,
-            epochs * steps_per_epoch,
-        )
-    if config.schedule == "restarts-by-epoch":
-        return optim.warm_restarts_by_epoch(
-            config.learning_rate,
-            config.min_learning_rate,
-            10,
-            2,
-            epochs,
-            steps_per_epoch,
-        )
-    if config.schedule in ("exponential", "steps") and config.decay == 0:
-        raise WrongInput("--decay is 0.0; expected a positive number")
-    if config.schedule == "steps":
-        boundaries = ascending("--decay-at", config.decay_at)
-        return optim.step_decay(
-            config.learning_rate, config.decay, boundaries, steps_per_epoch
-        )
-    if config.schedule == "exponential":
-        return optim.exponential_by_epoch(
-            config.learning_rate, config.decay, steps_per_epoch
-        )
-    return optim.cosine_by_epoch(config.learning_rate, epochs, steps_per_epoch)
+    schedule = optim.warm_up(
+        config.schedule(config.learning_rate, epochs, steps_per_epoch),
+        config.warmup_epochs,
+        steps_per_epoch,
+    )
+    return config.optimizer(schedule, config.clip_norm or None)

@@ -4,17 +4,15 @@ No network is trained: a search of 150 evaluations takes milliseconds, so each s
 is run with many seeds. The folder of the run gets results.json and report.html.
 """
 
-import dataclasses
 import hashlib
 import pathlib
 from typing import Any, NamedTuple
 
-import command_line
+import session
 from presets.tabular_search import PRESETS, Config
 
 # The table is known by its digest, wherever it is.
 MAY_DIFFER = ("workdir", "table")
-SEARCHERS = ("asng", "reinforce", "random")
 
 
 class Experiment(NamedTuple):
@@ -30,10 +28,10 @@ class Experiment(NamedTuple):
 
 def main() -> None:
     """Search with every searcher and seed, report."""
-    preset, config = command_line.parse(PRESETS, __doc__)
-    with command_line.wrong_input():
+    preset, config = session.parse(PRESETS, __doc__)
+    with session.usage_errors():
         experiment = prepare(preset, config)
-    command_line.announce(experiment.source, experiment.environment, experiment.folder)
+    session.announce(experiment.source, experiment.environment, experiment.folder)
     import jax
 
     from jaxnas import studies
@@ -54,15 +52,11 @@ def prepare(preset: str, config: Config) -> Experiment:
     from jaxnas import parallel, workdir
     from jaxnas.search import tabular
 
-    names = command_line.listed(config.searcher)
-    for name in names:
-        if name not in SEARCHERS or names.count(name) > 1:
-            raise ValueError(
-                f"--searcher is {config.searcher!r}; expected some of "
-                f"{', '.join(SEARCHERS)}, each at most once"
-            )
-    if not names:
-        raise ValueError("--searcher is empty; expected " + " or ".join(SEARCHERS))
+    names = config.searcher
+    if not names or len(set(names)) < len(names):
+        raise ValueError(
+            f"--searcher is {' '.join(names)!r}; expected one or more, each once"
+        )
     if config.table is None:
         raise ValueError("--table is missing: expected a .npz or .csv file")
     if config.evaluations % config.archs_per_step:
@@ -76,7 +70,7 @@ def prepare(preset: str, config: Config) -> Experiment:
         report=config.report,
         archs=config.archs,
         column=config.column,
-        ignored=command_line.listed(config.ignore),
+        ignored=list(config.ignore),
         percent=config.percent,
     )
     searchers = {
@@ -86,7 +80,7 @@ def prepare(preset: str, config: Config) -> Experiment:
     environment = workdir.environment(parallel.local_devices(1))
     folder = workdir.prepare(
         config.workdir or pathlib.Path("runs") / f"tabular_search-{preset}",
-        dataclasses.asdict(config) | {"source": source},
+        session.flags(config) | {"source": source},
         environment,
         may_differ=MAY_DIFFER,
     )
@@ -111,7 +105,7 @@ def make_searcher(name: str, config: Config, cardinalities: tuple[int, ...]):
             raise ValueError(
                 "--archs-per-step is 1; ASNG compares 2 or more architectures"
             )
-        return search.asng(cardinalities, config.alpha, config.init_delta)
+        return config.asng(cardinalities)
     settings = search.Settings(
         learning_rate=config.learning_rate,
         entropy_weight=config.entropy_weight,
@@ -134,7 +128,7 @@ def conclude(experiment: Experiment, contenders: list) -> None:
         title=f"Searchers on {pathlib.Path(str(config.table)).name}",
         summary={"table": experiment.source, "seed": str(config.seed)}
         | experiment.environment,
-        config=dataclasses.asdict(config),
+        config=session.flags(config),
         evaluations=range(step, config.evaluations + 1, step),
         contenders=contenders,
         best=results["best"],
@@ -213,4 +207,4 @@ def as_text(results: dict[str, Any], config: Config) -> str:
 
 
 if __name__ == "__main__":
-    command_line.run(main)
+    session.run(main)

@@ -1,144 +1,301 @@
 """Presets of `cifar_train.py`."""
 
 import dataclasses
-from typing import Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from command_line import option
-from images import ImageConfig
-from optimizers import OptimizerConfig
+from images import DIGITS, Images
+from optimizers import Exponential, Nesterov, Restarts, Sgd, Training
+from session import Count, Preset, Presets, Rate, Run
+
+if TYPE_CHECKING:
+    import flax.linen as nn
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(OptimizerConfig, ImageConfig):
-    """Settings of training one genotype from scratch."""
+class _Stacked:
+    """A network of cells or blocks, one upon the other.
 
-    dataset: str = option(
-        "cifar10",
-        "digits, cifar10, cifar100, tiny_imagenet200, folder, or imagenet (a folder, "
-        "or a TFDS data set, that is read while training)",
-    )
-    genotype: str = option(
-        "", "file (JSON or DARTS text), or the name of a published genotype"
-    )
-    network: Literal["nasnet", "enas", "macro", "dag", "dag-imagenet"] = option(
-        "nasnet",
-        "what is around two cells, as in NASNet (DARTS, ASNG-NAS) or in ENAS; macro "
-        "for a macro genotype; dag for a block, dag-imagenet for one on large images",
-    )
-    channels: int | None = option(
-        None,
-        "channels of the first cells (default: as many as --params-limit allows)",
-        minimum=1,
-    )
-    params_limit: int = option(
-        4_000_000, "most parameters, not counting the auxiliary head", minimum=1
-    )
-    flops_limit: int | None = option(
-        None,
-        "instead of --params-limit: most floating-point operations of an image, a "
-        "multiplication and an addition being two",
-        minimum=1,
-    )
-    dropout: float = option(
-        0.0, "probability of dropping a feature before the classifier", minimum=0
-    )
-    separable: bool = option(
-        True, "macro: separable convolutions are not computed as dense ones"
-    )
-    num_cells: int = option(
-        20, "cells or blocks, two of which reduce (on large images four)", minimum=1
-    )
-    cell_output: Literal["projection", "concat"] = option(
-        "projection",
-        "a cell ends with a 1x1 convolution (ASNG-NAS), or not (DARTS, ENAS)",
-    )
-    count_include_pad: bool = option(True, "average pools count the zero padding")
-    stem_stride: int = option(
-        1, "2 halves the images before the cells, as on Tiny-ImageNet", minimum=1
-    )
-    auxiliary: bool = option(True, "train an auxiliary head")
-    auxiliary_weight: float = option(0.4, "weight of its loss", minimum=0)
-    drop_path: float = option(
-        0.3, "probability of dropping an edge in the last epoch", minimum=0
-    )
-    drop_path_growth: Literal["epoch", "step"] = option(
-        "epoch", "when that probability grows"
-    )
+    Attributes:
+      num_cells: cells or blocks, two of which reduce (on large images four).
+      dropout: probability of dropping a feature before the classifier.
+      auxiliary: train an auxiliary head.
+      auxiliary_weight: weight of its loss.
+      drop_path: probability of dropping an edge in the last epoch.
+      drop_path_growth: when that probability grows.
+    """
+
+    num_cells: Count = 20
+    dropout: Rate = 0.0
+    auxiliary: bool = True
+    auxiliary_weight: Rate = 0.4
+    drop_path: Rate = 0.3
+    drop_path_growth: Literal["epoch", "step"] = "epoch"
 
 
-def quick() -> Config:
-    """A small network on scikit-learn's digits (8x8), for a laptop CPU.
+@dataclasses.dataclass(frozen=True)
+class _Cells(_Stacked):
+    """A network of two cells.
+
+    Attributes:
+      cell_output: a cell ends with a 1x1 convolution (ASNG-NAS), or not (DARTS,
+        ENAS).
+      count_include_pad: average pools count the zero padding.
+      stem_stride: 2 halves the images before the cells, as on Tiny-ImageNet.
+    """
+
+    cell_output: Literal["projection", "concat"] = "projection"
+    count_include_pad: bool = True
+    stem_stride: Count = 1
+
+    genotype_kind: ClassVar[str] = "Genotype"
+    skeleton: ClassVar[Any]
+
+    def __call__(
+        self, genotype: Any, channels: int, num_classes: int, batch_axis: str | None
+    ) -> "nn.Module":
+        """The network of a genotype."""
+        from jaxnas import networks
+
+        return networks.micro(
+            genotype,
+            channels,
+            self.num_cells,
+            num_classes,
+            skeleton=self.skeleton,
+            auxiliary=self.auxiliary,
+            cell_output=self.cell_output,
+            count_include_pad=self.count_include_pad,
+            stem_stride=self.stem_stride,
+            dropout=self.dropout,
+            batch_axis=batch_axis,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Nasnet(_Cells):
+    """Two cells, stacked as in NASNet (DARTS, ASNG-NAS)."""
+
+    skeleton: ClassVar[Any] = "nasnet"
+
+
+@dataclasses.dataclass(frozen=True)
+class Enas(_Cells):
+    """Two cells, stacked as in ENAS."""
+
+    skeleton: ClassVar[Any] = "enas"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Blocks(_Stacked):
+    genotype_kind: ClassVar[str] = "DagGenotype"
+    skeleton: ClassVar[Any]
+
+    def __call__(
+        self, genotype: Any, channels: int, num_classes: int, batch_axis: str | None
+    ) -> "nn.Module":
+        """The network of a genotype."""
+        from jaxnas import networks
+
+        return networks.dag(
+            genotype,
+            channels,
+            self.num_cells,
+            num_classes,
+            skeleton=self.skeleton,
+            auxiliary=self.auxiliary,
+            dropout=self.dropout,
+            batch_axis=batch_axis,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Dag(_Blocks):
+    """A block that is any graph, stacked as for CIFAR (GHN)."""
+
+    skeleton: ClassVar[Any] = "cifar"
+
+
+@dataclasses.dataclass(frozen=True)
+class DagImagenet(_Blocks):
+    """A block that is any graph, stacked for large images (GHN)."""
+
+    skeleton: ClassVar[Any] = "imagenet"
+
+
+@dataclasses.dataclass(frozen=True)
+class Macro:
+    """A whole network of layers and skips (ENAS).
+
+    Attributes:
+      dropout: probability of dropping a feature before the classifier.
+      separable: separable convolutions are not computed as dense ones.
+    """
+
+    dropout: Rate = 0.0
+    separable: bool = True
+
+    genotype_kind: ClassVar[str] = "MacroGenotype"
+    auxiliary_weight: ClassVar[float] = 0.0
+    drop_path: ClassVar[float] = 0.0
+    drop_path_growth: ClassVar[Literal["epoch", "step"]] = "epoch"
+
+    def __call__(
+        self, genotype: Any, channels: int, num_classes: int, batch_axis: str | None
+    ) -> "nn.Module":
+        """The network of a genotype."""
+        from jaxnas import networks
+
+        return networks.macro(
+            genotype,
+            channels,
+            num_classes,
+            separable=self.separable,
+            dropout=self.dropout,
+            batch_axis=batch_axis,
+        )
+
+
+Network = Nasnet | Enas | Macro | Dag | DagImagenet
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Settings of training one genotype from scratch.
+
+    Attributes:
+      genotype: file (JSON or DARTS text), or the name of a published genotype.
+      channels: channels of the first cells (default: as many as --params-limit
+        allows).
+      params_limit: most parameters, not counting the auxiliary head.
+      flops_limit: instead of --params-limit: most floating-point operations of an
+        image, a multiplication and an addition being two.
+    """
+
+    genotype: str = ""
+    channels: Count | None = None
+    params_limit: Count = 4_000_000
+    flops_limit: Count | None = None
+    network: Network = Nasnet()
+    training: Training = Training()
+    images: Images = Images()
+    run: Run = Run()
+
+
+SMALL = dataclasses.replace(DIGITS, cutout=3)
+
+ASNG = Config()
+ENAS_MICRO = Config(
+    channels=36,
+    network=Enas(
+        num_cells=17,
+        dropout=0.2,
+        drop_path=0.4,
+        drop_path_growth="step",
+        cell_output="concat",
+        count_include_pad=False,
+    ),
+    training=Training(
+        epochs=630,
+        batch_size=144,
+        learning_rate=0.05,
+        clip_norm=0.0,
+        optimizer=Nesterov(weight_decay=2e-4),
+        schedule=Restarts(),
+    ),
+    images=Images(crop_fill="mean"),
+)
+ENAS_MACRO = Config(
+    channels=96,
+    network=Macro(dropout=0.5),
+    training=dataclasses.replace(ENAS_MICRO.training, epochs=310, batch_size=100),
+    images=Images(crop_fill="mean", cutout=0),
+)
+GHN = Config(
+    channels=32,
+    network=Dag(
+        num_cells=18, auxiliary_weight=0.5, drop_path=0.4, drop_path_growth="step"
+    ),
+    training=Training(batch_size=64),
+)
+GHN_IMAGENET = Config(
+    flops_limit=1_200_000_000,
+    network=DagImagenet(
+        num_cells=14, auxiliary_weight=0.5, drop_path=0.4, drop_path_growth="step"
+    ),
+    training=Training(
+        epochs=250,
+        batch_size=128,
+        learning_rate=0.1,
+        optimizer=Sgd(weight_decay=3e-5),
+        schedule=Exponential(0.97),
+    ),
+    images=Images(dataset="imagenet", image_size=224, crop_padding=0, cutout=0),
+)
+
+QUICK = Config(
+    params_limit=300_000,
+    network=Nasnet(num_cells=5, auxiliary=False, drop_path=0.2),
+    training=Training(epochs=100, batch_size=50, learning_rate=0.05),
+    images=SMALL,
+)
+QUICK_ENAS = Config(
+    params_limit=150_000,
+    network=dataclasses.replace(
+        ENAS_MICRO.network, num_cells=5, auxiliary=False, drop_path=0.1
+    ),
+    training=dataclasses.replace(ENAS_MICRO.training, epochs=30, batch_size=50),
+    images=dataclasses.replace(SMALL, crop_fill="mean"),
+)
+QUICK_ENAS_MACRO = Config(
+    params_limit=150_000,
+    network=Macro(dropout=0.2),
+    training=dataclasses.replace(ENAS_MICRO.training, epochs=70, batch_size=50),
+    images=QUICK_ENAS.images,
+)
+QUICK_GHN = Config(
+    channels=8,
+    network=dataclasses.replace(
+        GHN.network, num_cells=3, auxiliary=False, drop_path=0.1
+    ),
+    training=Training(epochs=30, batch_size=50, learning_rate=0.05),
+    images=SMALL,
+)
+
+
+PRESETS: Presets[Config] = {
+    "quick": Preset(
+        """A small network on scikit-learn's digits (8x8), for a laptop CPU.
 
     Expected: test accuracy of 98 % with a cell found by the search's quick preset.
     Cost: about a minute on 2 CPU cores, compilation included.
-    """
-    return Config(
-        dataset="digits",
-        crop_padding=1,
-        flip=False,
-        cutout=3,
-        params_limit=300_000,
-        num_cells=5,
-        auxiliary=False,
-        drop_path=0.2,
-        epochs=100,
-        batch_size=50,
-        learning_rate=0.05,
-    )
-
-
-def asng_cifar10() -> Config:
-    """Training as published for ASNG-NAS (Akimoto et al. 2019, section 3.2).
-
-    At most 4.0 M parameters, 20 cells, 600 epochs of 625 steps over all 50,000 training
-    images; cutout, auxiliary head, drop path growing to 0.3. The last network counts.
-    """
-    return Config()
-
-
-def quick_enas() -> Config:
-    """Cells in ENAS's network on scikit-learn's digits (8x8), for a laptop CPU.
+    """,
+        QUICK,
+    ),
+    "quick-enas": Preset(
+        """Cells in ENAS's network on scikit-learn's digits (8x8), for a laptop CPU.
 
     Cost: about a minute on 2 CPU cores, mostly compilation.
-    """
-    return dataclasses.replace(
-        enas_micro_cifar10(),
-        dataset="digits",
-        crop_padding=1,
-        flip=False,
-        cutout=3,
-        channels=None,
-        params_limit=150_000,
-        num_cells=5,
-        auxiliary=False,
-        drop_path=0.1,
-        epochs=30,
-        batch_size=50,
-    )
-
-
-def quick_enas_macro() -> Config:
-    """A macro genotype on scikit-learn's digits (8x8), for a laptop CPU.
+    """,
+        QUICK_ENAS,
+    ),
+    "quick-enas-macro": Preset(
+        """A macro genotype on scikit-learn's digits (8x8), for a laptop CPU.
 
     Cost: about a minute on 2 CPU cores with a genotype of 6 layers, compilation
     included.
-    """
-    return dataclasses.replace(
-        enas_macro_cifar10(),
-        dataset="digits",
-        crop_padding=1,
-        flip=False,
-        cutout=3,
-        channels=None,
-        params_limit=150_000,
-        dropout=0.2,
-        epochs=70,
-        batch_size=50,
-    )
+    """,
+        QUICK_ENAS_MACRO,
+    ),
+    "asng-cifar10": Preset(
+        """Training as published for ASNG-NAS (Akimoto et al. 2019, section 3.2).
 
-
-def enas_micro_cifar10() -> Config:
-    """Cells trained as published for ENAS (Pham et al. 2018), with CutOut.
+    At most 4.0 M parameters, 20 cells, 600 epochs of 625 steps over all 50,000 training
+    images; cutout, auxiliary head, drop path growing to 0.3. The last network counts.
+    """,
+        ASNG,
+    ),
+    "enas-micro-cifar10": Preset(
+        """Cells trained as published for ENAS (Pham et al. 2018), with CutOut.
 
     17 cells (the script's 15 and 2 reductions) of 36 channels, 630 epochs in six
     periods of warm restarts; 3.9 M parameters with the genotype ENAS_MICRO, 4.4 M with
@@ -152,31 +309,11 @@ def enas_micro_cifar10() -> Config:
     are not clipped. The script differs in: --min-learning-rate 0.0001 --weight-decay
     0.0004 --schedule restarts-by-epoch. Its auxiliary head is not trained, and its
     CutOut has the corner of the square, not the centre, anywhere in the image.
-    """
-    return Config(
-        network="enas",
-        channels=36,
-        dropout=0.2,
-        num_cells=17,
-        cell_output="concat",
-        count_include_pad=False,
-        auxiliary=True,
-        auxiliary_weight=0.4,
-        drop_path=0.4,
-        drop_path_growth="step",
-        epochs=630,
-        batch_size=144,
-        learning_rate=0.05,
-        schedule="restarts",
-        optimizer="nesterov",
-        weight_decay=2e-4,
-        clip_norm=0.0,
-        crop_fill="mean",
-    )
-
-
-def enas_macro_cifar10() -> Config:
-    """A macro network trained as published for ENAS (Pham et al. 2018).
+    """,
+        ENAS_MICRO,
+    ),
+    "enas-macro-cifar10": Preset(
+        """A macro network trained as published for ENAS (Pham et al. 2018).
 
     310 epochs in five periods of warm restarts, 96 channels; 30.9 M parameters with the
     genotype ENAS_MACRO, or 42.6 M with --no-separable, as the script computes it. The
@@ -189,50 +326,20 @@ def enas_macro_cifar10() -> Config:
     the weights, weight decay 2e-4 here; the rest is the official script's. Gradients
     are not clipped. The script differs in: --no-separable --weight-decay 0.0004
     --schedule restarts-by-epoch.
-    """
-    return Config(
-        network="macro",
-        cutout=0,
-        channels=96,
-        dropout=0.5,
-        auxiliary=False,
-        drop_path=0.0,
-        epochs=310,
-        batch_size=100,
-        learning_rate=0.05,
-        schedule="restarts",
-        optimizer="nesterov",
-        weight_decay=2e-4,
-        clip_norm=0.0,
-        crop_fill="mean",
-    )
-
-
-def quick_ghn() -> Config:
-    """A block in a small network on scikit-learn's digits (8x8), for a laptop CPU.
+    """,
+        ENAS_MACRO,
+    ),
+    "quick-ghn": Preset(
+        """A block in a small network on scikit-learn's digits (8x8), for a laptop CPU.
 
     Expected: test accuracy of 94 % (one run) with a random block of 7 nodes. Cost:
     about a minute on 2 CPU cores, two minutes with the 17 nodes of the genotype GHN,
     mostly compilation.
-    """
-    return dataclasses.replace(
-        ghn_cifar10(),
-        dataset="digits",
-        crop_padding=1,
-        flip=False,
-        cutout=3,
-        channels=8,
-        num_cells=3,
-        auxiliary=False,
-        drop_path=0.1,
-        epochs=30,
-        batch_size=50,
-        learning_rate=0.05,
-    )
-
-
-def ghn_cifar10() -> Config:
-    """A block trained as published for Graph HyperNetworks (Zhang et al. 2019).
+    """,
+        QUICK_GHN,
+    ),
+    "ghn-cifar10": Preset(
+        """A block trained as published for Graph HyperNetworks (Zhang et al. 2019).
 
     18 blocks of 32 channels, 600 epochs, one cosine, drop path growing to 0.4, an
     auxiliary head of weight 0.5, cutout. Published test accuracies on CIFAR-10:
@@ -251,22 +358,11 @@ def ghn_cifar10() -> Config:
 
     The authors train on 32 devices: --devices 32 --batch-size 2048
     --learning-rate 0.8 --warmup-epochs 5.
-    """
-    return Config(
-        network="dag",
-        channels=32,
-        num_cells=18,
-        auxiliary_weight=0.5,
-        drop_path=0.4,
-        drop_path_growth="step",
-        epochs=600,
-        batch_size=64,
-        learning_rate=0.025,
-    )
-
-
-def ghn_imagenet() -> Config:
-    """A block transferred to ImageNet (Zhang et al. 2019), in the mobile setting.
+    """,
+        GHN,
+    ),
+    "ghn-imagenet": Preset(
+        """A block transferred to ImageNet (Zhang et al. 2019), in the mobile setting.
 
     224x224 pixels, 14 blocks, as many channels as 600 million multiplications with
     additions allow, 250 epochs, learning rate 0.1 multiplied by 0.97 after each,
@@ -277,35 +373,7 @@ def ghn_imagenet() -> Config:
     for this data set, are those of DARTS (128, 0.00003). Images are cropped to random
     sizes and flipped; the validation images are looked at after every epoch, so report
     the last.
-    """
-    return Config(
-        dataset="imagenet",
-        image_size=224,
-        crop_padding=0,
-        cutout=0,
-        network="dag-imagenet",
-        flops_limit=1_200_000_000,
-        num_cells=14,
-        auxiliary_weight=0.5,
-        drop_path=0.4,
-        drop_path_growth="step",
-        epochs=250,
-        batch_size=128,
-        learning_rate=0.1,
-        schedule="exponential",
-        decay=0.97,
-        weight_decay=3e-5,
-    )
-
-
-PRESETS = {
-    "quick": quick,
-    "quick-enas": quick_enas,
-    "quick-enas-macro": quick_enas_macro,
-    "asng-cifar10": asng_cifar10,
-    "enas-micro-cifar10": enas_micro_cifar10,
-    "enas-macro-cifar10": enas_macro_cifar10,
-    "quick-ghn": quick_ghn,
-    "ghn-cifar10": ghn_cifar10,
-    "ghn-imagenet": ghn_imagenet,
+    """,
+        GHN_IMAGENET,
+    ),
 }

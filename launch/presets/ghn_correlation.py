@@ -1,85 +1,105 @@
 """Presets of `ghn_correlation.py`."""
 
 import dataclasses
-from typing import Literal
+from typing import Annotated, Literal
 
-from command_line import option
-from hypernetworks import HypernetworkConfig
-from images import ImageConfig
+from hypernetworks import Hypernetwork
+from images import DIGITS, Images
+from session import AtLeast, Count, Preset, Presets, Rate, Run
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(HypernetworkConfig, ImageConfig):
-    """Settings of a study of how well cheap scores rank architectures."""
+class Config:
+    """Settings of a study of how well performance predictors rank architectures.
 
-    methods: str = option(
-        "sgd,one-shot,ghn",
-        "what is compared, with commas: a few steps of SGD, shared weights, a "
-        "hypernetwork",
-    )
-    num_architectures: int = option(
-        100, "random architectures that are scored and trained", minimum=8
-    )
-    num_nodes: int = option(17, "nodes of their blocks, two inputs included", minimum=3)
-    node_input: Literal["each", "sum"] = option(
-        "each", "a node applies its operation to each input, or to their sum"
-    )
-    channels: int = option(32, "channels of the first blocks", minimum=1)
-    num_blocks: int = option(18, "blocks of a network, at least 3", minimum=1)
-    batch_size: int = option(64, "images in a batch, everywhere", minimum=1)
-    validation_images: int = option(
-        5000, "training images held out for the scores", minimum=1
-    )
-    num_resamples: int = option(
-        2000, "resamples of the bootstrap of the intervals", minimum=1
-    )
+    Attributes:
+      methods: what is compared: a few steps of SGD, shared weights, a
+        hypernetwork.
+      num_architectures: random architectures that are scored and trained.
+      num_nodes: nodes of their blocks, two inputs included.
+      node_input: a node applies its operation to each input, or to their sum.
+      channels: channels of the first blocks.
+      num_blocks: blocks of a network, at least 3.
+      batch_size: images in a batch, everywhere.
+      validation_images: training images held out for the scores.
+      num_resamples: resamples of the bootstrap of the intervals.
+      truth_epochs: training of each architecture.
+      truth_seeds: trainings of each architecture: scores are compared with the
+        mean of their test accuracies, and two or more give the noise ceiling.
+      truth_dir: folder of the trained architectures' accuracies, which studies
+        can share (default: truth in --workdir).
+      sgd_steps: after how many steps its scores are taken, ascending, in a
+        training of its own.
+      one_shot_epochs: training of the shared weights.
+      one_shot_seeds: trainings of the shared weights.
+      sgd_learning_rate: of single architectures and shared weights, first of a
+        cosine.
+      momentum: of theirs.
+      weight_decay: l2 penalty of theirs.
+      clip_norm: limit of the gradient's global norm, everywhere; 0 for none.
+      epochs: training of the hypernetwork.
+      ghn_seeds: trainings of the hypernetwork.
+      learning_rate: of the hypernetwork's Adam.
+      halved_at: epochs at which that is halved, ascending; may be empty.
+      meta_batch: architectures in one step of the hypernetwork.
+      num_train_nodes: nodes of the blocks that the hypernetwork is trained on.
+    """
 
-    truth_epochs: int = option(50, "training of each architecture", minimum=1)
-    truth_seeds: int = option(
-        1,
-        "trainings of each architecture: scores are compared with the mean of their "
-        "test accuracies, and two or more give the noise ceiling",
-        minimum=1,
-    )
-    truth_dir: str | None = option(
-        None,
-        "folder of the trained architectures' accuracies, which studies can share "
-        "(default: truth in --workdir)",
-    )
-    sgd_steps: str = option(
-        "10,100,200,1000",
-        "after how many steps its scores are taken, with commas, in a training of "
-        "its own",
-    )
-    one_shot_epochs: int = option(200, "training of the shared weights", minimum=1)
-    one_shot_seeds: int = option(1, "trainings of the shared weights", minimum=1)
-    sgd_learning_rate: float = option(
-        0.025,
-        "of single architectures and shared weights, first of a cosine",
-        minimum=0,
-    )
-    momentum: float = option(0.9, "of theirs", minimum=0)
-    weight_decay: float = option(3e-4, "L2 penalty of theirs", minimum=0)
-    clip_norm: float = option(
-        5.0, "limit of the gradient's global norm, everywhere; 0 for none", minimum=0
-    )
+    methods: tuple[Literal["sgd", "one-shot", "ghn"], ...] = ("sgd", "one-shot", "ghn")
+    num_architectures: Annotated[int, AtLeast(8)] = 100
+    num_nodes: Annotated[int, AtLeast(3)] = 17
+    node_input: Literal["each", "sum"] = "each"
+    channels: Count = 32
+    num_blocks: Count = 18
+    batch_size: Count = 64
+    validation_images: Count = 5000
+    num_resamples: Count = 2000
 
-    epochs: int = option(200, "training of the hypernetwork", minimum=1)
-    ghn_seeds: int = option(1, "trainings of the hypernetwork", minimum=1)
-    learning_rate: float = option(1e-3, "of the hypernetwork's Adam", minimum=0)
-    halved_at: str = option(
-        "100,150", "epochs at which that is halved, with commas; may be empty"
-    )
-    meta_batch: int = option(
-        1, "architectures in one step of the hypernetwork", minimum=1
-    )
-    num_train_nodes: int = option(
-        7, "nodes of the blocks that the hypernetwork is trained on", minimum=3
-    )
+    truth_epochs: Count = 50
+    truth_seeds: Count = 1
+    truth_dir: str | None = None
+    sgd_steps: tuple[int, ...] = (10, 100, 200, 1000)
+    one_shot_epochs: Count = 200
+    one_shot_seeds: Count = 1
+    sgd_learning_rate: Rate = 0.025
+    momentum: Rate = 0.9
+    weight_decay: Rate = 3e-4
+    clip_norm: Rate = 5.0
+
+    epochs: Count = 200
+    ghn_seeds: Count = 1
+    learning_rate: Rate = 1e-3
+    halved_at: tuple[int, ...] = (100, 150)
+    meta_batch: Count = 1
+    num_train_nodes: Annotated[int, AtLeast(3)] = 7
+
+    hypernetwork: Hypernetwork = Hypernetwork()
+    images: Images = Images(cutout=0)
+    run: Run = Run()
 
 
-def quick() -> Config:
-    """The study in small on scikit-learn's digits (8x8), for a laptop CPU.
+# The coefficients to expect are to be measured with this protocol.
+QUICK = Config(
+    num_architectures=30,
+    channels=8,
+    num_blocks=3,
+    batch_size=32,
+    validation_images=300,
+    truth_epochs=5,
+    truth_seeds=2,
+    sgd_steps=(10, 25, 50),
+    one_shot_epochs=60,
+    sgd_learning_rate=0.05,
+    epochs=120,
+    learning_rate=2e-3,
+    halved_at=(60, 90),
+    images=DIGITS,
+)
+
+
+PRESETS: Presets[Config] = {
+    "quick": Preset(
+        """The study in small on scikit-learn's digits (8x8), for a laptop CPU.
 
     30 architectures in networks of 3 blocks, each trained with two seeds, and up to 50
     of 185 steps with a third for the scores of SGD. Of so few architectures, intervals
@@ -89,31 +109,11 @@ def quick() -> Config:
     minutes each for hypernetwork and shared weights, 2 for compilation. Another 70
     architectures (--num-architectures 100), which add to those that are there, take
     half an hour more, another --ghn-seeds 2 minutes.
-    """
-    # The coefficients to expect are to be measured with this protocol.
-    return Config(
-        dataset="digits",
-        crop_padding=1,
-        flip=False,
-        cutout=0,
-        channels=8,
-        num_blocks=3,
-        batch_size=32,
-        validation_images=300,
-        num_architectures=30,
-        truth_epochs=5,
-        truth_seeds=2,
-        sgd_steps="10,25,50",
-        one_shot_epochs=60,
-        sgd_learning_rate=0.05,
-        epochs=120,
-        learning_rate=2e-3,
-        halved_at="60,90",
-    )
-
-
-def ghn_cifar10() -> Config:
-    """The correlation study of Graph HyperNetworks (Zhang et al. 2019, section 4.3).
+    """,
+        QUICK,
+    ),
+    "ghn-cifar10": Preset(
+        """The correlation study of the GHN paper (Zhang et al. 2019, section 4.3).
 
     100 random architectures of 17 nodes, 45,000 images to train, 5,000 for the scores.
     The paper compares with the accuracy after 50 epochs and reports Pearson's
@@ -149,8 +149,7 @@ def ghn_cifar10() -> Config:
     Cost: 3.5 million steps of 64 images for the accuracies of each seed, 100,000 for
     the scores of SGD, 140,000 for each training of hypernetwork or shared weights. Give
     studies that differ in the hypernetwork one --truth-dir.
-    """
-    return Config(cutout=0)
-
-
-PRESETS = {"quick": quick, "ghn-cifar10": ghn_cifar10}
+    """,
+        Config(),
+    ),
+}

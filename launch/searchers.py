@@ -1,0 +1,72 @@
+"""The search algorithms of the commands."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
+from session import Rate
+
+if TYPE_CHECKING:
+    from jaxnas.types import Searcher, SearchSpace
+
+
+@dataclasses.dataclass(frozen=True)
+class Asng:
+    """Adaptive stochastic natural gradient (Akimoto et al. 2019).
+
+    Attributes:
+      alpha: signal-to-noise threshold.
+      init_delta: first radius of the trust region.
+    """
+
+    alpha: float = 1.5
+    init_delta: float = 1.0
+
+    def __call__(self, space: "SearchSpace | Sequence[int]") -> "Searcher":
+        """The searcher of a space, or of decisions with so many categories."""
+        from jaxnas import search
+
+        cardinalities = space if isinstance(space, Sequence) else space.cardinalities
+        return search.asng(cardinalities, self.alpha, self.init_delta)
+
+
+@dataclasses.dataclass(frozen=True)
+class Reinforce:
+    """An LSTM controller, trained by the policy gradient (ENAS).
+
+    Attributes:
+      controller: the paper's settings or those of the official scripts.
+      controller_learning_rate: of the controller's Adam (default: as --controller
+        says).
+      entropy_weight: weight of the entropy (default: as --controller says).
+    """
+
+    controller: Literal["paper", "script"] = "paper"
+    controller_learning_rate: Rate | None = None
+    entropy_weight: Rate | None = None
+
+    def __call__(self, space: "SearchSpace | Sequence[int]") -> "Searcher":
+        """The searcher of a space, or of decisions with so many categories."""
+        from jaxnas import search
+
+        official = search.paper if self.controller == "paper" else search.script
+        given = {
+            "learning_rate": self.controller_learning_rate,
+            "entropy_weight": self.entropy_weight,
+        }
+        given = {name: value for name, value in given.items() if value is not None}
+        return search.reinforce(space, official(space)._replace(**given))
+
+
+@dataclasses.dataclass(frozen=True)
+class Random:
+    """Uniform draws, which nothing is learned from."""
+
+    def __call__(self, space: "SearchSpace | Sequence[int]") -> "Searcher":
+        """The searcher of a space, or of decisions with so many categories."""
+        from jaxnas import search
+
+        return search.random_search(space)
+
+
+Searchers = Asng | Reinforce | Random
