@@ -718,32 +718,37 @@ def make_search(size: Size, data_dir: pathlib.Path | None) -> Search:
     import images
     import jax
     import optimizers
+    import spaces
     from presets.cifar_search import PRESETS
 
     from jaxnas import train
 
     channels, num_cells, batch_size = size.search
+    config = PRESETS["asng-cifar10"].config
     config = dataclasses.replace(
-        PRESETS["asng-cifar10"](),
-        channels=channels,
-        num_cells=num_cells,
-        batch_size=batch_size,
+        config,
+        space=spaces.Micro(channels, num_cells),
+        training=dataclasses.replace(config.training, batch_size=batch_size),
     )
     dataset = load_images(data_dir, size)
     num_validation = dataset.train.num_images // 2
     study_images = images.study_images(
-        config, dataset, num_validation, jax.local_devices()[:1]
+        config.images,
+        dataset,
+        num_validation=num_validation,
+        batch_size=batch_size,
+        devices=jax.local_devices()[:1],
     )
     augment, splits = study_images.augment, study_images.splits
     settings = cifar_search.search_settings(config)
-    net = cifar_search.make_supernet(config, dataset)
+    net = config.space.supernet(dataset)
     timetable = train.make_timetable(splits, batch_size, config.searcher_steps)
     init, *updates = train.updates(
         net,
         cifar_search.provider_maker(config)(net),
         cifar_search.make_searcher(config, net.space),
         train.classification(),
-        optimizers.make_optimizer(config, timetable.weight_steps),
+        optimizers.make_optimizer(config.training, timetable.weight_steps),
         timetable,
         batch_size=batch_size,
         num_weight_archs=settings.num_weight_archs,
@@ -758,7 +763,7 @@ def make_search(size: Size, data_dir: pathlib.Path | None) -> Search:
     splits = jax.device_put(splits)
     return Search(
         train.repeat(*updates),
-        jax.jit(init)(jax.random.key(config.seed), splits),
+        jax.jit(init)(jax.random.key(config.run.seed), splits),
         splits,
         timetable.steps_per_epoch,
         batch_size * (settings.num_weight_archs + settings.num_search_archs),

@@ -134,6 +134,11 @@ def load(config: Config):
             "--dataset imagenet needs --data-dir, a folder with train/CLASS and "
             "val/CLASS or a TFDS folder with imagenet2012"
         )
+    if config.images.max_images is not None:
+        raise ValueError(
+            f"--max-images is {config.images.max_images}, which has no effect with "
+            "--dataset imagenet"
+        )
     return data.stream(
         config.images.data_dir, image_size=config.images.image_size or 224
     )

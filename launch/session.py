@@ -19,8 +19,6 @@ import typing
 from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any, Generic, NamedTuple, NoReturn, TypeVar
 
-import tyro
-
 Config = TypeVar("Config")
 
 DONE, USAGE, DIVERGED, INTERRUPTED = 0, 2, 3, 130
@@ -112,23 +110,35 @@ def parse(
     config: Any = presets[given.preset].config
     if {"-h", "--help"} & set(rest):
         _help_on_choice(config, rest)
-    config = tyro.cli(
-        type(config),
-        default=config,
-        args=rest,
-        description=_about(presets, given.preset, description),
-        config=_STYLE,
-    )
+    about = _about(presets, given.preset, description)
+    config = _cli(config, [*_negated_choices(config, rest), *rest], description=about)
     _check_minima(config)
     return given.preset, config
 
 
-_STYLE = (
-    tyro.conf.OmitArgPrefixes,
-    tyro.conf.OmitSubcommandPrefixes,
-    tyro.conf.CascadeSubcommandArgs,  # words and flags in any order
-    tyro.conf.HelptextFromCommentsOff,
-)
+def _cli(config: Any, argv: list[str], **options: Any) -> Any:
+    import tyro  # not needed by those who only read presets
+
+    style = (
+        tyro.conf.OmitArgPrefixes,
+        tyro.conf.OmitSubcommandPrefixes,
+        tyro.conf.CascadeSubcommandArgs,  # words and flags in any order
+        tyro.conf.HelptextFromCommentsOff,
+    )
+    return tyro.cli(type(config), default=config, args=argv, config=style, **options)
+
+
+def _negated_choices(config: Any, argv: list[str]) -> list[str]:
+    """The words of the preset's own choices that `--no-FLAG` is given for.
+
+    tyro 1.0 finds the choice that a flag belongs to, but not for this form of it.
+    """
+    words = []
+    for choice, alternatives in _unions(config):
+        negated = {f"--no-{name.replace('_', '-')}" for name in flags(choice)}
+        if negated & set(argv) and not alternatives.keys() & set(argv):
+            words.append(choice_name(choice))
+    return words
 
 
 def _help_on_choice(config: Any, argv: list[str]) -> None:
@@ -136,27 +146,30 @@ def _help_on_choice(config: Any, argv: list[str]) -> None:
     choices = _choices(config)
     for word in reversed(argv):
         if word in choices:
-            choice = choices[word]
             prog = f"{pathlib.Path(sys.argv[0]).name} {word}"
-            tyro.cli(
-                type(choice), default=choice, args=["--help"], prog=prog, config=_STYLE
-            )
+            _cli(choices[word], ["--help"], prog=prog)
 
 
 def _choices(config: Any) -> dict[str, Any]:
     """All choices by their words, with the values that they start with."""
     found: dict[str, Any] = {}
+    for value, alternatives in _unions(config):
+        found |= {word: kind() for word, kind in alternatives.items()}
+        found[choice_name(value)] = value
+    return found
+
+
+def _unions(config: Any) -> Iterator[tuple[Any, dict[str, type]]]:
+    """What is chosen, and the classes that can be, by their words."""
     hints = typing.get_type_hints(type(config))
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         if not dataclasses.is_dataclass(value):
             continue
-        found |= _choices(value)
+        yield from _unions(value)
         if _is_union(hints[field.name]):
-            chosen = [kind() for kind in typing.get_args(hints[field.name])]
-            for choice in (*chosen, value):
-                found[choice_name(choice)] = choice
-    return found
+            kinds = typing.get_args(hints[field.name])
+            yield value, {choice_name(kind): kind for kind in kinds}
 
 
 def _is_union(hint: Any) -> bool:
@@ -175,8 +188,9 @@ def _about(presets: Presets[Any], name: str, description: str | None) -> str:
 
 
 def choice_name(choice: Any) -> str:
-    """The word that stands for a choice on the command line."""
-    return re.sub("(?<!^)(?=[A-Z])", "-", type(choice).__name__).lower()
+    """The word that stands for a choice, or its class, on the command line."""
+    kind = choice if isinstance(choice, type) else type(choice)
+    return re.sub("(?<!^)(?=[A-Z])", "-", kind.__name__).lower()
 
 
 def flags(config: Any) -> dict[str, Any]:
@@ -246,14 +260,13 @@ def announce(source: str, environment: Mapping[str, str], folder: pathlib.Path) 
 
 
 def use_compilation_cache() -> None:
-    """Keep compiled programs on disk, unless JAX's own variable says otherwise."""
-    import jax
+    """Keep compiled programs on disk, unless JAX's own variable says otherwise.
 
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-        jax.config.update(
-            "jax_compilation_cache_dir", str(pathlib.Path(home) / "jaxnas" / "xla")
-        )
+    It has to be called before JAX is imported.
+    """
+    home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+    folder = pathlib.Path(home) / "jaxnas" / "xla"
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder))
 
 
 def run(command: Callable[[], None]) -> NoReturn:
@@ -262,29 +275,37 @@ def run(command: Callable[[], None]) -> NoReturn:
     0: done. 2: a wrong argument, file or data set. 3: the training diverged. 130:
     interrupted; the state has been saved.
     """
-    # Importing the library takes a second that a wrong flag should not cost.
+    use_compilation_cache()
+    try:
+        command()
+    except UsageError as error:
+        _leave(USAGE, f"error: {error}")
+    except KeyboardInterrupt:
+        _leave(INTERRUPTED, "interrupted")
+    except Exception as error:
+        _leave_for(error)
+        raise
+    sys.exit(DONE)
+
+
+def _leave_for(error: Exception) -> None:
+    """Leave the process for the errors of the library that are not bugs."""
+    # Importing the library takes seconds that a wrong flag or --help should not cost.
     from jaxnas.analysis import SurfaceError
     from jaxnas.checkpoint import CheckpointError
     from jaxnas.metrics import LogError
     from jaxnas.train import Diverged, Interrupted
 
-    use_compilation_cache()
-    try:
-        command()
-    except (UsageError, CheckpointError, LogError, SurfaceError) as error:
-        line = " ".join(str(error).split())
-        print(f"error: {line}", file=sys.stderr)
-        sys.exit(USAGE)
-    except Diverged as error:
-        print(
-            f"error: training diverged: {error}; the last good checkpoint is kept",
-            file=sys.stderr,
-        )
-        sys.exit(DIVERGED)
-    except Interrupted as error:
-        print(f"{error}; run the same command again to go on", file=sys.stderr)
-        sys.exit(INTERRUPTED)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(INTERRUPTED)
-    sys.exit(DONE)
+    match error:
+        case CheckpointError() | LogError() | SurfaceError():
+            _leave(USAGE, f"error: {error}")
+        case Diverged():
+            kept = "the last good checkpoint is kept"
+            _leave(DIVERGED, f"error: training diverged: {error}; {kept}")
+        case Interrupted():
+            _leave(INTERRUPTED, f"{error}; run the same command again to continue")
+
+
+def _leave(status: int, message: str) -> NoReturn:
+    print(" ".join(message.split()), file=sys.stderr)
+    sys.exit(status)

@@ -10,7 +10,8 @@ from test_commands import variables as variables  # a fixture
 from jaxnas import analysis, genotypes, metrics
 
 TINY = (
-    *("--num-nodes", "2,1,1", "--min-nodes", "1,1,1", "--num-exits", "1,1,1"),
+    *("--num-nodes", "2", "1", "1", "--min-nodes", "1", "1", "1"),
+    *("--num-exits", "1", "1", "1"),
     *("--channels", "2", "--max-images", "128", "--validation-images", "32"),
     *("--batch-size", "32", "--epochs", "1", "--hidden-size", "4", "--num-steps", "1"),
     *("--num-candidates", "3", "--num-random", "1", "--final-epochs", "1"),
@@ -91,9 +92,9 @@ def test_a_finished_training_is_not_repeated(finished, variables):
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (("--num-nodes", "6,4"), ("--num-nodes is '6,4'", "three numbers")),
-        (("--num-exits", "2,x,2"), ("--num-exits is '2,x,2'",)),
-        (("--min-nodes", "1,2,2"), ("min_nodes of block 0 is 1",)),
+        (("--num-nodes", "6", "4"), ("--num-nodes", "Expected 3 values")),
+        (("--num-exits", "2", "x", "2"), ("--num-exits",)),
+        (("--min-nodes", "1", "2", "2"), ("min_nodes of block 0 is 1",)),
         (("--density", "0"), ("density is 0.0",)),
         (("--channels", "3"), ("channels is 3",)),
         (("--validation-images", "1500"), ("--validation-images is 1500",)),
@@ -107,7 +108,7 @@ def test_wrong_settings(monkeypatch, capsys, tmp_path, flags, words):
 
 @pytest.mark.parametrize("preset", anytime_search.PRESETS)
 def test_presets_describe_spaces(preset):
-    config = anytime_search.PRESETS[preset]()
+    config = anytime_search.PRESETS[preset].config
     sizes = (config.num_nodes, config.min_nodes, config.num_exits)
     for largest, least, exits in zip(
         *(anytime_search.three("", size) for size in sizes), strict=True

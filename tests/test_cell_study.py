@@ -4,7 +4,6 @@ import functools
 import json
 
 import cell_study
-import command_line
 import numpy as np
 import pytest
 from presets.cell_study import PRESETS
@@ -53,7 +52,7 @@ def run(monkeypatch, capsys, cell, workdir, *flags):
 
 def test_a_study_part_by_part(monkeypatch, capsys, tmp_path, cell):
     workdir = tmp_path / "run"
-    flags = ("--variants", "widest,narrowest", "--num-seeds", 2, "--num-surfaces", 1)
+    flags = ("--variants", "widest", "narrowest", "--num-seeds", 2, "--num-surfaces", 1)
     part = functools.partial(run, monkeypatch, capsys, cell, workdir)
 
     status, output, errors = part("topology", *flags)
@@ -113,7 +112,7 @@ def test_a_study_part_by_part(monkeypatch, capsys, tmp_path, cell):
 def test_the_centre_has_the_loss_of_the_training(monkeypatch, capsys, tmp_path, cell):
     workdir = tmp_path / "run"
     flags = (
-        *("--variants", "", "--num-seeds", 1, "--landscape-images", 297),
+        *("--variants", "--num-seeds", 1, "--landscape-images", 297),
         "--no-share-program",
     )
     status, _, errors = run(monkeypatch, capsys, cell, workdir, "landscape", *flags)
@@ -129,7 +128,7 @@ def test_the_centre_has_the_loss_of_the_training(monkeypatch, capsys, tmp_path, 
 def test_trainings_that_diverge_are_told(monkeypatch, capsys, tmp_path, cell):
     workdir = tmp_path / "run"
     flags = (
-        *("--variants", "", "--learning-rates", "1e30,0.05", "--num-seeds", 1),
+        *("--variants", "--learning-rates", "1e30", "0.05", "--num-seeds", 1),
         *("--clip-norm", "1e30"),
     )
     status, output, errors = run(monkeypatch, capsys, cell, workdir, "all", *flags)
@@ -152,10 +151,10 @@ def test_trainings_that_diverge_are_told(monkeypatch, capsys, tmp_path, cell):
         (["--genotype", "ENAS_MACRO"], "is a MacroGenotype; expected two cells"),
         (["--variants", "conn0-x"], "--variants has conn0-x; expected conn1"),
         (["--variants", "conn4-2"], "--variants has conn4-2; expected ascending"),
-        (["--variants", "widest,widest"], "--variants lists widest twice"),
+        (["--variants", "widest", "widest"], "--variants lists widest twice"),
         (["--variants", "1.5c-2"], "cells of 4 nodes are 1c-3, 1c-4"),
-        (["--learning-rates", "0.1,-1"], "expected positive numbers with commas"),
-        (["--learning-rates", "0.1,0.1"], "expected different numbers"),
+        (["--learning-rates", 0.1, 0], "expected different positive numbers"),
+        (["--learning-rates", 0.1, 0.1], "expected different positive numbers"),
         (["--resolution", 4], "resolution is 4; expected an odd number"),
         (["--radius", 0], "radius is 0.0; expected a positive number"),
         (
@@ -179,7 +178,7 @@ def test_a_name_stays_with_its_genotype(monkeypatch, capsys, tmp_path, cell):
     part = functools.partial(run, monkeypatch, capsys, cell, workdir, "topology")
     genotypes.save(file, genotypes.widest_shallowest(CELL))
     assert part("--variants", file)[0] == 0
-    assert part("--variants", f"{file},narrowest")[0] == 0
+    assert part("--variants", file, "narrowest")[0] == 0
     genotypes.save(file, genotypes.narrowest_deepest(CELL))
     assert_refused(part("--variants", file), "mine.json is another genotype")
 
@@ -218,16 +217,19 @@ def test_cells_share_programs_if_only_connections_differ():
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_presets_name_variants_that_are_there(name):
-    config = PRESETS[name]()
+    config = PRESETS[name].config
     genotype = genotypes.named(config.genotype)
     variants = cell_study.architectures.find_variants(genotype, config.variants)
     assert config.genotype not in variants
     if name.startswith("shu-cifar"):
         widths = [analysis.cell_width(v, "normal") for v in variants.values()]
         assert widths == [2.0] * 3 + [2.5] * 3 + [3.0] * 3 + [3.5] * 3
-        assert command_line.numbers("--at", config.learning_rates)[0] == 0.025
+        assert config.learning_rates[0] == 0.025
     if name.startswith("shu"):
-        assert (config.epochs, config.batch_size) in [(600, 80), (300, 80)]
+        assert (config.training.epochs, config.training.batch_size) in [
+            (600, 80),
+            (300, 80),
+        ]
         assert (config.channels, config.num_cells) == (36, 20)
 
 

@@ -1,17 +1,16 @@
 """The search command on presets of ENAS and GHN, cut down to seconds."""
 
-import dataclasses
 import functools
 import json
 import pathlib
 
 import chex
 import cifar_search
-import command_line
 import hypernetworks
 import jax
 import presets.cifar_train
 import pytest
+import session
 from presets.cifar_search import PRESETS
 from test_commands import assert_refused, check_report, exit_status, run
 from test_commands import variables as variables  # a fixture
@@ -148,9 +147,10 @@ def test_a_search_with_a_hypernetwork(monkeypatch, capsys, tmp_path):
     assert "accuracy, trained" in (workdir / "report.html").read_text("utf-8")
 
     # Its hypernetwork serves blocks of any size.
-    _, config = command_line.parse(PRESETS, None, [*flags, "--num-nodes", "5"])
-    net = cifar_search.make_supernet(config, data.load("digits"))
-    provider = hypernetworks.make_hypernetwork(config, net)
+    _, config = session.parse(PRESETS, None, [*flags, "--num-nodes", "5"])
+    net = config.space.supernet(data.load("digits"))
+    assert isinstance(config.weights, hypernetworks.Hypernetwork)
+    provider = hypernetworks.make_hypernetwork(config.weights, net)
     params = ghn.load(workdir / "ghn.npz", provider)
     written = jax.jit(provider.apply)(params, net.space.sample(jax.random.key(0)))
     chex.assert_tree_all_finite(written)
@@ -167,9 +167,9 @@ def test_a_search_with_a_hypernetwork(monkeypatch, capsys, tmp_path):
 @pytest.mark.parametrize("name", ["ghn-cifar10", "quick-ghn"])
 def test_presets_of_hypernetworks(name):
     """Ranked by accuracy on all validation images (Zhang et al. 2019, section 5.2)."""
-    config = PRESETS[name]()
-    assert config.objective == "error"
-    assert (config.pass_embeddings, config.tile) == ("every_phase", None)
+    flags = session.flags(PRESETS[name].config)
+    assert flags["objective"] == "error"
+    assert (flags["pass_embeddings"], flags["tile"]) == ("every_phase", None)
 
 
 GHN = ("--preset", "quick-ghn")
@@ -179,16 +179,16 @@ TWO = ("--devices", "2")
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (("--space", "dag"), ("--searcher is asng; expected random",)),
-        ((*GHN, "--searcher", "reinforce"), ("--searcher is reinforce; expected",)),
+        (("dag",), ("the searcher is asng; expected random",)),
+        ((*GHN, "reinforce"), ("the searcher is reinforce; expected",)),
         (
-            ("--space", "dag", "--searcher", "random", "--num-train-nodes", "4"),
-            ("--num-train-nodes is 4 and --num-nodes 5; only --weights ghn",),
+            ("dag", "random", "--num-train-nodes", "4"),
+            ("--num-train-nodes", "in command ghn --help"),
         ),
-        ((*GHN, "--space", "micro"), ("--num-train-nodes is 7",)),
+        ((*GHN, "micro"), ("--num-train-nodes is 7",)),
         ((*GHN, "--num-train-nodes", "2"), ("num_nodes is 2; expected",)),
-        (("--weights", "ghn", "--space", "macro"), ("the supernet has no blueprint",)),
-        ((*GHN, "--decay-at", "9,3"), ("--decay-at is '9,3'; expected ascending",)),
+        (("ghn", "macro"), ("the supernet has no blueprint",)),
+        ((*GHN, "--decay-at", "9", "3"), ("--decay-at is 9 3; expected ascending",)),
         ((*GHN, "--decay", "0"), ("--decay is 0.0; expected a positive number",)),
         ((*TWO, "--shard", "archs", "--num-archs", "3"), ("num_weight_archs of 3",)),
         ((*TWO, *GHN, "--shard", "archs", "--num-weight-archs", "2"), ("archs of 1",)),
@@ -196,7 +196,7 @@ TWO = ("--devices", "2")
         (("--preset", "quick-enas", "--validation-images", "1500"), ("1500",)),
         (("--preset", "quick-enas", "--searcher-steps", "0"), ("--searcher-steps",)),
         (("--preset", "quick-enas", "--dropout", "1"), ("dropout is 1.0",)),
-        (("--preset", "quick-enas", "--searcher", "asng", "--num-archs", "1"), ("1;",)),
+        (("--preset", "quick-enas", "asng", "--num-archs", "1"), ("1;",)),
         (
             ("--preset", "quick-enas", "--controller-learning-rate", "0"),
             ("learning_rate is 0.0",),
@@ -211,31 +211,37 @@ def test_wrong_settings(monkeypatch, capsys, tmp_path, flags, words):
 
 
 @pytest.mark.parametrize(
-    ("preset", "changes", "expected"),
+    ("preset", "flags", "expected"),
     [
-        ("quick", {}, "--preset quick --genotype g.json"),
-        ("quick-enas-macro", {}, "--preset quick-enas-macro --genotype g.json"),
-        ("quick-ghn", {}, "--preset quick-ghn --genotype g.json"),
-        ("ghn-cifar10", {}, "--preset ghn-cifar10 --genotype g.json"),
+        ("quick", [], "--preset quick --genotype g.json"),
+        ("quick-enas-macro", [], "--preset quick-enas-macro --genotype g.json"),
+        ("quick-ghn", [], "--preset quick-ghn --genotype g.json"),
+        ("ghn-cifar10", [], "--preset ghn-cifar10 --genotype g.json"),
         (
             "asng-cifar10",
-            {"data_dir": "my data"},
+            ["--data-dir", "my data"],
             "--preset asng-cifar10 --genotype g.json --data-dir 'my data'",
         ),
         (
             "enas-micro-cifar10",
-            {"dataset": "cifar100"},
+            ["--dataset", "cifar100"],
             "--preset enas-micro-cifar10 --genotype g.json --dataset cifar100",
         ),
         (
+            "asng-cifar10",
+            ["--dataset", "folder", "--data-dir", "d", "--image-size", "32"],
+            "--preset asng-cifar10 --genotype g.json --dataset folder --image-size 32 "
+            "--data-dir d",
+        ),
+        (
             "enas-macro-cifar10",
-            {},
+            [],
             "--preset enas-macro-cifar10 --genotype g.json",
         ),
     ],
 )
-def test_the_command_that_trains_what_was_found(preset, changes, expected):
-    config = dataclasses.replace(PRESETS[preset](), **changes)
+def test_the_command_that_trains_what_was_found(preset, flags, expected):
+    _, config = session.parse(PRESETS, None, ["--preset", preset, *flags])
     command = cifar_search.training_command(config, pathlib.Path("g.json"))
     assert command == f"python launch/cifar_train.py {expected}"
     train_preset = command.split()[3]

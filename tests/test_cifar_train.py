@@ -1,16 +1,16 @@
 """Which networks the training command makes, and what it refuses."""
 
-import dataclasses
 import json
 
 import cifar_train
-import command_line
 import jax
 import numpy as np
 import optimizers
 import pytest
+import session
 from PIL import Image
-from presets import cifar_train as presets
+from presets.cifar_train import PRESETS
+from test_commands import assert_refused
 
 from jaxnas import genotypes, metrics, networks
 from jaxnas.genotypes import DagGenotype, Genotype, MacroGenotype
@@ -36,45 +36,41 @@ def exit_status(monkeypatch, *flags):
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "")
     monkeypatch.setattr("sys.argv", ["cifar_train", *map(str, flags)])
     with jax.numpy_dtype_promotion("standard"), pytest.raises(SystemExit) as exit_:
-        command_line.run(cifar_train.main)
+        session.run(cifar_train.main)
     return exit_.value.code
 
 
+def configured(preset, *flags):
+    """The settings of a preset and some flags."""
+    return session.parse(PRESETS, None, ["--preset", preset, *map(str, flags)])[1]
+
+
 def test_the_stem_may_halve_images():
-    config = dataclasses.replace(presets.quick(), stem_stride=2, channels=4)
+    config = configured("quick", "--stem-stride", 2, "--channels", 4)
     assert make(config, CELLS).stem_stride == 2
-    with pytest.raises(ValueError, match="stem_stride 2 has no effect"):
-        macro = presets.enas_macro_cifar10()
-        cifar_train.check_flags(dataclasses.replace(macro, stem_stride=2), MACRO)
 
 
 # The numbers of parameters that the docstrings of the presets tell.
 @pytest.mark.parametrize(
-    ("preset", "genotype", "changes", "expected"),
+    ("preset", "genotype", "flags", "expected"),
     [
-        ("enas-micro-cifar10", "ENAS_MICRO", {}, 4_389_220),
-        ("enas-micro-cifar10", "ENAS_MICRO", {"auxiliary": False}, 3_894_372),
-        ("enas-macro-cifar10", "ENAS_MACRO", {}, 30_947_424),
-        ("enas-macro-cifar10", "ENAS_MACRO", {"separable": False}, 42_559_392),
+        ("enas-micro-cifar10", "ENAS_MICRO", [], 4_389_220),
+        ("enas-micro-cifar10", "ENAS_MICRO", ["--no-auxiliary"], 3_894_372),
+        ("enas-macro-cifar10", "ENAS_MACRO", [], 30_947_424),
+        ("enas-macro-cifar10", "ENAS_MACRO", ["--no-separable"], 42_559_392),
     ],
 )
-def test_networks_of_enas(preset, genotype, changes, expected):
-    config = dataclasses.replace(presets.PRESETS[preset](), **changes)
+def test_networks_of_enas(preset, genotype, flags, expected):
+    config = configured(preset, *flags)
     genotype = genotypes.named(genotype)
-    cifar_train.check_flags(config, genotype)
+    cifar_train.check_network(config, genotype)
     network = make(config, genotype)
-    count = networks.count_params(
-        genotype,
-        network.channels,
-        config.num_cells,
-        auxiliary=config.auxiliary,
-        skeleton="enas",
-        separable=config.separable,
-    )
-    assert count == expected
-    assert network.dropout == {"enas": 0.2, "macro": 0.5}[config.network]
+    assert networks.cost(network, (32, 32, 3)).num_params == expected
     if isinstance(network, networks.MicroNetwork):
-        assert (network.skeleton, network.auxiliary) == ("enas", config.auxiliary)
+        assert (network.skeleton, network.dropout) == ("enas", 0.2)
+        assert network.auxiliary == (not flags)
+    else:
+        assert network.dropout == 0.5
 
 
 @pytest.mark.parametrize(
@@ -88,76 +84,65 @@ def test_networks_of_enas(preset, genotype, changes, expected):
 )
 def test_networks_are_as_wide_as_the_limit_allows(preset, genotype):
     limit = 3_000
-    config = dataclasses.replace(
-        presets.PRESETS[preset](), params_limit=limit, channels=None
-    )
-    cifar_train.check_flags(config, genotype)
+    flags = ("--params-limit", limit, "--channels")
+    config = configured(preset, *flags, "None")
+    cifar_train.check_network(config, genotype)
     network = make(config, genotype)
-    wider = make(dataclasses.replace(config, channels=network.channels + 1), genotype)
+    wider = make(configured(preset, *flags, network.channels + 1), genotype)
     sizes = [networks.cost(n, (32, 32, 3)).num_params for n in (network, wider)]
     assert sizes[0] <= limit < sizes[1]
 
 
 def test_network_of_ghn():
-    config = presets.ghn_cifar10()
+    config = configured("ghn-cifar10")
     genotype = genotypes.named("GHN")
-    cifar_train.check_flags(config, genotype)
+    cifar_train.check_network(config, genotype)
     network = make(config, genotype)
     assert isinstance(network, networks.DagNetwork)
     assert (network.channels, network.num_blocks, network.skeleton) == (32, 18, "cifar")
     # As the docstring of the preset tells.
-    count = networks.count_params(genotype, 32, 18, auxiliary=network.auxiliary)
-    assert f"{count / 1e6:.2f} M" in str(presets.ghn_cifar10.__doc__)
+    count = networks.cost(network, (32, 32, 3)).num_params
+    assert f"{count / 1e6:.2f} M" in PRESETS["ghn-cifar10"].about
 
 
 def test_networks_are_as_wide_as_the_operations_allow():
     limit = 600_000
-    config = dataclasses.replace(
-        presets.ghn_cifar10(),
-        network="dag-imagenet",
-        channels=None,
-        num_cells=4,
-        auxiliary=False,
-        flops_limit=limit,
-    )
-    cifar_train.check_flags(config, BLOCK)
+    flags = ("dag-imagenet", "--num-cells", 4, "--no-auxiliary", "--flops-limit", limit)
+    config = configured("ghn-cifar10", *flags, "--channels", "None")
+    cifar_train.check_network(config, BLOCK)
     network = make(config, BLOCK)
     assert network.skeleton == "imagenet"
-    wider = make(dataclasses.replace(config, channels=network.channels + 1), BLOCK)
+    channels = "--channels", network.channels + 1
+    wider = make(configured("ghn-cifar10", *flags, *channels), BLOCK)
     flops = [networks.cost(n, (32, 32, 3)).flops for n in (network, wider)]
     assert flops[0] <= limit < flops[1]
 
 
 @pytest.mark.parametrize(
-    ("changes", "expected"),
+    ("flags", "expected"),
     [
-        ({}, [0.8, 0.8, 0.682843, 0.682843, 0.4, 0.4, 0.117157, 0.117157]),
-        ({"warmup_epochs": 2}, [0.2, 0.4, 0.6, 0.8, 0.8, 0.8, 0.4, 0.4]),
+        ([], [0.8, 0.8, 0.682843, 0.682843, 0.4, 0.4, 0.117157, 0.117157]),
+        (["--warmup-epochs", 2], [0.2, 0.4, 0.6, 0.8, 0.8, 0.8, 0.4, 0.4]),
         (
-            {"schedule": "exponential", "decay": 0.5, "warmup_epochs": 1},
+            ["exponential", "--decay", 0.5, "--warmup-epochs", 1],
             [0.4, 0.8, 0.8, 0.8, 0.4, 0.4, 0.2, 0.2],
         ),
         (
-            {"schedule": "restarts-by-epoch", "min_learning_rate": 0.0},
+            ["restarts", "--by-epoch", "--min-learning-rate", 0],
             [0.8, 0.8, 0.780423, 0.780423, 0.723607, 0.723607, 0.635114, 0.635114],
         ),
         (
-            {"schedule": "steps", "decay": 0.5, "decay_at": "1,3"},
+            ["steps", "--decay", 0.5, "--decay-at", 1, 3],
             [0.8, 0.8, 0.4, 0.4, 0.4, 0.4, 0.2, 0.2],
         ),
     ],
 )
-def test_learning_rates(changes, expected):
-    config = dataclasses.replace(
-        presets.ghn_cifar10(),
-        epochs=4,
-        learning_rate=0.8,
-        momentum=0.0,
-        weight_decay=0.0,
-        **changes,
+def test_learning_rates(flags, expected):
+    plain = ("--momentum", 0, "--weight-decay", 0)
+    config = configured(
+        *("ghn-cifar10", "--epochs", 4, "--learning-rate", 0.8, *plain, *flags)
     )
-    cifar_train.check_flags(config, BLOCK)
-    optimizer = optimizers.make_optimizer(config, 2)
+    optimizer = optimizers.make_optimizer(config.training, 2)
     weight, gradient = np.zeros(1, np.float32), np.ones(1, np.float32)
     state, rates = optimizer.init(weight), []
     for _ in range(8):
@@ -168,10 +153,8 @@ def test_learning_rates(changes, expected):
 
 @pytest.mark.parametrize("optimizer", ["sgd", "nesterov"])
 def test_no_limit_of_the_gradient(optimizer):
-    config = dataclasses.replace(
-        presets.quick(), clip_norm=0.0, optimizer=optimizer, weight_decay=0.0
-    )
-    chain = optimizers.make_optimizer(config, 2)
+    config = configured("quick", optimizer, "--clip-norm", 0, "--weight-decay", 0)
+    chain = optimizers.make_optimizer(config.training, 2)
     weight = np.zeros(1, np.float32)
     small, large = (
         np.asarray(
@@ -185,12 +168,13 @@ def test_no_limit_of_the_gradient(optimizer):
 def test_schedules_of_enas():
     # The periods end with the training, at the lowest rate: 10 + 20 + 40 + ... epochs.
     for preset, num_periods in [("enas-micro-cifar10", 6), ("enas-macro-cifar10", 5)]:
-        config = presets.PRESETS[preset]()
-        assert config.epochs == 10 * (2**num_periods - 1)
-        assert (config.learning_rate, config.min_learning_rate) == (0.05, 0.001)
-        assert (config.weight_decay, config.optimizer) == (2e-4, "nesterov")
-    assert presets.enas_micro_cifar10().drop_path == pytest.approx(1 - 0.6)
-    assert presets.enas_micro_cifar10().drop_path_growth == "step"
+        flags = session.flags(PRESETS[preset].config)
+        assert flags["epochs"] == 10 * (2**num_periods - 1)
+        assert (flags["learning_rate"], flags["min_learning_rate"]) == (0.05, 0.001)
+        assert (flags["weight_decay"], flags["optimizer"]) == (2e-4, "nesterov")
+    network = PRESETS["enas-micro-cifar10"].config.network
+    assert network.drop_path == pytest.approx(1 - 0.6)
+    assert network.drop_path_growth == "step"
 
 
 @pytest.mark.parametrize(
@@ -202,54 +186,54 @@ def test_schedules_of_enas():
         ),
         (
             ["--genotype", "ENAS_MACRO"],
-            "ENAS_MACRO is a macro genotype, but --network is nasnet; expected macro",
+            "ENAS_MACRO is a MacroGenotype, but the network is nasnet; expected macro",
         ),
         (
             ["--genotype", "ENAS", "--preset", "quick-enas-macro"],
-            "ENAS has two cells, but --network is macro; expected nasnet or enas",
+            "ENAS is a Genotype, but the network is macro; expected nasnet or enas",
         ),
         (
-            ["--genotype", "ENAS_MACRO", "--network", "macro"],
-            "the setting num_cells 5, drop_path 0.2 has no effect with --network macro",
+            ["--genotype", "ENAS_MACRO", "macro", "--num-cells", 5],
+            "Unrecognized or misplaced options: --num-cells",
         ),
         (
             ["--genotype", "ENAS_MACRO", "--preset", "quick-enas-macro", "--auxiliary"],
-            "the setting auxiliary True has no effect with --network macro",
+            "--auxiliary",
         ),
         (
             ["--genotype", "ENAS", "--preset", "quick-enas", "--no-separable"],
-            "the setting separable False has no effect with --network enas",
+            "--no-separable",
         ),
         (
-            ["--genotype", "ENAS", "--network", "enas"],
+            ["--genotype", "ENAS", "enas"],
             "cell_output is 'projection'; expected 'concat' with skeleton 'enas'",
         ),
         (
             ["--genotype", "GHN"],
-            "GHN is a block, but --network is nasnet; expected dag or dag-imagenet",
+            "GHN is a DagGenotype, but the network is nasnet; expected dag or dag-im",
         ),
         (
             ["--genotype", "ENAS", "--preset", "quick-ghn"],
-            "ENAS has two cells, but --network is dag; expected nasnet or enas",
+            "ENAS is a Genotype, but the network is dag; expected nasnet or enas",
         ),
         (
             ["--genotype", "GHN", "--preset", "quick-ghn", "--cell-output", "concat"],
-            "the setting cell_output concat has no effect with --network dag",
+            "Unrecognized or misplaced options: --cell-output",
         ),
         (
             ["--genotype", "GHN", "--preset", "quick-ghn", "--num-cells", 2],
             "num_blocks is 2; 2 reductions need at least 3",
         ),
         (
-            ["--genotype", "ENAS", "--network", "nasnet", "--flops-limit", 9],
+            ["--genotype", "ENAS", "nasnet", "--flops-limit", 9],
             "flops_limit is 9; with a single channel the network already has",
         ),
         (
             ["--genotype", "ENAS", "--decay", 0.9],
-            "--decay is 0.9, but --schedule is cosine; expected exponential",
+            "Unrecognized or misplaced options: --decay",
         ),
         (
-            ["--genotype", "ENAS", "--schedule", "exponential", "--decay", 0],
+            ["--genotype", "ENAS", "exponential", "--decay", 0],
             "--decay is 0.0; expected a positive number",
         ),
         (
@@ -264,12 +248,10 @@ def test_schedules_of_enas():
         ),
     ],
 )
-def test_wrong_input_is_one_line(monkeypatch, capsys, tmp_path, flags, words):
+def test_wrong_input(monkeypatch, capsys, tmp_path, flags, words):
     workdir = tmp_path / "run"
-    assert exit_status(monkeypatch, *flags, "--workdir", workdir) == 2
-    output, errors = capsys.readouterr()
-    assert not output and errors.startswith("error: ") and errors.count("\n") == 1
-    assert words in errors
+    status = exit_status(monkeypatch, *flags, "--workdir", workdir)
+    assert_refused((status, *capsys.readouterr()), words)
     assert not workdir.exists()
 
 
@@ -295,7 +277,7 @@ def test_a_run_of_each_kind(monkeypatch, capsys, tmp_path, preset, genotype, fla
     config = json.loads((workdir / "config.json").read_text())["config"]
     assert (config["channels"], config["network"]) == (
         2,
-        presets.PRESETS[preset]().network,
+        session.choice_name(PRESETS[preset].config.network),
     )
     assert [entry["epoch"] for entry in metrics.read(workdir / "metrics.jsonl")] == [
         0,
@@ -350,13 +332,7 @@ def test_wrong_input_for_imagenet(monkeypatch, capsys, flags, words):
 
 
 def test_a_network_for_large_images_needs_its_width(monkeypatch, capsys):
-    flags = ("--genotype", "GHN", "--preset", "quick-ghn", "--network", "dag-imagenet")
-    with monkeypatch.context() as patch:
-        patch.setitem(
-            presets.PRESETS,
-            "quick-ghn",
-            lambda: dataclasses.replace(presets.quick_ghn(), channels=None),
-        )
-        assert exit_status(patch, *flags) == 2
-    words = "--network dag-imagenet needs --channels or --flops-limit to tell its width"
+    flags = ("--genotype", "GHN", "--preset", "quick-ghn", "dag-imagenet")
+    assert exit_status(monkeypatch, *flags, "--channels", "None") == 2
+    words = "network dag-imagenet needs --channels or --flops-limit to tell its width"
     assert words in capsys.readouterr().err

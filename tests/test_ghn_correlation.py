@@ -3,13 +3,13 @@
 import json
 import signal
 
-import command_line
 import ghn_correlation
 import hypernetworks
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import session
 from presets.ghn_correlation import PRESETS
 from test_commands import assert_refused, check_report, exit_status
 
@@ -20,7 +20,7 @@ from jaxnas.types import Supernet
 FLAGS = (
     *("--num-nodes", 4, "--num-train-nodes", 3, "--num-architectures", 8),
     *("--max-images", 250, "--validation-images", 50, "--batch-size", 50),
-    *("--truth-epochs", 3, "--sgd-steps", "2,5,12", "--num-resamples", 20),
+    *("--truth-epochs", 3, "--sgd-steps", 2, 5, 12, "--num-resamples", 20),
     *("--epochs", 2, "--one-shot-epochs", 2, "--halved-at", 1),
     *("--truth-seeds", 2, "--ghn-seeds", 2),
 )
@@ -188,7 +188,7 @@ def test_a_study_and_how_it_goes_on(monkeypatch, capsys, tmp_path, stand_ins):
 @pytest.mark.usefixtures("quick_compilation", "stand_ins")
 def test_results_belong_to_architectures(monkeypatch, capsys, tmp_path):
     """A study of the same architectures in another order has the same results."""
-    flags = ("--truth-seeds", 1, "--methods", "sgd", "--sgd-steps", "2")
+    flags = ("--truth-seeds", 1, "--methods", "sgd", "--sgd-steps", 2)
     results = []
     sample = studies.sample_distinct
     for order in (1, -1):
@@ -233,7 +233,7 @@ def test_scores_of_sgd_do_not_come_from_the_truth(monkeypatch, capsys, tmp_path)
         return record
 
     monkeypatch.setattr(train, "evaluator", recording)
-    flags = ("--methods", "sgd", "--sgd-steps", "12")
+    flags = ("--methods", "sgd", "--sgd-steps", 12)
     status, _, errors = run(monkeypatch, capsys, tmp_path / "run", *flags)
     assert (status, errors) == (0, "")
     for arch in {arch for arch, _ in evaluated}:
@@ -244,7 +244,7 @@ def test_scores_of_sgd_do_not_come_from_the_truth(monkeypatch, capsys, tmp_path)
 
 @pytest.mark.usefixtures("quick_compilation", "stand_ins")
 def test_an_interrupted_training_continues(monkeypatch, capsys, tmp_path):
-    flags = ("--truth-seeds", 1, "--methods", "sgd", "--sgd-steps", "2")
+    flags = ("--truth-seeds", 1, "--methods", "sgd", "--sgd-steps", 2)
     status, _, errors = run(monkeypatch, capsys, tmp_path / "whole", *flags)
     assert (status, errors) == (0, "")
     whole = json.loads((tmp_path / "whole" / "scores.json").read_text())
@@ -280,9 +280,9 @@ def test_what_is_not_finite_is_the_worst():
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (["--methods", "sgd,smash"], "--methods is 'sgd,smash'; expected some of sgd,"),
-        (["--methods", "ghn,ghn"], "each at most once"),
-        (["--methods", ""], "--methods is ''"),
+        (["--methods", "sgd", "smash"], "invalid choice 'smash' for argument"),
+        (["--methods", "ghn", "ghn"], "--methods is 'ghn ghn'; expected one or more"),
+        (["--methods"], "--methods is ''"),
         (["--num-architectures", 7], "--num-architectures is 7; expected at least 8"),
         (
             ["--num-nodes", 3, "--num-architectures", 28],
@@ -290,29 +290,29 @@ def test_what_is_not_finite_is_the_worst():
         ),
         (["--validation-images", 250], "--validation-images is 250, but there are"),
         (["--batch-size", 51], "51, but one of the splits has only 50 images"),
-        (["--sgd-steps", "5,2"], "--sgd-steps is '5,2'; expected ascending positive"),
-        (["--sgd-steps", "5,many"], "--sgd-steps is '5,many'"),
-        (["--sgd-steps", "5,13"], "--sgd-steps is '5,13'; expected one or more, at mo"),
-        (["--sgd-steps", ""], "--sgd-steps is ''; expected one or more, at most 12"),
+        (["--sgd-steps", 5, 2], "--sgd-steps is 5 2; expected ascending positive"),
+        (["--sgd-steps", 5, "many"], "--sgd-steps"),
+        (["--sgd-steps", 5, 13], "--sgd-steps is '5 13'; expected one or more, at mo"),
+        (["--sgd-steps"], "--sgd-steps is ''; expected one or more, at most 12"),
         (["--truth-seeds", 0], "--truth-seeds is 0; expected at least 1"),
-        (["--halved-at", "0"], "--halved-at is '0'"),
+        (["--halved-at", 0], "--halved-at is 0; expected ascending"),
         (["--devices", 3], "batch_size of 50 cannot be divided among 3 devices"),
-        (["--propagation", "backward"], "--propagation: invalid choice"),
+        (["--propagation", "backward"], "invalid choice 'backward'"),
         (["--virtual-edges", 0], "--virtual-edges is 0; expected at least 1"),
         (["--tile", 0], "--tile is 0; expected at least 1"),
-        (["--pass-embeddings", "twice"], "--pass-embeddings: invalid choice"),
+        (["--pass-embeddings", "twice"], "invalid choice 'twice'"),
         (["--weight-penalty", "-1"], "--weight-penalty is -1.0"),
         (["--num-train-nodes", 2], "--num-train-nodes is 2; expected at least 3"),
     ],
 )
 @pytest.mark.usefixtures("stand_ins")
-def test_wrong_input_is_one_line(monkeypatch, capsys, tmp_path, flags, words):
+def test_wrong_input(monkeypatch, capsys, tmp_path, flags, words):
     assert_refused(run(monkeypatch, capsys, tmp_path / "run", *flags), words)
     assert not (tmp_path / "run").exists()
 
 
 def test_networks_and_hypernetworks_of_a_configuration():
-    _, config = command_line.parse(
+    _, config = session.parse(
         PRESETS,
         None,
         [
@@ -326,11 +326,12 @@ def test_networks_and_hypernetworks_of_a_configuration():
     assert [net.space.num_nodes for net in nets] == [3, 5]
     small, large = (
         jax.eval_shape(
-            hypernetworks.make_hypernetwork(config, net).init, jax.random.key(0)
+            hypernetworks.make_hypernetwork(config.hypernetwork, net).init,
+            jax.random.key(0),
         )
         for net in nets
     )
-    provider = hypernetworks.make_hypernetwork(config, nets[0])
+    provider = hypernetworks.make_hypernetwork(config.hypernetwork, nets[0])
     assert provider.settings is not None
     assert provider.settings["hypernetwork"]["pass_embeddings"] == "once"
     decoder = small["decoder"]
@@ -339,7 +340,9 @@ def test_networks_and_hypernetworks_of_a_configuration():
     # One hypernetwork for both.
     assert jax.tree.map(jnp.shape, small) == jax.tree.map(jnp.shape, large)
     shared = jax.eval_shape(
-        hypernetworks.make_hypernetwork(PRESETS["quick"](), nets[0]).init,
+        hypernetworks.make_hypernetwork(
+            PRESETS["quick"].config.hypernetwork, nets[0]
+        ).init,
         jax.random.key(0),
     )
     (size,) = {a.shape[1] for a in shared["graph"]["attributes"]}
@@ -349,12 +352,13 @@ def test_networks_and_hypernetworks_of_a_configuration():
 
 
 def test_presets():
-    _, paper = command_line.parse(PRESETS, None, ["--preset", "ghn-cifar10"])
+    _, paper = session.parse(PRESETS, None, ["--preset", "ghn-cifar10"])
     assert (paper.num_architectures, paper.truth_epochs, paper.epochs) == (100, 50, 200)
     assert (paper.channels, paper.num_blocks, paper.batch_size) == (32, 18, 64)
-    assert (paper.num_nodes, paper.num_train_nodes, paper.num_steps) == (17, 7, 5)
-    assert (paper.learning_rate, paper.halved_at) == (1e-3, "100,150")
-    assert (paper.sgd_steps, paper.cutout) == ("10,100,200,1000", 0)
-    name, quick = command_line.parse(PRESETS, None, [])
-    assert (name, quick.dataset, quick.num_nodes) == ("quick", "digits", 17)
+    assert (paper.num_nodes, paper.num_train_nodes) == (17, 7)
+    assert (paper.learning_rate, paper.halved_at) == (1e-3, (100, 150))
+    assert (paper.sgd_steps, paper.images.cutout) == ((10, 100, 200, 1000), 0)
+    assert paper.hypernetwork.num_steps == 5
+    name, quick = session.parse(PRESETS, None, [])
+    assert (name, quick.images.dataset, quick.num_nodes) == ("quick", "digits", 17)
     assert (paper.truth_seeds, quick.truth_seeds) == (1, 2)

@@ -4,13 +4,12 @@ Sources: sections of the papers; files of the official repositories (melodyguan/
 shirakawas/ASNG-NAS, shuyao95/Understanding-NAS); "ours" where nothing is published.
 """
 
-import dataclasses
 import importlib
 from typing import Any
 
 import cifar_search
-import command_line
 import pytest
+import session
 
 from jaxnas import search, spaces
 
@@ -31,8 +30,8 @@ CIFAR_CROPS = {"crop_padding": 4, "crop_fill": "black", "flip": True}
 
 ASNG_SEARCH = [
     (
-        "Akimoto et al. 2019, section 3.2; README.md: the defaults of ASNG",
-        {"alpha": 1.5, "init_delta": 1.0, "num_archs": 2, "num_weight_archs": None},
+        "Akimoto et al. 2019, section 3.2",
+        {"num_archs": 2, "num_weight_archs": None},
     ),
     (
         "main_classification.py, train.py",
@@ -60,6 +59,7 @@ ENAS_SEARCH = [
         {
             **{"optimizer": "nesterov", "learning_rate": 0.05, "epochs": 310},
             **{"min_learning_rate": 0.001, "schedule": "restarts"},
+            "by_epoch": False,
             **{"controller": "paper", "controller_learning_rate": None},
             **{"entropy_weight": None, "warmup_epochs": 0},
         },
@@ -97,6 +97,7 @@ ENAS_TRAINING = [
         {
             **{"optimizer": "nesterov", "learning_rate": 0.05},
             **{"min_learning_rate": 0.001, "schedule": "restarts", "warmup_epochs": 0},
+            "by_epoch": False,
         },
     ),
     (
@@ -131,7 +132,7 @@ SHU_FIGURES = [
         "Shu et al. 2020, section 4 and appendix A.3; tools/train_sota_rand.sh",
         {
             **{"cutout": 0, "auxiliary": False, "drop_path": 0.0, "epochs": 600},
-            **{"learning_rates": "0.025,0.25,0.0025", "stem_stride": 1},
+            **{"learning_rates": (0.025, 0.25, 0.0025), "stem_stride": 1},
             **{"study": "all", "genotype": "DARTS_V2", "num_seeds": 1},
         },
     ),
@@ -147,8 +148,9 @@ SHU_FIGURES = [
         "ours: three variants of each width, whose seeds are not published; single "
         "images for gradients",
         {
-            "variants": "conn2,conn13,conn14,conn1,conn5,conn6,conn3,conn7,conn9,conn4,"
-            "conn10,conn16",
+            "variants": tuple(
+                f"conn{seed}" for seed in (2, 13, 14, 1, 5, 6, 3, 7, 9, 4, 10, 16)
+            ),
             "gradient_batch_size": 1,
         },
     ),
@@ -158,7 +160,7 @@ SHU_TABLE = [
     (
         "Shu et al. 2020, section 5; tools/train_sota.sh",
         {
-            **{"study": "convergence", "variants": "adapt", "cutout": 16},
+            **{"study": "convergence", "variants": ("adapt",), "cutout": 16},
             **{"auxiliary": True, "drop_path": 0.2},
         },
     ),
@@ -204,6 +206,7 @@ PUBLISHED = {
             "Akimoto et al. 2019, section 3.2: the most likely one",
             {"searcher": "asng", "select": "mode"},
         ),
+        ("README.md: the defaults of ASNG", {"alpha": 1.5, "init_delta": 1.0}),
     ],
     ("cifar_search", "random-cifar10"): [
         *ASNG_SEARCH,
@@ -230,7 +233,6 @@ PUBLISHED = {
             },
         ),
         ("Pham et al. 2018, section 2.3", {"skips": "concat"}),
-        ("without effect here", {"layout": "enas"}),
     ],
     ("cifar_search", "ghn-cifar10"): [
         *GHN,
@@ -239,7 +241,7 @@ PUBLISHED = {
             {
                 **{"space": "dag", "weights": "ghn", "searcher": "random"},
                 **{"optimizer": "adam", "schedule": "steps", "decay": 0.5},
-                **{"decay_at": "100,150", "num_train_nodes": 7, "num_nodes": 17},
+                **{"decay_at": (100, 150), "num_train_nodes": 7, "num_nodes": 17},
                 **{"num_candidates": 1000, "select": "trained", "node_input": "each"},
                 **{"channels": 32, "num_cells": 18},
             },
@@ -247,6 +249,10 @@ PUBLISHED = {
         (
             "section 5.1: ranked by the accuracy on all 5,000 validation images",
             {"objective": "error", "screening_images": 0},
+        ),
+        (
+            "ours: how long the best ones are trained",
+            {"finalist_epochs": 10, "finalist_learning_rate": 0.025},
         ),
         (
             "ours: one block in a step, batches of the validation images in the search",
@@ -293,7 +299,6 @@ PUBLISHED = {
             {
                 **{"network": "macro", "channels": 96, "epochs": 310},
                 **{"batch_size": 100, "dropout": 0.5, "cutout": 0},
-                **{"auxiliary": False, "drop_path": 0.0},
             },
         ),
         ("Pham et al. 2018, section 2.3", {"separable": True}),
@@ -336,9 +341,9 @@ PUBLISHED = {
         (
             "Zhang et al. 2019, section 4.3 and table 4",
             {
-                "sgd_steps": "10,100,200,1000",
+                "sgd_steps": (10, 100, 200, 1000),
                 **{"num_architectures": 100, "num_nodes": 17, "truth_epochs": 50},
-                **{"num_train_nodes": 7, "halved_at": "100,150", "channels": 32},
+                **{"num_train_nodes": 7, "halved_at": (100, 150), "channels": 32},
                 **{"num_blocks": 18, "node_input": "each"},
                 **{"truth_seeds": 1, "ghn_seeds": 1, "one_shot_seeds": 1},
             },
@@ -358,7 +363,7 @@ PUBLISHED = {
         (
             "Zhang et al. 2019, section 4.2 and appendix",
             {
-                **{"num_nodes": "24,16,8", "num_exits": "2,4,4"},
+                **{"num_nodes": (24, 16, 8), "num_exits": (2, 4, 4)},
                 **{"final_epochs": 300, "final_learning_rate": 0.1, "momentum": 0.9},
                 **{"num_random": 10, "final_seeds": 1},
             },
@@ -372,7 +377,7 @@ PUBLISHED = {
             "classification",
             {
                 **{"weight_decay": 1e-4, "num_candidates": 1000, "channels": 16},
-                **{"min_nodes": "2,4,4", "meta_batch": 1},
+                **{"min_nodes": (2, 4, 4), "meta_batch": 1},
             },
         ),
     ],
@@ -414,15 +419,15 @@ def test_every_published_preset_has_a_row():
 
 @pytest.mark.parametrize(("command", "preset"), PUBLISHED)
 def test_values_are_those_of_their_source(command, preset):
-    config = dataclasses.asdict(MODULES[command].PRESETS[preset]())
+    config = session.flags(MODULES[command].PRESETS[preset].config)
     known = set()
     for source, values in PUBLISHED[command, preset]:
         actual = {name: config[name] for name in values}
         assert actual == values, source
         assert known.isdisjoint(values), f"{known & set(values)} have two sources"
         known |= set(values)
-    defaults = dataclasses.asdict(MODULES[command].Config())
-    changed = {name for name in config if config[name] != defaults[name]}
+    defaults = session.flags(MODULES[command].Config())
+    changed = {name for name in config if config[name] != defaults.get(name)}
     assert changed <= known, f"{changed - known} have no source"
 
 
@@ -432,26 +437,26 @@ SCRIPTS = {
         "--controller script": "script",
         "--epochs 150": 150,
         "--min-learning-rate 0.0005": 0.0005,
-        "--schedule restarts-by-epoch": "restarts-by-epoch",
+        "--by-epoch": True,
         "--weight-decay 0.0002": 2 * 1e-4,
     },
     ("cifar_search", "enas-macro-cifar10"): {
         "--controller script": "script",
         "--epochs 310": 310,
         "--min-learning-rate 0.0005": 0.0005,
-        "--schedule restarts-by-epoch": "restarts-by-epoch",
+        "--by-epoch": True,
         "--skips add": "add",
         "--weight-decay 0.0005": 2 * 2.5e-4,
     },
     ("cifar_train", "enas-micro-cifar10"): {
         "--min-learning-rate 0.0001": 0.0001,
-        "--schedule restarts-by-epoch": "restarts-by-epoch",
+        "--by-epoch": True,
         "--weight-decay 0.0004": 2 * 2e-4,
     },
     ("cifar_train", "enas-macro-cifar10"): {
         "--min-learning-rate 0.001": 0.001,
         "--no-separable": False,
-        "--schedule restarts-by-epoch": "restarts-by-epoch",
+        "--by-epoch": True,
         "--weight-decay 0.0004": 2 * 2e-4,
     },
 }
@@ -460,17 +465,17 @@ SCRIPTS = {
 @pytest.mark.parametrize(("command", "preset"), SCRIPTS)
 def test_docstrings_tell_the_values_of_the_scripts(command, preset):
     presets = MODULES[command].PRESETS
-    described = " ".join(str(presets[preset].__doc__).split())
-    _, config = command_line.parse(presets, None, ["--preset", preset])
+    described = " ".join(presets[preset].about.split())
+    config = session.flags(presets[preset].config)
     for flag, value in SCRIPTS[command, preset].items():
         name = flag.split()[0].removeprefix("--no-").removeprefix("--")
         name = name.replace("-", "_")
-        if getattr(config, name) == value:
+        if config[name] == value:
             continue  # as in the paper
         assert flag in described
         argv = ["--preset", preset, *flag.split()]
-        _, changed = command_line.parse(presets, None, argv)
-        assert getattr(changed, name) == value
+        _, changed = session.parse(presets, None, argv)
+        assert session.flags(changed)[name] == value
 
 
 @pytest.mark.parametrize(
@@ -482,11 +487,12 @@ def test_docstrings_tell_the_values_of_the_scripts(command, preset):
 )
 def test_controllers_of_searches(monkeypatch, preset, space):
     monkeypatch.setattr(search, "reinforce", lambda space, settings: settings)
-    config = MODULES["cifar_search"].PRESETS[preset]()
-    settings: Any = cifar_search.make_searcher(config, space)
+    presets = MODULES["cifar_search"].PRESETS
+    settings: Any = cifar_search.make_searcher(presets[preset].config, space)
     assert settings == search.paper(space)
     # Sections 2.2 and 3.2.
     assert (settings.hidden_size, settings.entropy_weight) == (100, 0.1)
-    as_script = dataclasses.replace(config, controller="script", entropy_weight=0.5)
+    flags = ["--controller", "script", "--entropy-weight", "0.5"]
+    _, as_script = session.parse(presets, None, ["--preset", preset, *flags])
     settings = cifar_search.make_searcher(as_script, space)
     assert settings == search.script(space)._replace(entropy_weight=0.5)

@@ -288,7 +288,7 @@ PRESETS: Presets[Config] = {
       result       the paper compares fewer samples, by one batch each; here by all
                    5,000 images; the script leaves the choice to its user
       script       --controller script --epochs 150 --min-learning-rate 0.0005
-                   --schedule restarts-by-epoch
+                   --by-epoch
       not offered  the script drops features in rewards too, has an auxiliary head
                    whose own weights are not trained, and starts with larger kernels
     """,
@@ -305,7 +305,7 @@ PRESETS: Presets[Config] = {
     Sources are those of enas-micro-cifar10, and so are the differences but for these:
 
       script       --controller script --skips add --weight-decay 0.0005
-                   --min-learning-rate 0.0005 --schedule restarts-by-epoch
+                   --min-learning-rate 0.0005 --by-epoch
       not offered  in the script all operations compute the last one, rewards use
                    running statistics of all networks, and there is no auxiliary head
     """,

@@ -307,7 +307,7 @@ PRESETS: Presets[Config] = {
     The paper's are the learning rates and the L2 penalty of 1e-4 times the squares of
     the weights, weight decay 2e-4 here; the rest is the official script's. Gradients
     are not clipped. The script differs in: --min-learning-rate 0.0001 --weight-decay
-    0.0004 --schedule restarts-by-epoch. Its auxiliary head is not trained, and its
+    0.0004 --by-epoch. Its auxiliary head is not trained, and its
     CutOut has the corner of the square, not the centre, anywhere in the image.
     """,
         ENAS_MICRO,
@@ -325,7 +325,7 @@ PRESETS: Presets[Config] = {
     The paper's are the learning rates and the L2 penalty of 1e-4 times the squares of
     the weights, weight decay 2e-4 here; the rest is the official script's. Gradients
     are not clipped. The script differs in: --no-separable --weight-decay 0.0004
-    --schedule restarts-by-epoch.
+    --by-epoch.
     """,
         ENAS_MACRO,
     ),
