@@ -52,7 +52,7 @@ def main() -> None:
 def prepare(preset: str, config: Config) -> Experiment:
     """Load and make everything; what is wrong with the settings shows here."""
     from jaxnas import parallel, workdir
-    from jaxnas.search import tabular
+    from jaxnas.data import tables
 
     names = command_line.listed(config.searcher)
     for name in names:
@@ -70,7 +70,7 @@ def prepare(preset: str, config: Config) -> Experiment:
             f"--evaluations is {config.evaluations}; expected a multiple of "
             f"--archs-per-step, {config.archs_per_step}"
         )
-    table = tabular.load_table(
+    table = tables.load_table(
         config.table,
         signal=config.signal,
         report=config.report,
