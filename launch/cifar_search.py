@@ -220,17 +220,20 @@ def make_searcher(config: Config, space):
             f"--searcher-steps is 0, but --searcher {config.searcher} has to learn"
         )
     if config.searcher == "reinforce":
-        official = search.paper if config.controller == "paper" else search.script
-        settings = official(space)
-        given = {
-            "learning_rate": config.controller_learning_rate,
-            "entropy_weight": config.entropy_weight,
-        }
-        given = {name: value for name, value in given.items() if value is not None}
-        return search.reinforce(space, settings._replace(**given))
+        rate = config.controller_learning_rate
+        if config.controller == "paper":
+            settings = search.paper_settings(space)
+            given = {} if rate is None else {"learning_rate": rate}
+            optimizer = search.paper_optimizer(**given)
+        else:
+            settings = search.official_settings(space)
+            optimizer = search.official_optimizer(space, learning_rate=rate)
+        if config.entropy_weight is not None:
+            settings = settings._replace(entropy_weight=config.entropy_weight)
+        return search.reinforce(space, optimizer=optimizer, settings=settings)
     if config.num_archs < 2:
         raise ValueError("--num-archs is 1; ASNG compares 2 or more architectures")
-    return search.asng(space.cardinalities, config.alpha, config.init_delta)
+    return search.asng(space, alpha=config.alpha, init_delta=config.init_delta)
 
 
 def provider_maker(config: Config):

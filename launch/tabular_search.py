@@ -111,14 +111,16 @@ def make_searcher(name: str, config: Config, cardinalities: tuple[int, ...]):
             raise ValueError(
                 "--archs-per-step is 1; ASNG compares 2 or more architectures"
             )
-        return search.asng(cardinalities, config.alpha, config.init_delta)
-    settings = search.Settings(
-        learning_rate=config.learning_rate,
+        return search.asng(
+            cardinalities, alpha=config.alpha, init_delta=config.init_delta
+        )
+    settings = search.ControllerSettings(
         entropy_weight=config.entropy_weight,
         baseline_decay=config.baseline_decay,
         hidden_size=config.hidden_size,
     )
-    return search.reinforce(cardinalities, settings)
+    optimizer = search.paper_optimizer(learning_rate=config.learning_rate)
+    return search.reinforce(cardinalities, optimizer=optimizer, settings=settings)
 
 
 def conclude(experiment: Experiment, contenders: list) -> None:

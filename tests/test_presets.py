@@ -481,12 +481,20 @@ def test_docstrings_tell_the_values_of_the_scripts(command, preset):
     ],
 )
 def test_controllers_of_searches(monkeypatch, preset, space):
-    monkeypatch.setattr(search, "reinforce", lambda space, settings: settings)
+    for name in ("reinforce", "paper_optimizer", "official_optimizer"):
+        monkeypatch.setattr(search, name, lambda *_, name=name, **given: (name, given))
     config = MODULES["cifar_search"].PRESETS[preset]()
-    settings: Any = cifar_search.make_searcher(config, space)
-    assert settings == search.paper(space)
+    called: Any = cifar_search.make_searcher
+    _, made = called(config, space)
+    assert made["optimizer"] == ("paper_optimizer", {})
+    assert made["settings"] == search.paper_settings(space)
     # Sections 2.2 and 3.2.
-    assert (settings.hidden_size, settings.entropy_weight) == (100, 0.1)
+    assert (made["settings"].hidden_size, made["settings"].entropy_weight) == (100, 0.1)
+    faster = dataclasses.replace(config, controller_learning_rate=0.01)
+    _, made = called(faster, space)
+    assert made["optimizer"] == ("paper_optimizer", {"learning_rate": 0.01})
     as_script = dataclasses.replace(config, controller="script", entropy_weight=0.5)
-    settings = cifar_search.make_searcher(as_script, space)
-    assert settings == search.script(space)._replace(entropy_weight=0.5)
+    _, made = called(as_script, space)
+    assert made["optimizer"] == ("official_optimizer", {"learning_rate": None})
+    official = search.official_settings(space)
+    assert made["settings"] == official._replace(entropy_weight=0.5)
