@@ -26,8 +26,7 @@ class Asng:
         """The searcher of a space, or of decisions with so many categories."""
         from jaxnas import search
 
-        cardinalities = space if isinstance(space, Sequence) else space.cardinalities
-        return search.asng(cardinalities, self.alpha, self.init_delta)
+        return search.asng(space, alpha=self.alpha, init_delta=self.init_delta)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,13 +48,17 @@ class Reinforce:
         """The searcher of a space, or of decisions with so many categories."""
         from jaxnas import search
 
-        official = search.paper if self.controller == "paper" else search.script
-        given = {
-            "learning_rate": self.controller_learning_rate,
-            "entropy_weight": self.entropy_weight,
-        }
-        given = {name: value for name, value in given.items() if value is not None}
-        return search.reinforce(space, official(space)._replace(**given))
+        rate = self.controller_learning_rate
+        if self.controller == "paper":
+            settings = search.paper_settings(space)
+            given = {} if rate is None else {"learning_rate": rate}
+            optimizer = search.paper_optimizer(**given)
+        else:
+            settings = search.official_settings(space)
+            optimizer = search.official_optimizer(space, learning_rate=rate)
+        if self.entropy_weight is not None:
+            settings = settings._replace(entropy_weight=self.entropy_weight)
+        return search.reinforce(space, optimizer=optimizer, settings=settings)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -50,7 +50,7 @@ def main() -> None:
 def prepare(preset: str, config: Config) -> Experiment:
     """Load and make everything; what is wrong with the settings shows here."""
     from jaxnas import parallel, workdir
-    from jaxnas.search import tabular
+    from jaxnas.data import tables
 
     names = config.searcher
     if not names or len(set(names)) < len(names):
@@ -64,7 +64,7 @@ def prepare(preset: str, config: Config) -> Experiment:
             f"--evaluations is {config.evaluations}; expected a multiple of "
             f"--archs-per-step, {config.archs_per_step}"
         )
-    table = tabular.load_table(
+    table = tables.load_table(
         config.table,
         signal=config.signal,
         report=config.report,
@@ -106,13 +106,13 @@ def make_searcher(name: str, config: Config, cardinalities: tuple[int, ...]):
                 "--archs-per-step is 1; ASNG compares 2 or more architectures"
             )
         return config.asng(cardinalities)
-    settings = search.Settings(
-        learning_rate=config.learning_rate,
+    settings = search.ControllerSettings(
         entropy_weight=config.entropy_weight,
         baseline_decay=config.baseline_decay,
         hidden_size=config.hidden_size,
     )
-    return search.reinforce(cardinalities, settings)
+    optimizer = search.paper_optimizer(learning_rate=config.learning_rate)
+    return search.reinforce(cardinalities, optimizer=optimizer, settings=settings)
 
 
 def conclude(experiment: Experiment, contenders: list) -> None:

@@ -20,7 +20,9 @@ FILES = {
 every_file = pytest.mark.parametrize("module", FILES)
 
 # Slow to import and needed by few: loaded when they are first used.
-HEAVY = ("matplotlib", "orbax", "tensorflow_datasets", "sklearn", "rich", "PIL")
+HEAVY = (
+    *("matplotlib", "orbax", "pandas", "tensorflow_datasets", "sklearn", "rich", "PIL"),
+)
 # The builders are classes of that package, and load with the first TFDS data set.
 HEAVY_BY_NATURE = {"jaxnas.data.tfds_builders": {"tensorflow_datasets"}}
 

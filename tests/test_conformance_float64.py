@@ -195,7 +195,7 @@ CASES = {
             genotypes.DagGenotype(("sep_conv_3x3", "conv_1x1"), ((0, 1), (0, 2))), 4, 3
         )
     ),
-    "asng": lambda: of_searcher(search.asng(MICRO.cardinalities), MICRO),
+    "asng": lambda: of_searcher(search.asng(MICRO), MICRO),
     "random search": lambda: of_searcher(search.random_search(MICRO), MICRO),
     "reinforce, micro": lambda: of_searcher(search.reinforce(MICRO), MICRO),
     "reinforce, macro": lambda: of_searcher(search.reinforce(MACRO), MACRO),

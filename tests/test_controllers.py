@@ -2,18 +2,20 @@
 
 import functools
 import itertools
+from typing import Any
 
 import chex
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxnas import spaces
+from jaxnas import search, spaces
 from jaxnas.search import controllers
-from jaxnas.search.controller_settings import Settings, script
+from jaxnas.search.controllers import ControllerSettings, official_settings
 
-SMALL = Settings(hidden_size=4, tanh_constant=2.0, temperature=0.5)
+SMALL = ControllerSettings(hidden_size=4, tanh_constant=2.0, temperature=0.5)
 # Spaces so small that all their architectures can be listed.
 CASES = {
     "macro": (
@@ -51,6 +53,7 @@ def built(name):
     """A compiled policy."""
     policy = controllers.policy(*CASES[name])
     return policy._replace(
+        init=jax.jit(policy.init),
         sample=jax.jit(policy.sample, static_argnums=2),
         score=jax.jit(policy.score),
         mode=jax.jit(policy.mode),
@@ -59,7 +62,7 @@ def built(name):
 
 def uneven(policy):
     """Parameters that are large enough for choices to differ in probability."""
-    params = policy.init(jax.random.key(0))
+    params = jax.jit(policy.init)(jax.random.key(0))
     return jax.tree.map(lambda p: 15 * np.asarray(p), params)
 
 
@@ -262,7 +265,7 @@ def test_controllers_agree_with_plain_loops(name, x64):
 @functools.cache
 def compiled(space, settings):
     policy = controllers.policy(space, settings)
-    return policy.init(jax.random.key(0)), jax.jit(policy.score)
+    return jax.jit(policy.init)(jax.random.key(0)), jax.jit(policy.score)
 
 
 def scored_in(space, settings, scale, archs=None):
@@ -283,14 +286,15 @@ def scored_in(space, settings, scale, archs=None):
     ],
 )
 def test_scripts_have_as_many_parameters_as_official(space, num_params):
-    policy = controllers.policy(space, script(space))
+    policy = controllers.policy(space, official_settings(space))
     params = jax.eval_shape(policy.init, jax.random.key(0))
     assert sum(p.size for p in jax.tree.leaves(params)) == num_params
 
 
 def test_parameters_start_uniform_but_for_the_bias():
     space = spaces.enas_micro()
-    params = controllers.policy(space, script(space)).init(jax.random.key(0))
+    policy = controllers.policy(space, official_settings(space))
+    params = jax.jit(policy.init)(jax.random.key(0))
     np.testing.assert_array_equal(params.pop("bias"), [0, 0, 0, 10, 10])
     values = np.concatenate([np.ravel(p) for p in params.values()])
     assert values.dtype == np.float32
@@ -303,7 +307,7 @@ def test_parameters_start_uniform_but_for_the_bias():
 )
 def test_macro_without_preferences(num_layers, entropy, penalty):
     space = spaces.enas_macro(num_layers)
-    episodes = scored_in(space, script(space), np.float32(0))
+    episodes = scored_in(space, official_settings(space), np.float32(0))
     np.testing.assert_allclose(episodes.entropies.sum(1), entropy, rtol=1e-5)
     np.testing.assert_allclose(episodes.log_probs.sum(1), -entropy, rtol=1e-5)
     np.testing.assert_allclose(episodes.skip_penalty, penalty, rtol=1e-5)
@@ -311,7 +315,7 @@ def test_macro_without_preferences(num_layers, entropy, penalty):
 
 def test_script_bounds_the_probabilities_of_the_macro_space():
     space = spaces.enas_macro(12)
-    episodes = scored_in(space, script(space), np.float32(300))
+    episodes = scored_in(space, official_settings(space), np.float32(300))
     probabilities = np.exp(episodes.log_probs)
     is_op = np.array(space.cardinalities) == 6
     for found, bounds in (
@@ -322,13 +326,13 @@ def test_script_bounds_the_probabilities_of_the_macro_space():
 
 
 def test_micro_without_preferences():
-    episodes = scored_in(spaces.enas_micro(), Settings(), np.float32(0))
+    episodes = scored_in(spaces.enas_micro(), ControllerSettings(), np.float32(0))
     np.testing.assert_allclose(episodes.entropies.sum(1), 58.506, atol=1e-3)
 
 
 def test_script_prefers_separable_convolutions_at_first():
     space = spaces.enas_micro()
-    episodes = scored_in(space, script(space), np.float32(1))
+    episodes = scored_in(space, official_settings(space), np.float32(1))
     probabilities = np.exp(episodes.log_probs).reshape(-1, 2, 5, 4)[..., 2:]
     ops = episodes.arch.reshape(-1, 2, 5, 4)[..., 2:]
     for cell, separable, other in ((0, 0.3153, 0.1232), (1, 0.2543, 0.1638)):
@@ -342,9 +346,60 @@ def test_script_prefers_recent_nodes():
     space = spaces.enas_recurrent(6)
     archs = np.zeros((5, 11), np.int32)
     archs[:, 9] = np.arange(5)  # the source of node 5
-    episodes = scored_in(space, script(space), np.float32(0), jnp.asarray(archs))
+    episodes = scored_in(
+        space, official_settings(space), np.float32(0), jnp.asarray(archs)
+    )
     expected = [0.009, 0.042, 0.134, 0.308, 0.508]
     np.testing.assert_allclose(np.exp(episodes.log_probs[:, 9]), expected, atol=6e-4)
+
+
+# Spaces from outside ------------------------------------------------------------
+
+
+class Chain:
+    """A space that the package does not know."""
+
+    cardinalities = (2, 3)
+
+
+class FavoringChain(Chain):
+    """One with a controller of its own."""
+
+
+class FavoringController(controllers.Controller):
+    priors = ("recency",)
+
+    @nn.compact
+    def __call__(self, choose, x):
+        bias = self.uniform("bias", 2, 3)
+        taken = [
+            controllers.decide(choose, bias[i, :size] - self.settings.recency, x[i])
+            for i, size in enumerate(Chain.cardinalities)
+        ]
+        return controllers.Episode(*controllers.stack(taken))
+
+
+def test_a_space_from_outside_is_a_plain_sequence():
+    space: Any = Chain()
+    controller = controllers.make_controller(space, SMALL)
+    assert controller == controllers.SequenceController(SMALL, (2, 3))
+
+
+def test_a_space_from_outside_can_have_a_controller_of_its_own():
+    @controllers.make_controller.register
+    def _(space: FavoringChain, settings: ControllerSettings) -> FavoringController:
+        return FavoringController(settings)
+
+    space: Any = FavoringChain()
+    searcher = search.reinforce(space, settings=SMALL._replace(recency=1.0))
+    state = searcher.init(jax.random.key(0))
+    assert set(state.params) == {"bias"}
+    archs = searcher.ask(state, jax.random.key(1), 4)
+    assert archs.shape == (4, 2) and (np.asarray(archs) < Chain.cardinalities).all()
+    told = searcher.tell(state, archs, jnp.arange(4.0))[0]
+    assert (told.params["bias"] != state.params["bias"]).any()
+    with pytest.raises(ValueError, match=r"separable_bias is .*; expected 0"):
+        search.reinforce(space, settings=SMALL._replace(separable_bias=1.0))
 
 
 # Errors --------------------------------------------------------------------------

@@ -80,7 +80,7 @@ def run(workdir=None, *, seed=0, num_epochs=3, splits=None, net=None, **options)
     return train.search(
         net,
         weights.shared(net),
-        search.asng(net.space.cardinalities),
+        search.asng(net.space),
         train.classification(),
         optax.sgd(0.1, momentum=0.9),
         default if splits is None else splits,

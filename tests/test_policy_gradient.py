@@ -1,33 +1,28 @@
 """REINFORCE: its update against definitions, and its learning against chance."""
 
 import functools
+from typing import Any
 
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
-from jaxnas import search, spaces
+from jaxnas import optim, search, spaces
 from jaxnas.search import controllers
 from jaxnas.search.policy_gradient import moving_baseline
 
 SIZES = (2, 3, 4)
-# Adam whose step is the gradient itself: rate * g / (|g| + eps).
-PLAIN = search.Settings(
-    hidden_size=5,
-    learning_rate=1e9,
-    b1=0.0,
-    eps=1e9,
-    entropy_weight=0.0,
-    baseline_start=0.0,
-)
+PLAIN = search.ControllerSettings(hidden_size=5, entropy_weight=0.0, baseline_start=0.0)
 ARCHS = jnp.array([[0, 2, 1], [1, 0, 3], [1, 2, 2]], jnp.int32)
 
 
 @functools.cache
 def built(settings, space=SIZES):
-    return search.reinforce(space, settings)
+    # The step is the gradient itself.
+    return search.reinforce(space, optimizer=optax.sgd(1.0), settings=settings)
 
 
 def started(searcher, scale=1):
@@ -44,19 +39,18 @@ def gradient_of(searcher, state, archs, losses):
 # The update ----------------------------------------------------------------------
 
 
-def test_the_adam_of_tensorflow_has_its_epsilon_before_the_correction():
-    plain, tensorflow = (
-        search.reinforce(SIZES, PLAIN._replace(tensorflow_adam=choice))
-        for choice in (False, True)
-    )
-    state = started(plain)
-    gradient, other = (
-        gradient_of(searcher, state, ARCHS, [0.3, 0.2, 9.0])
-        for searcher in (plain, tensorflow)
-    )
-    # With an epsilon that outweighs the gradient, sqrt(1 - b2) of the first step.
+def test_the_optimizer_is_given_the_gradient_and_the_parameters():
+    state = started(built(PLAIN))
+    losses = [0.3, 0.2, 9.0]
+    gradient = gradient_of(built(PLAIN), state, ARCHS, losses)
+    decay = optax.chain(optax.add_decayed_weights(0.5), optax.sgd(0.1))
+    decayed = search.reinforce(SIZES, optimizer=decay, settings=PLAIN)
+    state = state._replace(opt_state=decay.init(state.params))
     chex.assert_trees_all_close(
-        other, jax.tree.map(lambda g: 0.001**0.5 * g, gradient), rtol=1e-3, atol=1e-7
+        gradient_of(decayed, state, ARCHS, losses),
+        jax.tree.map(lambda g, p: 0.1 * (g + 0.5 * p), gradient, state.params),
+        rtol=1e-4,
+        atol=1e-7,
     )
     assert max(np.abs(g).max() for g in jax.tree.leaves(gradient)) > 1e-3
 
@@ -67,7 +61,7 @@ def test_the_adam_of_tensorflow_has_its_epsilon_before_the_correction():
 )
 def test_gradient_is_that_of_the_objective(space, entropy, x64):
     settings = PLAIN._replace(entropy=entropy, entropy_weight=0.1, baseline_start=0.3)
-    searcher = search.reinforce(space, settings)
+    searcher = built(settings, space)
     score = jax.jit(controllers.policy(space, settings).score)
     state = started(searcher, scale=10)
     archs = searcher.ask(state, jax.random.key(1), 3)
@@ -144,7 +138,7 @@ def test_baseline_of_equal_rewards(x64):
     assert state.num_rewards == 9
 
 
-LATE = search.Settings(hidden_size=5, entropy_weight=0.0, baseline_decay=0.9)
+LATE = search.ControllerSettings(hidden_size=5, entropy_weight=0.0, baseline_decay=0.9)
 
 
 def test_baseline_can_start_at_the_first_rewards(x64):
@@ -215,12 +209,8 @@ def test_searches_can_be_mapped_over_seeds(x64):
 
 # Learning ------------------------------------------------------------------------
 
-FAST = search.Settings(
-    hidden_size=32,
-    learning_rate=0.02,
-    entropy_weight=1e-4,
-    baseline_decay=0.9,
-    skip_weight=0.0,
+FAST = search.ControllerSettings(
+    hidden_size=32, entropy_weight=1e-4, baseline_decay=0.9, skip_weight=0.0
 )
 
 
@@ -248,10 +238,11 @@ def test_controllers_learn_more_than_random_search(space, best):
         return loss(searcher.mode(state)[None])[0]
 
     keys = jax.random.split(jax.random.key(0), 3)
+    fast = search.reinforce(space, optimizer=optax.adam(0.02), settings=FAST)
     chance = search.random_search(getattr(space, "cardinalities", space))
     learned, drawn = (
         np.asarray(jax.jit(jax.vmap(functools.partial(run, searcher)))(keys))
-        for searcher in (search.reinforce(space, FAST), chance)
+        for searcher in (fast, chance)
     )
     assert (learned == 0).all() and (drawn > 0).all()
 
@@ -260,53 +251,83 @@ def test_controllers_learn_more_than_random_search(space, best):
 
 
 # Pham et al. 2018, sections 2.2, 3.1 and 3.2, and `controller_*` of the scripts.
-# In order: hidden_size, tanh_constant, temperature, op_tanh_reduction, learning_rate,
-# b1, eps, tensorflow_adam, entropy_weight; entropy, baseline_decay, baseline_start,
-# skip_weight, skip_target, separable_bias, separable_offset, recency.
+# In order: hidden_size, tanh_constant, temperature, op_tanh_reduction, entropy_weight;
+# entropy, baseline_decay, baseline_start, skip_weight, skip_target, separable_bias,
+# separable_offset, recency.
 COMMON = ("reward", 0.99, None, 0.8, 0.4, 0.0, 0.0, 0.0)
-PAPER = (100, 2.5, 5.0, 1.0, 3.5e-4, 0.9, 1e-8, False)
+PAPER = (100, 2.5, 5.0, 1.0)
+OFFICIAL = ("reward", 0.99, 0.0, 0.8, 0.4)
 
 
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        (search.Settings(), (*PAPER, 0.1, *COMMON)),
-        (search.paper(spaces.enas_macro()), (*PAPER, 0.1, *COMMON)),
-        (search.paper(spaces.enas_micro()), (*PAPER, 0.1, *COMMON)),
-        (search.paper(SIZES), (*PAPER, 0.1, *COMMON)),
-        (search.paper(spaces.enas_recurrent()), (*PAPER, 1e-4, *COMMON)),
+        (search.ControllerSettings(), (*PAPER, 0.1, *COMMON)),
+        (search.paper_settings(spaces.enas_macro()), (*PAPER, 0.1, *COMMON)),
+        (search.paper_settings(spaces.enas_micro()), (*PAPER, 0.1, *COMMON)),
+        (search.paper_settings(SIZES), (*PAPER, 0.1, *COMMON)),
+        (search.paper_settings(spaces.enas_recurrent()), (*PAPER, 1e-4, *COMMON)),
         (
-            search.script(spaces.enas_macro()),
-            (
-                *(64, 1.5, 1.0, 1.0, 1e-3, 0.0, 1e-3, True, 1e-4),
-                *("reward", 0.99, 0.0, 0.8, 0.4, 0.0, 0.0, 0.0),
-            ),
+            search.official_settings(spaces.enas_macro()),
+            (*(64, 1.5, 1.0, 1.0, 1e-4), *OFFICIAL, 0.0, 0.0, 0.0),
         ),
         (
-            search.script(spaces.enas_micro()),
-            (
-                *(64, 1.10, 1.0, 2.5, 3.5e-3, 0.0, 1e-3, True, 1e-4),
-                *("reward", 0.99, 0.0, 0.8, 0.4, 10.0, 0.25, 0.0),
-            ),
+            search.official_settings(spaces.enas_micro()),
+            (*(64, 1.10, 1.0, 2.5, 1e-4), *OFFICIAL, 10.0, 0.25, 0.0),
         ),
         (
-            search.script(spaces.enas_recurrent()),
-            (
-                *(100, 2.5, 5.0, 1.0, 1e-3, 0.0, 1e-3, True, 1e-3),
-                *("reward", 0.99, 0.0, 0.8, 0.4, 0.0, 0.0, 1 / 6),
-            ),
+            search.official_settings(spaces.enas_recurrent()),
+            (*(100, 2.5, 5.0, 1.0, 1e-3), *OFFICIAL, 0.0, 0.0, 1 / 6),
         ),
     ],
 )
-def test_presets(settings, expected):
-    assert settings == search.Settings(*expected)
+def test_published_settings(settings, expected):
+    assert settings == search.ControllerSettings(*expected)
 
 
-@pytest.mark.parametrize(("preset", "size"), [("paper", 100), ("script", 64)])
-def test_presets_have_names(preset, size):
-    searcher = search.reinforce(spaces.enas_macro(3), preset)
-    state = jax.eval_shape(searcher.init, jax.random.key(0))
-    assert state.params["start"].shape == (size,)
+@pytest.mark.parametrize(
+    ("optimizer", "expected"),
+    [
+        (search.paper_optimizer(), optax.adam(3.5e-4)),
+        (search.paper_optimizer(learning_rate=0.1), optax.adam(0.1)),
+        *(
+            (
+                search.official_optimizer(space, learning_rate=given),
+                optim.tensorflow_adam(rate, b1=0.0, b2=0.999, eps=1e-3),
+            )
+            for space, given, rate in [
+                (spaces.enas_macro(), None, 1e-3),
+                (spaces.enas_micro(), None, 3.5e-3),
+                (spaces.enas_recurrent(), None, 1e-3),
+                (spaces.enas_micro(), 0.1, 0.1),
+            ]
+        ),
+    ],
+)
+def test_published_optimizers(optimizer, expected):
+    gradient = jnp.array([1e-3, -0.2, 3.0])
+    with jax.numpy_dtype_promotion("standard"):
+        steps = [
+            made.update(gradient, made.init(gradient))[0]
+            for made in (optimizer, expected)
+        ]
+    np.testing.assert_array_equal(*steps)
+
+
+def test_the_paper_is_the_default():
+    space = spaces.enas_recurrent(3)
+    states = [
+        search.reinforce(space, **options).init(jax.random.key(0))
+        for options in (
+            {},
+            {
+                "optimizer": search.paper_optimizer(),
+                "settings": search.paper_settings(space),
+            },
+        )
+    ]
+    chex.assert_trees_all_equal(*states)
+    assert states[0].params["start"].shape == (100,)
 
 
 @pytest.mark.parametrize(
@@ -317,9 +338,6 @@ def test_presets_have_names(preset, size):
         ({"tanh_constant": 0.0}, "tanh_constant is 0.0; expected a positive"),
         ({"temperature": -1.0}, "temperature is -1.0; expected a positive"),
         ({"op_tanh_reduction": np.inf}, "op_tanh_reduction is inf; expected a pos"),
-        ({"learning_rate": np.nan}, "learning_rate is nan; expected a positive"),
-        ({"b1": 1.0}, "b1 is 1.0; expected a number of at least 0 and below 1"),
-        ({"eps": 0.0}, "eps is 0.0; expected a positive number"),
         ({"entropy_weight": -0.1}, "entropy_weight is -0.1; expected a number of"),
         ({"entropy": "none"}, "entropy is 'none'; expected 'reward' or 'bonus'"),
         ({"baseline_decay": 1.0}, "baseline_decay is 1.0; expected a number of at"),
@@ -333,14 +351,28 @@ def test_presets_have_names(preset, size):
 )
 def test_wrong_settings_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
-        search.reinforce((3, 3), search.Settings(**changes))
+        search.reinforce((3, 3), settings=search.ControllerSettings(**changes))
 
 
-def test_wrong_presets_are_refused():
-    with pytest.raises(ValueError, match="settings is 'Paper'; expected 'paper'"):
-        search.reinforce((3, 3), "Paper")  # pyright: ignore[reportArgumentType]
-    with pytest.raises(ValueError, match="scripts do not search tuple; expected"):
-        search.reinforce((3, 3), "script")
+def test_settings_of_another_kind_are_refused():
+    wrong: Any = "paper"
+    with pytest.raises(ValueError, match="settings is 'paper'; expected ControllerSe"):
+        search.reinforce((3, 3), settings=wrong)
+
+
+@pytest.mark.parametrize("published", ["official_settings", "official_optimizer"])
+def test_the_scripts_search_three_spaces(published):
+    with pytest.raises(ValueError, match="scripts do not search tuple; expected a Mac"):
+        getattr(search, published)((3, 3))
+
+
+@pytest.mark.parametrize("rate", [0.0, -1.0, np.nan, np.inf])
+def test_wrong_learning_rates_are_refused(rate):
+    message = f"learning_rate is {rate}; expected a positive number"
+    with pytest.raises(ValueError, match=message):
+        search.paper_optimizer(learning_rate=rate)
+    with pytest.raises(ValueError, match=message):
+        search.official_optimizer(spaces.enas_macro(), learning_rate=rate)
 
 
 @pytest.mark.parametrize(

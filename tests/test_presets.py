@@ -5,7 +5,7 @@ shirakawas/ASNG-NAS, shuyao95/Understanding-NAS); "ours" where nothing is publis
 """
 
 import importlib
-from typing import Any
+from typing import Any, cast
 
 import cifar_search
 import pytest
@@ -486,13 +486,22 @@ def test_docstrings_tell_the_values_of_the_scripts(command, preset):
     ],
 )
 def test_controllers_of_searches(monkeypatch, preset, space):
-    monkeypatch.setattr(search, "reinforce", lambda space, settings: settings)
+    for name in ("reinforce", "paper_optimizer", "official_optimizer"):
+        monkeypatch.setattr(search, name, lambda *_, name=name, **given: (name, given))
     presets = MODULES["cifar_search"].PRESETS
-    settings: Any = cifar_search.make_searcher(presets[preset].config, space)
-    assert settings == search.paper(space)
+
+    def make(*flags) -> Any:
+        _, config = session.parse(presets, None, ["--preset", preset, *flags])
+        _, made = cast(Any, cifar_search.make_searcher(config, space))
+        return made["settings"], made["optimizer"]
+
+    settings, optimizer = make()
+    assert optimizer == ("paper_optimizer", {})
+    assert settings == search.paper_settings(space)
     # Sections 2.2 and 3.2.
     assert (settings.hidden_size, settings.entropy_weight) == (100, 0.1)
-    flags = ["--controller", "script", "--entropy-weight", "0.5"]
-    _, as_script = session.parse(presets, None, ["--preset", preset, *flags])
-    settings = cifar_search.make_searcher(as_script, space)
-    assert settings == search.script(space)._replace(entropy_weight=0.5)
+    _, optimizer = make("--controller-learning-rate", "0.01")
+    assert optimizer == ("paper_optimizer", {"learning_rate": 0.01})
+    settings, optimizer = make("--controller", "script", "--entropy-weight", "0.5")
+    assert optimizer == ("official_optimizer", {"learning_rate": None})
+    assert settings == search.official_settings(space)._replace(entropy_weight=0.5)

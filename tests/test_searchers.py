@@ -1,6 +1,7 @@
 """Searchers: one protocol, a toy problem with a known optimum, and recorded ASNG."""
 
 import functools
+import inspect
 import pathlib
 import types
 from typing import Any
@@ -9,6 +10,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from jaxnas import search, spaces
@@ -18,9 +20,8 @@ from jaxnas.search.natural_gradient import utility
 # magnifying rounding errors.
 reinforce = functools.partial(
     search.reinforce,
-    settings=search.Settings(
-        hidden_size=32, learning_rate=0.01, b1=0.0, eps=1e-3, entropy_weight=1e-4
-    ),
+    optimizer=optax.adam(0.01, b1=0.0, eps=1e-3),
+    settings=search.ControllerSettings(hidden_size=32, entropy_weight=1e-4),
 )
 
 
@@ -212,6 +213,31 @@ def test_a_loss_that_is_not_finite_ranks_last(make, bad):
 def test_searchers_refuse_wrong_cardinalities(make, cardinalities, message):
     with pytest.raises(ValueError, match=message):
         make(cardinalities)
+
+
+@pytest.mark.parametrize("name", search.SEARCHERS)
+def test_searchers_have_one_convention(name):
+    make = search.SEARCHERS[name]
+    space, *settings = inspect.signature(make).parameters.values()
+    assert space.name == "space" and space.default is space.empty
+    for setting in settings:
+        assert setting.kind is setting.KEYWORD_ONLY
+        assert setting.default is not setting.empty
+
+
+@pytest.mark.parametrize("name", search.SEARCHERS)
+@pytest.mark.parametrize(
+    "make_space", [spaces.enas_micro, spaces.enas_macro, spaces.enas_recurrent]
+)
+def test_searchers_take_every_space_and_its_cardinalities(name, make_space):
+    space = make_space(3)
+    for given in (space, space.cardinalities, np.array(space.cardinalities)):
+        searcher = search.SEARCHERS[name](given)
+        archs = jax.eval_shape(
+            lambda key, searcher=searcher: searcher.ask(searcher.init(key), key, 2),
+            jax.random.key(0),
+        )
+        assert archs.shape == (2, len(space.cardinalities))
 
 
 # Random search -------------------------------------------------------------------

@@ -56,7 +56,7 @@ def images():
 def run(images, selection, **options):
     return studies.search(
         noisy_perceptron(),
-        search.asng(SPACE.cardinalities),
+        search.asng(SPACE),
         optim.sgd(optim.cosine_by_epoch(0.1, 2, 2)),
         images,
         studies.SearchSettings(num_epochs=2),

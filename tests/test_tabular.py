@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import sys
 from typing import Any
 
 import jax
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from jaxnas import search
+from jaxnas.data import tables
 from jaxnas.search import tabular
 
 # 3 decisions of 3 categories; each decision adds to the signal on its own.
@@ -18,7 +20,7 @@ PARTS = np.array([[0.05, 0.30, 0.10], [0.20, 0.00, 0.15], [0.00, 0.10, 0.35]])
 SIGNAL = PARTS[np.arange(3), ARCHS].sum(1).astype(np.float32)
 REPORT = np.random.default_rng(0).permutation(27).astype(np.float32) / 27
 BEST = (1, 0, 2)
-TABLE = tabular.Table((3, 3, 3), SIGNAL, REPORT)
+TABLE = tables.Table((3, 3, 3), SIGNAL, REPORT)
 WORDS = (("add", "max", "mul"), ("2", "4", "16"), ("relu", "selu", "tanh"))
 
 
@@ -39,7 +41,7 @@ def write_npz(path, **changes):
 
 def load_npz(path, *, column="medium", **options):
     named: dict[str, Any] = {"signal": "valid", "report": "test"}
-    return tabular.load_table(path, column=column, **named | options)
+    return tables.load_table(path, column=column, **named | options)
 
 
 def csv_lines():
@@ -54,7 +56,7 @@ def csv_lines():
 def load_csv(path, text, **options):
     path.write_text(text, encoding="utf-8")
     named = {"signal": "valid", "report": "test", "ignored": ["id"]}
-    return tabular.load_table(path, **named | options)
+    return tables.load_table(path, **named | options)
 
 
 def assert_same(table, names):
@@ -139,6 +141,26 @@ def test_a_wrong_csv_file_is_refused(tmp_path, old, new, message):
     message = message.replace("N", str(1 + text[: text.index("n0,")].count("\n")))
     with pytest.raises(ValueError, match=message):
         load_csv(tmp_path / "table.csv", text.replace(old, new))
+
+
+def test_lines_are_counted_as_an_editor_does(tmp_path):
+    lines = csv_lines()
+    lines[1] = '"n\n0"' + lines[1][lines[1].index(",") :]  # takes two lines
+    lines[2] += ",1"
+    message = "table.csv is not in .csv format: Expected 6 fields in line"
+    with pytest.raises(ValueError, match=message):
+        load_csv(tmp_path / "table.csv", "\n".join(lines))
+    lines[2] = lines[2].removesuffix(",1").replace(",", ";", 1)
+    message = "line 7 of .*table.csv has 5 cells; expected 6"
+    with pytest.raises(ValueError, match=message):
+        load_csv(tmp_path / "table.csv", "\n\n" + "\n\n".join(lines))
+
+
+def test_without_pandas_the_message_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(ValueError, match=r"without pandas: pip install 'jaxnas\[tab"):
+        load_csv(tmp_path / "table.csv", "\n".join(csv_lines()))
+    assert_same(load_npz(write_npz(tmp_path / "table.npz")), None)
 
 
 @pytest.mark.parametrize(

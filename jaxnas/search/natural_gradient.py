@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnas.search.uniform import check_cardinalities
-from jaxnas.types import Arch, Key, Losses, Metrics, Searcher
+from jaxnas.search._cardinalities import cardinalities_of
+from jaxnas.types import Arch, Key, Losses, Metrics, Searcher, SearchSpace
 
 
 class AsngState(NamedTuple):
@@ -67,17 +67,94 @@ def utility(losses: Losses) -> tuple[jax.Array, jax.Array]:
     return weights, order
 
 
+class _Categorical:
+    """Independent categorical variables, padded to a common number of categories.
+
+    All about paddings, last categories and smallest probabilities is here, so that the
+    searcher can be written as in the paper. Arrays over categories are
+    `[num_decisions, max_cardinality]`.
+    """
+
+    def __init__(self, cardinalities: Sequence[int]):
+        self.sizes = sizes = np.array(cardinalities)
+        index = np.arange(sizes.max())[None]
+        self.valid = index < sizes[:, None]
+        # The last category of a decision is not free: it is what the others leave.
+        self.last = sizes - 1
+        self.is_free = index < self.last[:, None]
+        self.n_theta = int(self.is_free.sum())
+        self.num_open = int((sizes > 1).sum())
+        with np.errstate(divide="ignore"):
+            self.theta_min = np.where(sizes > 1, 1 / (self.num_open * (sizes - 1)), 0.0)
+
+    def check(self) -> None:
+        """`ValueError` if the smallest probabilities of a decision do not fit."""
+        for decision, size in enumerate(self.sizes.tolist()):
+            if size > 1 and self.num_open * (size - 1) <= size:
+                raise ValueError(
+                    f"decision {decision} has {size} categories, and {self.num_open} "
+                    f"decision(s) have more than one: the smallest probabilities would "
+                    f"add up to 1 or more; expected more than {size / (size - 1):.3g} "
+                    f"such decisions"
+                )
+
+    def uniform(self) -> jax.Array:
+        return jnp.asarray(np.where(self.valid, 1 / self.sizes[:, None], 0.0), float)
+
+    def sample(self, theta: jax.Array, key: Key, num: int) -> Arch:
+        uniform = jax.random.uniform(key, (num, len(self.sizes), 1), theta.dtype)
+        chosen = (jnp.cumsum(theta, axis=1)[None] <= uniform).sum(2)
+        # Rounding can leave the last sum a little below 1.
+        return jnp.minimum(chosen, jnp.asarray(self.last)[None]).astype(jnp.int32)
+
+    def one_hot(self, archs: Arch, dtype: jnp.dtype) -> jax.Array:
+        return jax.nn.one_hot(archs, self.valid.shape[1], dtype=dtype)
+
+    def fisher_root(self, theta: jax.Array, gradient: jax.Array) -> jax.Array:
+        """Multiply a natural gradient by the square root of the Fisher matrix.
+
+        The result, `[n_theta]`, has as Euclidean norm the Fisher norm of the gradient.
+        """
+        root = jnp.sqrt(theta)
+        root_last = root[np.arange(len(self.last)), self.last][:, None]
+        free = jnp.where(self.is_free, gradient, 0.0).sum(1, keepdims=True)
+        scale = free / (jnp.square(root_last) + root_last)
+        product = gradient / jnp.where(self.valid, root, 1) + root * scale
+        return product[np.nonzero(self.is_free)]
+
+    def project(self, theta: jax.Array) -> jax.Array:
+        """Raise probabilities to their minimum and rescale what lies above it."""
+        low = jnp.asarray(self.theta_min, theta.dtype)[:, None]
+        theta = jnp.where(self.valid, jnp.maximum(theta, low), 0.0)
+        total = theta.sum(1, keepdims=True)
+        room = total - low * jnp.asarray(self.sizes, theta.dtype)[:, None]
+        excess = jnp.where(room > 0, (total - 1) / jnp.where(room > 0, room, 1), 0.0)
+        theta = jnp.where(self.valid, theta - excess * (theta - low), 0.0)
+        return theta / theta.sum(1, keepdims=True)
+
+
+def _is_informative(archs: Arch, one_hot: jax.Array, weights: jax.Array) -> jax.Array:
+    """Whether architectures and the weights of their losses have anything to teach.
+
+    The weights add up to zero, so that architectures may cancel: all are equal, or the
+    best are equal to the worst. Rounding would be all that is left then.
+    """
+    votes = jnp.abs((weights[:, None, None] * one_hot).sum(0)).max()
+    return (votes > 1e-6) & (archs != archs[:1]).any()
+
+
 def asng(
-    cardinalities: Sequence[int],
+    space: SearchSpace | Sequence[int],
+    *,
     alpha: float = 1.5,
     init_delta: float = 1.0,
-    *,
     max_Delta: float = math.inf,
 ) -> Searcher:
     """Adaptive stochastic natural gradient.
 
     Args:
-      cardinalities: number of categories of each decision.
+      space: a search space in which every combination of categories is an
+        architecture; or cardinalities, the number of categories of each decision.
       alpha: signal-to-noise threshold above which the trust region grows; noise
         alone has a ratio of 1.
       init_delta: first radius of the trust region, in the Fisher norm.
@@ -95,12 +172,10 @@ def asng(
 
     Source: paper, Algorithm 1; official `categorical_asng.py`.
     """
-    cardinalities = check_cardinalities(cardinalities)
+    family = _Categorical(cardinalities_of(space))
+    n_theta = family.n_theta
     if not alpha > 0:
         raise ValueError(f"alpha is {alpha}; expected a positive number")
-    categories = np.array(cardinalities)
-    n_theta = int((categories - 1).sum())
-    num_open = int((categories > 1).sum())
     if not 0 < init_delta < 2 * math.sqrt(max(n_theta, 1)):
         raise ValueError(
             f"init_delta is {init_delta}; expected a number between 0 and "
@@ -108,82 +183,42 @@ def asng(
         )
     if not max_Delta > 0:
         raise ValueError(f"max_Delta is {max_Delta}; expected a positive number")
-    for decision, cardinality in enumerate(cardinalities):
-        if cardinality > 1 and num_open * (cardinality - 1) <= cardinality:
-            raise ValueError(
-                f"decision {decision} has {cardinality} categories, and {num_open} "
-                f"decision(s) have more than one: the smallest probabilities would add "
-                f"up to 1 or more; expected more than "
-                f"{cardinality / (cardinality - 1):.3g} such decisions"
-            )
-
-    index = np.arange(categories.max())[None]
-    valid = index < categories[:, None]
-    # The last category of a decision is not free: it is what the others leave.
-    rows, columns = np.nonzero(index < categories[:, None] - 1)
-    last = categories - 1
-    with np.errstate(divide="ignore"):
-        theta_min = np.where(categories > 1, 1 / (num_open * (categories - 1)), 0.0)
+    family.check()
 
     def init(key: Key) -> AsngState:
         del key
-        theta = jnp.asarray(np.where(valid, 1 / categories[:, None], 0.0), float)
+        theta = family.uniform()
         zero = jnp.zeros((), theta.dtype)
         return AsngState(theta, jnp.zeros(n_theta, theta.dtype), zero, zero + 1)
 
     def ask(state: AsngState, key: Key, num: int) -> Arch:
-        uniform = jax.random.uniform(
-            key, (num, len(cardinalities), 1), state.theta.dtype
-        )
-        chosen = (jnp.cumsum(state.theta, axis=1)[None] <= uniform).sum(2)
-        # Rounding can leave the last sum a little below 1.
-        return jnp.minimum(chosen, jnp.asarray(last)[None]).astype(jnp.int32)
+        return family.sample(state.theta, key, num)
 
-    def restrict(theta):
-        """Raise probabilities to their minimum and rescale what lies above it."""
-        low = jnp.asarray(theta_min, theta.dtype)[:, None]
-        theta = jnp.where(valid, jnp.maximum(theta, low), 0.0)
-        total = theta.sum(1, keepdims=True)
-        room = total - low * jnp.asarray(categories, theta.dtype)[:, None]
-        excess = jnp.where(room > 0, (total - 1) / jnp.where(room > 0, room, 1), 0.0)
-        theta = jnp.where(valid, theta - excess * (theta - low), 0.0)
-        return theta / theta.sum(1, keepdims=True)
+    def update(state: AsngState, one_hot: jax.Array, u: jax.Array) -> AsngState:
+        """Lines of Algorithm 1; `u` are the utilities of the architectures."""
+        theta, s, gamma, Delta = state
+        delta = init_delta / Delta
+        beta = delta / math.sqrt(n_theta)
+        G = (u[:, None, None] * (one_hot - theta[None])).mean(0)
+        root_G = family.fisher_root(theta, G)
+        norm_G = jnp.linalg.norm(root_G)
+        norm_G = jnp.where(norm_G > 0, norm_G, 1)  # `tell` drops this update
+
+        theta = family.project(theta + delta * G / norm_G)
+        s = (1 - beta) * s + jnp.sqrt(beta * (2 - beta)) * root_G / norm_G
+        gamma = jnp.square(1 - beta) * gamma + beta * (2 - beta)
+        Delta = Delta * jnp.exp(beta * (gamma - jnp.square(s).sum() / alpha))
+        return AsngState(theta, s, gamma, jnp.minimum(Delta, max_Delta))
 
     def tell(
         state: AsngState, archs: Arch, losses: Losses
     ) -> tuple[AsngState, Metrics]:
-        theta, s, gamma, Delta = state
-        delta = init_delta / Delta
-        beta = delta / math.sqrt(n_theta)
-
-        weights, order = utility(losses.astype(theta.dtype))
-        one_hot = jax.nn.one_hot(archs[order], theta.shape[1], dtype=theta.dtype)
-        gradient = (weights[:, None, None] * (one_hot - theta[None])).mean(0)
-
-        # The square root of the Fisher matrix turns the natural gradient into a
-        # vector whose Euclidean norm is the Fisher norm of the step.
-        root = jnp.sqrt(theta)
-        root_last = root[np.arange(len(cardinalities)), last][:, None]
-        free = jnp.where(index < last[:, None], gradient, 0.0).sum(1, keepdims=True)
-        scale = free / (jnp.square(root_last) + root_last)
-        whitened = gradient / jnp.where(valid, root, 1) + root * scale
-        whitened = whitened[rows, columns]
-        # The weights add up to zero, so that architectures may cancel: all are equal,
-        # or the best are equal to the worst. Rounding would be all that is left then.
-        votes = jnp.abs((weights[:, None, None] * one_hot).sum(0)).max()
-        informative = (votes > 1e-6) & (archs != archs[:1]).any()
-        norm = jnp.where(informative, jnp.linalg.norm(whitened), 1)
-
-        new_theta = restrict(theta + delta * gradient / norm)
-        new_s = (1 - beta) * s + jnp.sqrt(beta * (2 - beta)) * whitened / norm
-        new_gamma = jnp.square(1 - beta) * gamma + beta * (2 - beta)
-        new_Delta = jnp.minimum(
-            Delta * jnp.exp(beta * (new_gamma - jnp.square(new_s).sum() / alpha)),
-            max_Delta,
-        )
+        u, order = utility(losses.astype(state.theta.dtype))
+        one_hot = family.one_hot(archs[order], state.theta.dtype)
+        informative = _is_informative(archs, one_hot, u)
         state = jax.tree.map(
             lambda new, old: jnp.where(informative, new, old),
-            AsngState(new_theta, new_s, new_gamma, new_Delta),
+            update(state, one_hot, u),
             state,
         )
         return state, {

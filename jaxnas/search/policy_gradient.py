@@ -5,18 +5,15 @@ section 2.2 and appendix A.
 """
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from jaxnas import optim
-from jaxnas.search import controller_settings, controllers
-from jaxnas.search.controller_settings import Settings, paper, script
+from jaxnas.search import controllers
+from jaxnas.search.controllers import ControllerSettings, Episode
 from jaxnas.types import Arch, Key, Losses, Metrics, Params, Searcher, SearchSpace
-
-__all__ = ["ReinforceState", "Settings", "paper", "reinforce", "script"]
 
 
 class ReinforceState(NamedTuple):
@@ -24,7 +21,7 @@ class ReinforceState(NamedTuple):
 
     Attributes:
       params: parameters of the controller.
-      opt_state: of Adam.
+      opt_state: of the optimizer.
       baseline: scalar, moving average of the rewards.
       num_rewards: int32 scalar, finite rewards told so far.
     """
@@ -59,20 +56,50 @@ def moving_baseline(
     return jax.lax.scan(update, start, (rewards, valid))[1]
 
 
+class _Finite(NamedTuple):
+    """Rewards that are finite, and which ones are.
+
+    Attributes:
+      rewards: `[num]`, zero in place of those that are not finite.
+      valid: bool `[num]`.
+      count: int32 scalar, how many are.
+      weights: `[num]`, `weights @ v` is the mean of `v` over the finite ones.
+    """
+
+    rewards: jax.Array
+    valid: jax.Array
+    count: jax.Array
+    weights: jax.Array
+
+
+def _finite(rewards: jax.Array) -> _Finite:
+    valid = jnp.isfinite(rewards)
+    count = valid.sum(dtype=jnp.int32)
+    at_least_one = jnp.maximum(count, 1).astype(rewards.dtype)
+    return _Finite(
+        jnp.where(valid, rewards, 0.0),
+        valid,
+        count,
+        valid.astype(rewards.dtype) / at_least_one,
+    )
+
+
 def reinforce(
     space: SearchSpace | Sequence[int],
-    settings: Settings | Literal["paper", "script"] = "paper",
+    *,
+    optimizer: optax.GradientTransformation | None = None,
+    settings: ControllerSettings | None = None,
 ) -> Searcher:
     """The policy gradient on an LSTM controller.
 
     The reward of an architecture is 1 minus its loss, which is the accuracy if the
-    loss is an error rate. `tell` takes one step of Adam on the mean gradient of
-    `-log p(arch) * (reward - baseline)` over the architectures; it computes their
+    loss is an error rate. `tell` takes one step of the optimizer on the mean gradient
+    of `-log p(arch) * (reward - baseline)` over the architectures; it computes their
     probabilities anew, so that they need not come from `ask`.
 
     Where the paper, the official code or its switches differ:
       Entropy is that of all decisions, and joins the reward as a constant (official);
-        `Settings.entropy` can make it a differentiated bonus.
+        `ControllerSettings.entropy` can make it a differentiated bonus.
       The baseline is updated with each reward in turn, before it is subtracted
         (official). It starts at 0 with the settings of the scripts, and otherwise at
         the mean of the first rewards, since the paper does not say.
@@ -80,8 +107,12 @@ def reinforce(
         skips have the target's probability (paper); see `MacroController`.
 
     Args:
-      space: a macro, micro or recurrent space, any other space, or cardinalities.
-      settings: `Settings`, or the name of a preset: `paper(space)` or `script(space)`.
+      space: a macro, micro or recurrent space, any other space, or cardinalities; see
+        `controllers.make_controller`.
+      optimizer: of the parameters of the controller; `paper_optimizer()` by default.
+        The official scripts have `official_optimizer(space)`.
+      settings: of the controller and the policy gradient; `paper_settings(space)` by
+        default. The official scripts have `official_settings(space)`.
 
     Returns:
       A `Searcher` whose state is a `ReinforceState`. An architecture whose loss is not
@@ -96,26 +127,40 @@ def reinforce(
 
     Source: paper, section 2.2; official `general_controller.py`.
     """
-    if settings == "paper":
-        settings = paper(space)
-    elif settings == "script":
-        settings = script(space)
-    settings = controller_settings.check(settings, space)
+    if settings is None:
+        settings = controllers.paper_settings(space)
+    if optimizer is None:
+        optimizer = controllers.paper_optimizer()
     policy = controllers.policy(space, settings)
-    make_adam = optim.tensorflow_adam if settings.tensorflow_adam else optax.adam
-    adam = make_adam(settings.learning_rate, settings.b1, eps=settings.eps)
 
     def init(key: Key) -> ReinforceState:
         params = policy.init(key)
         return ReinforceState(
             params,
-            adam.init(params),
+            optimizer.init(params),
             jnp.full((), settings.baseline_start or 0.0, float),
             jnp.zeros((), jnp.int32),
         )
 
     def ask(state: ReinforceState, key: Key, num: int) -> Arch:
         return policy.sample(state.params, key, num).arch
+
+    def baselines(state: ReinforceState, R: jax.Array, finite: _Finite) -> jax.Array:
+        """The moving average of the rewards, after each one."""
+        start = state.baseline
+        if settings.baseline_start is None:
+            start = jnp.where(state.num_rewards == 0, finite.weights @ R, start)
+        return moving_baseline(start, R, finite.valid, settings.baseline_decay)
+
+    def regularized(
+        loss: jax.Array, episodes: Episode, weights: jax.Array
+    ) -> jax.Array:
+        """What is minimized: the loss of the policy with penalties on probabilities."""
+        if settings.entropy == "bonus":
+            loss -= settings.entropy_weight * (weights @ episodes.entropies.sum(1))
+        if episodes.skip_penalty is not None:
+            loss += settings.skip_weight * (weights @ episodes.skip_penalty)
+        return loss
 
     def tell(
         state: ReinforceState, archs: Arch, losses: Losses
@@ -125,50 +170,51 @@ def reinforce(
                 f"losses has shape {list(losses.shape)}; expected one loss for each of "
                 f"{len(archs)} architectures"
             )
-        rewards = 1 - losses.astype(state.baseline.dtype)
-        valid = jnp.isfinite(rewards)
-        num_valid = valid.sum(dtype=jnp.int32)
-        rewards = jnp.where(valid, rewards, 0.0)
-        share = valid.astype(rewards.dtype) / jnp.maximum(num_valid, 1).astype(
-            rewards.dtype
-        )
+        finite = _finite(1 - losses.astype(state.baseline.dtype))
 
-        def objective(params):
-            episodes = policy.score(params, archs)
-            log_probs = episodes.log_probs.sum(1)
-            entropies = episodes.entropies.sum(1)
-            told = rewards
+        def objective(theta: Params) -> tuple[jax.Array, tuple[jax.Array, Episode]]:
+            episodes = policy.score(theta, archs)
+            log_pi = episodes.log_probs.sum(1)
+            R = finite.rewards
             if settings.entropy == "reward":
-                told += settings.entropy_weight * jax.lax.stop_gradient(entropies)
-            start = state.baseline
-            if settings.baseline_start is None:
-                start = jnp.where(state.num_rewards == 0, share @ told, start)
-            baselines = moving_baseline(start, told, valid, settings.baseline_decay)
+                entropies = jax.lax.stop_gradient(episodes.entropies.sum(1))
+                R += settings.entropy_weight * entropies
+            b = baselines(state, R, finite)
+            loss = -finite.weights @ (log_pi * (R - b))
+            return regularized(loss, episodes, finite.weights), (b[-1], episodes)
 
-            loss = -share @ (log_probs * (told - baselines))
-            metrics = {"log_prob": log_probs.mean(), "entropy": entropies.mean()}
-            if settings.entropy == "bonus":
-                loss -= settings.entropy_weight * (share @ entropies)
-            if episodes.skip_penalty is not None:
-                loss += settings.skip_weight * (share @ episodes.skip_penalty)
-                metrics["skip_penalty"] = episodes.skip_penalty.mean()
-            return loss, (baselines[-1], metrics)
-
-        gradient, (baseline, metrics) = jax.grad(objective, has_aux=True)(state.params)
+        gradient, (baseline, episodes) = jax.grad(objective, has_aux=True)(state.params)
         # Adam's bias correction raises a float to an integer power.
         with jax.numpy_dtype_promotion("standard"):
-            updates, opt_state = adam.update(gradient, state.opt_state)
-        params = optax.apply_updates(state.params, updates)
-        new = ReinforceState(params, opt_state, baseline, state.num_rewards + num_valid)
-        state = jax.tree.map(lambda n, o: jnp.where(num_valid > 0, n, o), new, state)
-        # Without a finite reward their mean is 0 / 0, not a number.
-        mean = rewards.sum() / num_valid.astype(rewards.dtype)
-        return state, {"reward": mean, "baseline": state.baseline, **metrics}
+            updates, opt_state = optimizer.update(
+                gradient, state.opt_state, state.params
+            )
+        new = ReinforceState(
+            optax.apply_updates(state.params, updates),
+            opt_state,
+            baseline,
+            state.num_rewards + finite.count,
+        )
+        state = jax.tree.map(lambda n, o: jnp.where(finite.count > 0, n, o), new, state)
+        return state, metrics(state, finite, episodes)
+
+    def metrics(state: ReinforceState, finite: _Finite, episodes: Episode) -> Metrics:
+        means = {
+            # Without a finite reward their mean is 0 / 0, not a number.
+            "reward": finite.rewards.sum() / finite.count.astype(finite.rewards.dtype),
+            "baseline": state.baseline,
+            "log_prob": episodes.log_probs.sum(1).mean(),
+            "entropy": episodes.entropies.sum(1).mean(),
+        }
+        if episodes.skip_penalty is not None:
+            means["skip_penalty"] = episodes.skip_penalty.mean()
+        return means
 
     def mode(state: ReinforceState) -> Arch:
         return policy.mode(state.params)
 
-    # Compiled once for callers that do not compile: a scan is traced at every call.
+    # Callers that do not compile need this: `lax.scan` compiles the loops of the
+    # controller anew in every call, since they are new functions each time.
     return Searcher(
         jax.jit(init),
         jax.jit(ask, static_argnames="num"),

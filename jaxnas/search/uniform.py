@@ -1,11 +1,12 @@
 """Random search: the baseline every searcher has to beat."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from jaxnas.search._cardinalities import cardinalities_of
 from jaxnas.types import Arch, Key, Losses, Metrics, Searcher, SearchSpace
 
 
@@ -22,19 +23,6 @@ class RandomSearchState(NamedTuple):
     best_loss: jax.Array
 
 
-def check_cardinalities(cardinalities: Sequence[int]) -> tuple[int, ...]:
-    """Return the cardinalities as a tuple; `ValueError` if one is not positive."""
-    checked = tuple(int(c) for c in cardinalities)
-    if not checked:
-        raise ValueError("cardinalities is empty; expected at least one decision")
-    for decision, cardinality in enumerate(checked):
-        if cardinality < 1:
-            raise ValueError(
-                f"decision {decision} has {cardinality} categories; expected at least 1"
-            )
-    return checked
-
-
 def random_search(space: SearchSpace | Sequence[int]) -> Searcher:
     """Draw architectures at random and remember the best one.
 
@@ -49,8 +37,7 @@ def random_search(space: SearchSpace | Sequence[int]) -> Searcher:
     Raises:
       ValueError: if there is no decision, or one without a category.
     """
-    listed: Any = getattr(space, "cardinalities", space)
-    cardinalities = check_cardinalities(listed)
+    cardinalities = cardinalities_of(space)
     sample = getattr(space, "sample", None)
 
     def init(key: Key) -> RandomSearchState:

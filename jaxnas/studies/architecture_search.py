@@ -213,7 +213,7 @@ def search(
       >>> net = supernets.micro(space, 8, num_cells=3, num_classes=10, image_channels=1)
       >>> study = studies.search(  # doctest: +SKIP
       ...     net,
-      ...     search.asng(space.cardinalities),
+      ...     search.asng(space),
       ...     optim.sgd(optim.cosine_by_epoch(0.025, 40, 23)),
       ...     images,
       ...     studies.SearchSettings(num_epochs=40),

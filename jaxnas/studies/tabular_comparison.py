@@ -7,6 +7,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from jaxnas.data.tables import Table
 from jaxnas.search import tabular
 from jaxnas.types import Key, Searcher
 
@@ -28,7 +29,7 @@ class Contender(NamedTuple):
 
 def compare_searchers(
     searchers: Mapping[str, Searcher],
-    table: tabular.Table,
+    table: Table,
     *,
     key: Key,
     num_evaluations: int,

@@ -1,18 +1,21 @@
 """Settings of the ENAS controller: the paper's and those of the official scripts."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Literal, NamedTuple
 
-from jaxnas import spaces
+import optax
+
+from jaxnas import optim, spaces
 from jaxnas._checks import check_integer
 from jaxnas.types import SearchSpace
 
 
-class Settings(NamedTuple):
-    """Settings of the controller and of its training.
+class ControllerSettings(NamedTuple):
+    """Settings of the controller and of the policy gradient.
 
-    The defaults are the paper's for convolutional networks; see `paper` for others.
+    The defaults are the paper's for convolutional networks; see `paper_settings` for
+    others. The optimizer is not among them: `reinforce` takes it as an argument.
 
     Attributes:
       hidden_size: units of the LSTM, also the size of its embeddings.
@@ -20,11 +23,6 @@ class Settings(NamedTuple):
       temperature: divides logits before the tanh.
       op_tanh_reduction: divides `tanh_constant` where an operation is chosen, which
         in a plain sequence is every decision.
-      learning_rate: of Adam.
-      b1: of Adam, decay of the first moment.
-      eps: of Adam.
-      tensorflow_adam: whether Adam adds `eps` before the bias correction, as in
-        TensorFlow; see `optim.tensorflow_adam`.
       entropy_weight: weight of the entropy of an architecture's decisions.
       entropy: "reward" adds the entropy to the reward, as a constant; "bonus"
         differentiates it.
@@ -44,10 +42,6 @@ class Settings(NamedTuple):
     tanh_constant: float = 2.5
     temperature: float = 5.0
     op_tanh_reduction: float = 1.0
-    learning_rate: float = 3.5e-4
-    b1: float = 0.9
-    eps: float = 1e-8
-    tensorflow_adam: bool = False
     entropy_weight: float = 0.1
     entropy: Literal["reward", "bonus"] = "reward"
     baseline_decay: float = 0.99
@@ -59,34 +53,51 @@ class Settings(NamedTuple):
     recency: float = 0.0
 
 
-def paper(space: SearchSpace | Sequence[int]) -> Settings:
+def paper_settings(space: SearchSpace | Sequence[int]) -> ControllerSettings:
     """Settings of the paper.
 
     Args:
       space: the space to be searched.
 
     Returns:
-      The defaults of `Settings`, with entropy weight 1e-4 for a recurrent space. The
-      paper has 0.1 for convolutional networks, which other spaces get too.
+      The defaults, with entropy weight 1e-4 for a recurrent space. The paper has 0.1
+      for convolutional networks, which other spaces get too.
 
     Source: Pham et al. 2018, sections 3.1 and 3.2.
     """
     if isinstance(space, spaces.RecurrentSpace):
-        return Settings(entropy_weight=1e-4)
-    return Settings()
+        return ControllerSettings(entropy_weight=1e-4)
+    return ControllerSettings()
 
 
-def script(space: SearchSpace | Sequence[int]) -> Settings:
+def paper_optimizer(*, learning_rate: float = 3.5e-4) -> optax.GradientTransformation:
+    """Optimizer of the paper: Adam.
+
+    Args:
+      learning_rate: its learning rate, constant.
+
+    Returns:
+      An optax transformation.
+
+    Raises:
+      ValueError: if the learning rate is not a positive number.
+
+    Source: Pham et al. 2018, sections 2.2, 3.1 and 3.2.
+    """
+    return optax.adam(_checked_rate(learning_rate))
+
+
+def official_settings(space: SearchSpace | Sequence[int]) -> ControllerSettings:
     """Settings of the official scripts, where they differ from the paper.
 
     Args:
       space: a macro, micro or recurrent space.
 
     Returns:
-      Its settings: 64 units for convolutional networks, TensorFlow's Adam without
-      first moment and with a large epsilon, entropy weights of 1e-4 (recurrent space:
-      1e-3), a baseline that starts at 0, and preferences set by hand (separable
-      convolutions in the micro space, recent nodes in the recurrent one).
+      Its settings: 64 units for convolutional networks, entropy weights of 1e-4
+      (recurrent space: 1e-3), a baseline that starts at 0, and preferences set by hand
+      (separable convolutions in the micro space, recent nodes in the recurrent one).
+      `official_optimizer` belongs to them.
 
     Raises:
       ValueError: if the scripts have no such space.
@@ -94,15 +105,8 @@ def script(space: SearchSpace | Sequence[int]) -> Settings:
     Source: `cifar10_macro_search.sh`, `cifar10_micro_search.sh`, `ptb_search.sh` and
     the controllers they run.
     """
-    common = Settings(
-        hidden_size=64,
-        temperature=1.0,
-        learning_rate=1e-3,
-        b1=0.0,
-        eps=1e-3,
-        tensorflow_adam=True,
-        entropy_weight=1e-4,
-        baseline_start=0.0,
+    common = ControllerSettings(
+        hidden_size=64, temperature=1.0, entropy_weight=1e-4, baseline_start=0.0
     )
     match space:
         case spaces.MacroSpace():
@@ -111,7 +115,6 @@ def script(space: SearchSpace | Sequence[int]) -> Settings:
             return common._replace(
                 tanh_constant=1.10,
                 op_tanh_reduction=2.5,
-                learning_rate=3.5e-3,
                 separable_bias=10.0,
                 separable_offset=0.25,
             )
@@ -119,10 +122,52 @@ def script(space: SearchSpace | Sequence[int]) -> Settings:
             return common._replace(
                 hidden_size=100, temperature=5.0, entropy_weight=1e-3, recency=1 / 6
             )
-    raise ValueError(
+    raise ValueError(_not_in_the_scripts(space))
+
+
+def official_optimizer(
+    space: SearchSpace | Sequence[int], *, learning_rate: float | None = None
+) -> optax.GradientTransformation:
+    """Optimizer of the official scripts: TensorFlow's Adam.
+
+    Args:
+      space: a macro, micro or recurrent space.
+      learning_rate: its learning rate, constant; `None` is that of the scripts, 3.5e-3
+        for the micro space and 1e-3 for the others.
+
+    Returns:
+      `optim.tensorflow_adam` without first moment and with epsilon 1e-3.
+
+    Raises:
+      ValueError: if the scripts have no such space, or the learning rate is not a
+        positive number.
+
+    Source: as `official_settings`; `src/utils.py`.
+    """
+    match space:
+        case spaces.MicroSpace():
+            rate = 3.5e-3
+        case spaces.MacroSpace() | spaces.RecurrentSpace():
+            rate = 1e-3
+        case _:
+            raise ValueError(_not_in_the_scripts(space))
+    rate = _checked_rate(rate if learning_rate is None else learning_rate)
+    return optim.tensorflow_adam(rate, b1=0.0, eps=1e-3)
+
+
+def _not_in_the_scripts(space: SearchSpace | Sequence[int]) -> str:
+    return (
         f"the official scripts do not search {type(space).__name__}; expected a "
-        "MacroSpace, MicroSpace or RecurrentSpace, or Settings instead of 'script'"
+        "MacroSpace, MicroSpace or RecurrentSpace"
     )
+
+
+def _checked_rate(learning_rate: float) -> float:
+    if not 0 < learning_rate < math.inf:
+        raise ValueError(
+            f"learning_rate is {learning_rate}; expected a positive number"
+        )
+    return learning_rate
 
 
 # Written as what is allowed, so that NaN is refused too.
@@ -130,9 +175,6 @@ _RANGES = {
     "tanh_constant": (lambda v: 0 < v < math.inf, "a positive number"),
     "temperature": (lambda v: 0 < v < math.inf, "a positive number"),
     "op_tanh_reduction": (lambda v: 0 < v < math.inf, "a positive number"),
-    "learning_rate": (lambda v: 0 < v < math.inf, "a positive number"),
-    "b1": (lambda v: 0 <= v < 1, "a number of at least 0 and below 1"),
-    "eps": (lambda v: 0 < v < math.inf, "a positive number"),
     "entropy_weight": (lambda v: 0 <= v < math.inf, "a number of at least 0"),
     "baseline_decay": (lambda v: 0 <= v < 1, "a number of at least 0 and below 1"),
     "skip_weight": (lambda v: 0 <= v < math.inf, "a number of at least 0"),
@@ -142,30 +184,25 @@ _RANGES = {
     "recency": (lambda v: 0 <= v < math.inf, "a number of at least 0"),
 }
 _PRIORS = {
-    "separable_bias": spaces.MicroSpace,
-    "separable_offset": spaces.MicroSpace,
-    "recency": spaces.RecurrentSpace,
+    "separable_bias": "MicroSpace",
+    "separable_offset": "MicroSpace",
+    "recency": "RecurrentSpace",
 }
 
 
-def check(settings: Settings, space: SearchSpace | Sequence[int]) -> Settings:
-    """Check settings, alone and for a space.
+def check(settings: ControllerSettings, priors: Collection[str]) -> None:
+    """Check settings, alone and for a controller.
 
     Args:
       settings: the settings.
-      space: the space to be searched.
-
-    Returns:
-      The same settings.
+      priors: `Controller.priors`, names of the priors that the controller reads.
 
     Raises:
-      ValueError: if a value is out of range, or a prior is set that the space has no
-        decisions for.
+      ValueError: if a value is out of range, or a prior is set that the controller
+        does not read.
     """
-    if not isinstance(settings, Settings):
-        raise ValueError(
-            f"settings is {settings!r}; expected 'paper', 'script' or Settings"
-        )
+    if not isinstance(settings, ControllerSettings):
+        raise ValueError(f"settings is {settings!r}; expected ControllerSettings")
     check_integer("hidden_size", settings.hidden_size)
     for name, (allowed, expected) in _RANGES.items():
         value = getattr(settings, name)
@@ -178,10 +215,9 @@ def check(settings: Settings, space: SearchSpace | Sequence[int]) -> Settings:
         raise ValueError(
             f"entropy is {settings.entropy!r}; expected 'reward' or 'bonus'"
         )
-    for name, kind in _PRIORS.items():
+    for name, space in _PRIORS.items():
         value = getattr(settings, name)
-        if value and not isinstance(space, kind):
+        if value and name not in priors:
             raise ValueError(
-                f"{name} is {value}; expected 0, because only a {kind.__name__} has it"
+                f"{name} is {value}; expected 0, because only a {space} has it"
             )
-    return settings
