@@ -239,7 +239,7 @@ def micro(
             f"cell_output is {cell_output!r}; expected 'concat' with skeleton 'enas'"
         )
     return MicroNetwork(
-        genotype=genotypes.check(genotype),
+        genotype=genotypes.check_cells(genotype),
         channels=channels,
         num_cells=num_cells,
         num_classes=num_classes,
@@ -271,7 +271,7 @@ def edge_sources(genotype: Genotype) -> tuple[jax.Array, jax.Array]:
     Raises:
       ValueError: if the genotype is malformed.
     """
-    genotype = genotypes.check(genotype)
+    genotype = genotypes.check_cells(genotype)
     normal, reduce = (
         jnp.array([source for _, source in pairs], jnp.int32)
         for pairs in (genotype.normal, genotype.reduce)
