@@ -257,16 +257,7 @@ def make_network(
             )
         )
     return of_width(
-        networks.largest_channels(
-            genotype,
-            config.params_limit,
-            config.num_cells,
-            num_classes,
-            config.cell_output,
-            image_shape[-1],
-            skeleton="enas" if config.network == "enas" else "nasnet",
-            separable=config.separable,
-        )
+        networks.largest_channels(of_width, config.params_limit, image_shape)
     )
 
 

@@ -63,14 +63,7 @@ def test_networks_of_enas(preset, genotype, changes, expected):
     genotype = genotypes.named(genotype)
     cifar_train.check_flags(config, genotype)
     network = make(config, genotype)
-    count = networks.count_params(
-        genotype,
-        network.channels,
-        config.num_cells,
-        auxiliary=config.auxiliary,
-        skeleton="enas",
-        separable=config.separable,
-    )
+    count = networks.count_params(network, (32, 32, 3))
     assert count == expected
     assert network.dropout == {"enas": 0.2, "macro": 0.5}[config.network]
     if isinstance(network, networks.MicroNetwork):
@@ -106,7 +99,7 @@ def test_network_of_ghn():
     assert isinstance(network, networks.DagNetwork)
     assert (network.channels, network.num_blocks, network.skeleton) == (32, 18, "cifar")
     # As the docstring of the preset tells.
-    count = networks.count_params(genotype, 32, 18, auxiliary=network.auxiliary)
+    count = networks.count_params(network, (32, 32, 3))
     assert f"{count / 1e6:.2f} M" in str(presets.ghn_cifar10.__doc__)
 
 
