@@ -11,7 +11,7 @@ import architectures
 import images
 import optimizers
 import session
-from presets.cifar_train import PRESETS, Config, DagImagenet, Enas
+from presets.cifar_train import PRESETS, Config, DagImagenet
 
 # A run may go on in another place or on another number of devices.
 MAY_DIFFER = ("workdir", "data_dir", "devices", "genotype")
@@ -190,17 +190,8 @@ def make_network(
                 of_width, config.flops_limit, image_shape
             )
         )
-    size = {"cell_output": "concat", "separable": True, "num_cells": 20}
-    size = {name: getattr(config.network, name, size[name]) for name in size}
     return of_width(
-        networks.largest_channels(
-            genotype,
-            config.params_limit,
-            num_classes=num_classes,
-            image_channels=image_shape[-1],
-            skeleton="enas" if isinstance(config.network, Enas) else "nasnet",
-            **size,
-        )
+        networks.largest_channels(of_width, config.params_limit, image_shape)
     )
 
 

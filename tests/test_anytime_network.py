@@ -227,12 +227,13 @@ def test_parameters_by_hand():
     # Input 1, of the leaf two blocks before, and a pool of it with its scale.
     total += conv(1, c, 4 * c) + conv(1, 4 * c, 4 * c) + 2 * 4 * c
     total += 4 * c * 10 + 10
-    assert networks.count_params(SMALL, c, num_classes=10) == total
-    assert networks.cost(networks.anytime(SMALL, c), (8, 8, 3)).num_params == total
-    largest = functools.partial(networks.largest_channels, SMALL)
+    network = functools.partial(networks.anytime, SMALL)
+    assert networks.count_params(network(c), (8, 8, 3)) == total
+    assert networks.cost(network(c), (8, 8, 3)).num_params == total
+    largest = functools.partial(
+        networks.largest_channels, network, image_shape=(8, 8, 3)
+    )
     assert (largest(total - 1), largest(total)) == (c - 1, c)
-    with pytest.raises(ValueError, match="an anytime network has no auxiliary head"):
-        networks.count_params(SMALL, c, auxiliary=True)
 
 
 def test_fewer_exits_use_the_same_variables():

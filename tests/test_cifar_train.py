@@ -65,7 +65,7 @@ def test_networks_of_enas(preset, genotype, flags, expected):
     genotype = genotypes.named(genotype)
     cifar_train.check_network(config, genotype)
     network = make(config, genotype)
-    assert networks.cost(network, (32, 32, 3)).num_params == expected
+    assert networks.count_params(network, (32, 32, 3)) == expected
     if isinstance(network, networks.MicroNetwork):
         assert (network.skeleton, network.dropout) == ("enas", 0.2)
         assert network.auxiliary == (not flags)
@@ -101,7 +101,7 @@ def test_network_of_ghn():
     assert isinstance(network, networks.DagNetwork)
     assert (network.channels, network.num_blocks, network.skeleton) == (32, 18, "cifar")
     # As the docstring of the preset tells.
-    count = networks.cost(network, (32, 32, 3)).num_params
+    count = networks.count_params(network, (32, 32, 3))
     assert f"{count / 1e6:.2f} M" in PRESETS["ghn-cifar10"].about
 
 

@@ -77,16 +77,20 @@ def count_of_ghn(channels: int) -> int:
 @pytest.mark.parametrize("channels", [4, 32])
 def test_count_of_the_published_block(channels):
     genotype = genotypes.named("GHN")
-    assert networks.count_params(genotype, channels, 18) == count_of_ghn(channels)
+    network = networks.dag(genotype, channels, 18)
+    assert networks.count_params(network, (32, 32, 3)) == count_of_ghn(channels)
     if channels == 32:
         assert count_of_ghn(channels) == 3_255_466
-        with_head = networks.count_params(genotype, 32, 18, auxiliary=True)
-        assert with_head == 3_723_700
+        network = networks.dag(genotype, 32, 18, auxiliary=True)
+        assert networks.count_params(network, (32, 32, 3)) == 3_723_700
 
 
 def test_largest_channels_is_the_boundary():
-    count = networks.count_params(BLOCK, 5, 4)
-    largest = functools.partial(networks.largest_channels, BLOCK, num_cells=4)
+    network = functools.partial(networks.dag, BLOCK, num_blocks=4)
+    count = networks.count_params(network(5), (32, 32, 3))
+    largest = functools.partial(
+        networks.largest_channels, network, image_shape=(32, 32, 3)
+    )
     assert (largest(count - 1), largest(count), largest(count + 1)) == (4, 5, 5)
 
 

@@ -96,7 +96,7 @@ def test_check_names_the_place_of_a_fault(changes, message):
 
 def test_check_refuses_what_is_no_genotype():
     with pytest.raises(ValueError, match="None is not a genotype"):
-        genotypes.check(None)  # type: ignore[arg-type]
+        genotypes.check(None)
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_check_refuses_what_is_no_genotype():
 )
 def test_check_names_another_kind(name, kind):
     with pytest.raises(ValueError, match=f"found a {kind}; expected a Genotype of two"):
-        genotypes.check(genotypes.named(name))
+        genotypes.check_cells(genotypes.named(name))
 
 
 def test_loose_ends_are_the_nodes_nobody_reads():
@@ -147,6 +147,7 @@ def test_round_trips_of_random_genotypes(tmp_path):
 def test_json_layout():
     assert genotypes.to_json(SMALL) == (
         "{\n"
+        '  "type": "cells",\n'
         '  "normal": [["skip_connect", 0], ["sep_conv_3x3", 1]],\n'
         '  "normal_concat": [2],\n'
         '  "reduce": [["max_pool_3x3", 0], ["avg_pool_3x3", 1], ["none", 2], '
@@ -182,7 +183,9 @@ def test_from_json_refuses(text, message):
 
 
 def test_a_json_object_with_more_keys_is_of_the_first_kind_it_fits():
-    text = genotypes.to_json(SMALL).replace("{", '{"ops": [], "sources": [],')
+    text = genotypes.to_json(SMALL).replace(
+        '"type": "cells"', '"ops": [], "sources": []'
+    )
     assert genotypes.from_json(text) == SMALL
 
 
@@ -223,6 +226,7 @@ def test_load_tells_the_format_by_content(tmp_path):
         DARTS_V2_TEXT,
         genotypes.to_json(genotypes.named("DARTS_V2")),
         genotypes.to_json(genotypes.named("DARTS_V2")).replace("{", '{"name": "x",'),
+        genotypes.to_json(genotypes.named("DARTS_V2")).replace('"type": "cells",', ""),
     ):
         path.write_text(text, encoding="utf-8")
         assert genotypes.load(path) == genotypes.named("DARTS_V2")

@@ -25,7 +25,7 @@ def test_check_anytime_normalises_to_tuples_and_python_integers():
         "scales": [[0, np.int32(2)], range(1, 3), [2]],
         "exits": [[3], range(2, 4), [2]],
     }
-    checked = genotypes.check_any(genotypes.AnytimeGenotype(**fields))
+    checked = genotypes.check(genotypes.AnytimeGenotype(**fields))
     assert checked == NETWORK and isinstance(checked, genotypes.AnytimeGenotype)
     assert type(checked.ops[0]) is type(checked.inputs[0][0]) is tuple
     assert type(checked.scales[0][1]) is type(checked.inputs[1][1][0]) is int

@@ -44,7 +44,7 @@ def test_leaves_are_the_nodes_nobody_reads():
 def test_check_dag_normalises_to_tuples_and_python_integers():
     inputs: Any = [[0], range(2), [np.int64(1), np.int32(3)]]
     ops: Any = list(BLOCK.ops)
-    checked = genotypes.check_any(genotypes.DagGenotype(ops, inputs))
+    checked = genotypes.check(genotypes.DagGenotype(ops, inputs))
     assert checked == BLOCK and isinstance(checked, genotypes.DagGenotype)
     assert type(checked.ops) is type(checked.inputs) is type(checked.inputs[1]) is tuple
     assert type(checked.inputs[2][0]) is int
@@ -90,7 +90,7 @@ def test_check_dag_names_the_node(changes, message):
         ),
         (genotypes.check_macro, BLOCK, "found a DagGenotype; expected a MacroGenotype"),
         (
-            genotypes.check,
+            genotypes.check_cells,
             BLOCK,
             "found a DagGenotype; expected a Genotype of two cells",
         ),
@@ -115,7 +115,8 @@ def test_blocks_are_stored_and_found_again(tmp_path, block):
 
 def test_json_layout():
     assert genotypes.to_json(BLOCK) == (
-        '{\n  "ops": ["conv_1x1", "skip_connect", "max_pool_3x3"],\n'
+        '{\n  "type": "dag",\n'
+        '  "ops": ["conv_1x1", "skip_connect", "max_pool_3x3"],\n'
         '  "inputs": [[0], [0, 1], [1, 3]]\n}\n'
     )
 

@@ -1,6 +1,7 @@
 """Macro and recurrent genotypes: what is accepted, refused and stored, and how."""
 
-from typing import Any
+import json
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -99,7 +100,7 @@ def test_recurrent_loose_ends_are_the_nodes_nobody_reads():
             "found a tuple; expected a MacroGenotype",
         ),
         (genotypes.check_recurrent, MACRO, "found a MacroGenotype; expected a Recurr"),
-        (genotypes.check_any, 3, "3 is not a genotype"),
+        (genotypes.check, 3, "3 is not a genotype"),
     ],
 )
 def test_checks_refuse_another_kind(check, other, message):
@@ -110,7 +111,7 @@ def test_checks_refuse_another_kind(check, other, message):
 @pytest.mark.parametrize("name", EVERY_NAME)
 def test_every_kind_is_stored_and_found_again(tmp_path, name):
     genotype = genotypes.named(name)
-    assert genotypes.check_any(genotype) == genotype
+    assert genotypes.check(genotype) == genotype
     found = genotypes.from_json(genotypes.to_json(genotype))
     assert found == genotype and type(found) is type(genotype)
     path = tmp_path / "genotype.json"
@@ -124,11 +125,13 @@ def test_every_kind_is_stored_and_found_again(tmp_path, name):
 
 def test_json_layouts():
     assert genotypes.to_json(MACRO) == (
-        '{\n  "ops": ["conv_3x3", "sep_conv_5x5", "max_pool_3x3", "avg_pool_3x3"],\n'
+        '{\n  "type": "macro",\n'
+        '  "ops": ["conv_3x3", "sep_conv_5x5", "max_pool_3x3", "avg_pool_3x3"],\n'
         '  "skips": [[], [], [0, 1], [2]]\n}\n'
     )
     assert genotypes.to_text(RECURRENT) == (
-        '{"activations": ["tanh", "relu", "identity", "sigmoid"], "sources": [0, 0, 2]}'
+        '{"type": "recurrent", '
+        '"activations": ["tanh", "relu", "identity", "sigmoid"], "sources": [0, 0, 2]}'
     )
     darts = genotypes.named("DARTS")
     assert genotypes.to_text(darts) == genotypes.to_darts(darts)
@@ -154,3 +157,52 @@ def test_save_refuses_an_invalid_genotype(tmp_path):
     with pytest.raises(ValueError, match="layer 0: 'none' is not an operation"):
         genotypes.save(tmp_path / "a.json", MACRO._replace(ops=("none",) * 4))
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", [*EVERY_NAME, *genotypes.DAG_NAMES])
+def test_files_without_a_tag_are_told_apart_by_their_keys(name):
+    genotype = genotypes.named(name)
+    found = genotypes.from_json(json.dumps(genotype._asdict()))
+    assert found == genotype and type(found) is type(genotype)
+
+
+def test_the_tag_decides_before_the_keys():
+    # Both kinds have operations, but only the second has scales.
+    fields = {"type": "dag", "ops": ["conv_1x1"], "inputs": [[0]], "scales": [], "a": 1}
+    assert genotypes.from_json(json.dumps(fields)) == genotypes.DagGenotype(
+        ("conv_1x1",), ((0,),)
+    )
+
+
+@pytest.mark.parametrize("tag", ["toy", 3, None, ["cells"]])
+def test_an_unknown_tag_lists_the_known_ones(tag):
+    message = r"type is .*; expected one of .*cells, .*macro, "
+    with pytest.raises(ValueError, match=message):
+        genotypes.from_json(json.dumps({"type": tag, "ops": []}))
+
+
+def test_plain_tuples_are_two_cells():
+    cells = genotypes.named("DARTS")
+    assert type(genotypes.check(tuple(cells))) is genotypes.Genotype
+    with pytest.raises(ValueError, match=r"\(1, 2\) is not a genotype"):
+        genotypes.check((1, 2))
+
+
+class Unknown(NamedTuple):
+    ops: tuple[str, ...]
+
+
+class Tagged(NamedTuple):
+    type: str
+
+
+def test_registered_classes_are_checked():
+    with pytest.raises(ValueError, match=r"Unknown\(.* is not a genotype; .*register"):
+        genotypes.save("nowhere.json", Unknown(("conv",)))
+    with pytest.raises(ValueError, match="the tag 'dag' is that of DagGenotype"):
+        genotypes.register("dag", Unknown, lambda genotype: genotype)
+    with pytest.raises(ValueError, match="Tagged has a field 'type'"):
+        genotypes.register("tagged", Tagged, lambda genotype: genotype)
+    listed: Any = list
+    with pytest.raises(ValueError, match="list is not a NamedTuple"):
+        genotypes.register("list", listed, lambda genotype: genotype)

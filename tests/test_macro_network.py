@@ -57,25 +57,27 @@ def test_count_of_the_published_network(separable, expected):
         assert sum(map(size, joins)) == 11_161_920
 
 
-def test_count_params():
+def test_cost_and_width():
     network = networks.macro(ALL_OPS, 4, 7)
-    count = functools.partial(networks.count_params, ALL_OPS, num_classes=7)
-    assert count(4) == size(shapes(network))
-    assert count(4, num_cells=3) == count(4)
+    count = networks.count_params(network, (8, 8, 3))
     num_params, flops = networks.cost(network, (8, 8, 3))
-    assert num_params == count(4)
+    assert num_params == count == size(shapes(network))
     wider = networks.macro(ALL_OPS, 8, 7)
     assert networks.cost(wider, (8, 8, 3)).flops > 2 * flops
     # Dense kernels instead of a depthwise and a pointwise one, of 3x3 and of 5x5; the
     # latter have twice the channels.
     difference = (9 * 16 - 9 * 4 - 16) + (25 * 64 - 25 * 8 - 64)
-    assert count(4, separable=False) - count(4) == difference
+    dense = networks.macro(ALL_OPS, 4, 7, separable=False)
+    assert networks.count_params(dense, (8, 8, 3)) - count == difference
 
 
 @pytest.mark.parametrize("separable", [True, False])
 def test_largest_channels_is_the_boundary(separable):
-    count = networks.count_params(ALL_OPS, 5, separable=separable)
-    largest = functools.partial(networks.largest_channels, ALL_OPS, separable=separable)
+    network = functools.partial(networks.macro, ALL_OPS, separable=separable)
+    count = networks.count_params(network(5), (32, 32, 3))
+    largest = functools.partial(
+        networks.largest_channels, network, image_shape=(32, 32, 3)
+    )
     assert (largest(count - 1), largest(count), largest(count + 1)) == (4, 5, 5)
 
 
@@ -207,7 +209,5 @@ def test_wrong_arguments(changes, message):
 
 
 def test_wrong_sizes():
-    with pytest.raises(ValueError, match="a macro network has no auxiliary head"):
-        networks.count_params(POOLS, auxiliary=True)
     with pytest.raises(ValueError, match="a feature map of 3x3 cannot be halved"):
         shapes(networks.macro(POOLS, 2), side=6)

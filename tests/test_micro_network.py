@@ -85,6 +85,19 @@ def size(tree) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
 
+def count_params(genotype, *sizes, image_channels=3, **options):
+    network = networks.micro(genotype, *sizes, **options)
+    return networks.count_params(network, (32, 32, image_channels))
+
+
+def largest_channels(genotype, params_limit, *, image_channels=3, **options):
+    return networks.largest_channels(
+        functools.partial(networks.micro, genotype, **options),
+        params_limit,
+        (32, 32, image_channels),
+    )
+
+
 @pytest.mark.parametrize(
     ("name", "num_classes", "auxiliary", "expected"),
     [(name, *counts[0]) for name, counts in COUNTS["named"].items()]
@@ -92,9 +105,7 @@ def size(tree) -> int:
 )
 def test_count_of_published_genotypes(name, num_classes, auxiliary, expected):
     genotype = genotypes.named(name)
-    count = networks.count_params(
-        genotype, num_classes=num_classes, auxiliary=auxiliary
-    )
+    count = count_params(genotype, num_classes=num_classes, auxiliary=auxiliary)
     assert count == expected
 
 
@@ -113,7 +124,7 @@ def test_count_of_official_variants(number, base, kind, seed, counts):
     }[kind]()
     num_classes, auxiliary = (10, 100, 200)[number % 3], bool(number % 2)
     expected = counts[2 * (number % 3) + auxiliary]
-    found = networks.count_params(variant, num_classes=num_classes, auxiliary=auxiliary)
+    found = count_params(variant, num_classes=num_classes, auxiliary=auxiliary)
     assert found == expected
 
 
@@ -121,8 +132,8 @@ def test_count_of_official_variants(number, base, kind, seed, counts):
 def test_count_and_channels_of_asng(name):
     expected = COUNTS["asng"][name]
     genotype = spaces.enas_micro().decode(expected["arch"])
-    count = functools.partial(networks.count_params, genotype, cell_output="projection")
-    channels = networks.largest_channels(genotype, 4_000_000, cell_output="projection")
+    count = functools.partial(count_params, genotype, cell_output="projection")
+    channels = largest_channels(genotype, 4_000_000, cell_output="projection")
     assert channels == expected["largest_channels"]
     assert count(channels) == expected["num_params"]
     assert count(36) == expected["num_params_at_36_channels"]
@@ -130,7 +141,7 @@ def test_count_and_channels_of_asng(name):
 
 def test_count_of_asng_with_auxiliary_head():
     expected = COUNTS["asng"]["zeros"]
-    count = networks.count_params(
+    count = count_params(
         spaces.enas_micro().decode(expected["arch"]),
         expected["largest_channels"],
         auxiliary=True,
@@ -144,23 +155,25 @@ def test_count_of_asng_with_auxiliary_head():
     [("concat", "nasnet"), ("projection", "nasnet"), ("concat", "enas")],
 )
 def test_largest_channels_is_the_boundary(cell_output, skeleton):
-    settings = (3, 7, cell_output)
-    options = {"image_channels": 1, "skeleton": skeleton}
+    options = {
+        **{"num_cells": 3, "num_classes": 7, "image_channels": 1},
+        **{"skeleton": skeleton, "cell_output": cell_output},
+    }
     for channels in (1, 2, 5):
-        count = networks.count_params(
-            SMALL, channels, 3, 7, cell_output=cell_output, **options
-        )
-        largest = functools.partial(networks.largest_channels, SMALL, **options)
-        assert largest(count, *settings) == channels
+        count = count_params(SMALL, channels, **options)
+        largest = functools.partial(largest_channels, SMALL, **options)
+        assert largest(count) == channels
         if channels > 1:
-            assert largest(count - 1, *settings) == channels - 1
-        assert largest(count + 1, *settings) == channels
+            assert largest(count - 1) == channels - 1
+        assert largest(count + 1) == channels
+        # The auxiliary head is not counted.
+        assert largest(count, auxiliary=True) == channels
 
 
 def test_largest_channels_needs_room_for_one():
-    count = networks.count_params(SMALL, 1, 3)
+    count = count_params(SMALL, 1, 3)
     with pytest.raises(ValueError, match=f"single channel .* already has {count}"):
-        networks.largest_channels(SMALL, count - 1, 3)
+        largest_channels(SMALL, count - 1, num_cells=3)
 
 
 @pytest.mark.parametrize("auxiliary", [False, True])
@@ -168,7 +181,7 @@ def test_cost_counts_what_is_initialised(auxiliary):
     network = networks.micro(SMALL, 2, 7, 10, auxiliary=auxiliary)
     num_params, flops = networks.cost(network, (32, 32, 1))
     assert num_params == size(shapes(network, 32)["params"])
-    assert num_params == networks.count_params(
+    assert num_params == count_params(
         SMALL, 2, 7, auxiliary=auxiliary, image_channels=1
     )
     # The head is not evaluated.
@@ -343,7 +356,7 @@ def enas(genotype=SMALL, channels=4, num_cells=3, **options):
 )
 def test_count_of_enas(name, expected):
     genotype = genotypes.named(name)
-    count = networks.count_params(genotype, num_cells=17, skeleton="enas")
+    count = count_params(genotype, num_cells=17, skeleton="enas")
     assert count == expected
 
 

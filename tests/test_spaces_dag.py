@@ -139,7 +139,7 @@ def test_decode_and_encode_of_a_block():
 def test_encode_inverts_decode(space):
     for arch in samples(space, 5):
         genotype = space.decode(arch)
-        assert genotypes.check_any(genotype) == genotype
+        assert genotypes.check(genotype) == genotype
         encoded = space.encode(genotype)
         assert encoded.dtype == jnp.int32 and not encoded.weak_type
         np.testing.assert_array_equal(encoded, arch)

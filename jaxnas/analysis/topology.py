@@ -165,7 +165,7 @@ def _next_node(sizes: Sequence[int], distinct: bool) -> Iterator[tuple[int, int,
 def _cell(
     genotype: genotypes.Genotype, cell: str
 ) -> tuple[tuple[genotypes.Edge, ...], tuple[int, ...]]:
-    genotype = genotypes.check(genotype)
+    genotype = genotypes.check_cells(genotype)
     if cell == "normal":
         return genotype.normal, genotype.normal_concat
     if cell == "reduce":

@@ -3,8 +3,10 @@
 There are five kinds: two cells in the convention of DARTS (`Genotype`), a chain of
 layers with skips (`MacroGenotype`), a recurrent cell (`RecurrentGenotype`), a block
 that is any directed acyclic graph (`DagGenotype`) and three of them with exits
-(`AnytimeGenotype`).
+(`AnytimeGenotype`). `register` adds others.
 """
+
+from collections.abc import Callable
 
 from jaxnas.genotypes.anytime import (
     ANYTIME_BLOCKS,
@@ -16,8 +18,8 @@ from jaxnas.genotypes.cells import (
     OPS,
     Edge,
     Genotype,
-    check,
     check_cell,
+    check_cells,
     edge_name,
     from_darts,
     loose_ends,
@@ -33,7 +35,7 @@ from jaxnas.genotypes.enas_scripts import (
     to_enas_recurrent,
 )
 from jaxnas.genotypes.files import from_json, load, save, to_json, to_text
-from jaxnas.genotypes.kinds import AnyGenotype, check_any
+from jaxnas.genotypes.kinds import AnyGenotype, check, register
 from jaxnas.genotypes.macro import MACRO_OPS, MacroGenotype, check_macro
 from jaxnas.genotypes.published import (
     DAG_NAMES,
@@ -55,6 +57,12 @@ from jaxnas.genotypes.variants import (
     random_operations,
     widest_shallowest,
 )
+
+# The name that drawings use until they are dispatched on the class as well.
+check_any: Callable[
+    [AnyGenotype],
+    Genotype | MacroGenotype | RecurrentGenotype | DagGenotype | AnytimeGenotype,
+] = check
 
 __all__ = [
     "ACTIVATIONS",
@@ -78,6 +86,7 @@ __all__ = [
     "check_any",
     "check_anytime",
     "check_cell",
+    "check_cells",
     "check_dag",
     "check_macro",
     "check_recurrent",
@@ -96,6 +105,7 @@ __all__ = [
     "random_connections",
     "random_operations",
     "recurrent_loose_ends",
+    "register",
     "save",
     "to_darts",
     "to_enas_macro",

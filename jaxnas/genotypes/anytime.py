@@ -9,7 +9,7 @@ applies its operation, at a resolution of its own; at an exit the network may st
 from typing import Any, NamedTuple
 
 from jaxnas._checks import is_integer
-from jaxnas.genotypes import dag
+from jaxnas.genotypes import dag, kinds
 from jaxnas.genotypes._values import is_list
 
 ANYTIME_OPS = (
@@ -70,6 +70,9 @@ def check_anytime(genotype: AnytimeGenotype) -> AnytimeGenotype:
         for block, lists in enumerate(zip(*genotype, strict=True))
     ]
     return AnytimeGenotype(*zip(*blocks, strict=True))
+
+
+kinds.register("anytime", AnytimeGenotype, check_anytime)
 
 
 def _check_block(

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from jaxnas._checks import is_integer
+from jaxnas.genotypes import kinds
 from jaxnas.genotypes._values import is_list
 
 Edge = tuple[str, int]
@@ -48,8 +49,8 @@ class Genotype(NamedTuple):
     reduce_concat: tuple[int, ...]
 
 
-def check(genotype: Genotype) -> Genotype:
-    """Check a genotype and normalise its lists to tuples.
+def check_cells(genotype: Genotype) -> Genotype:
+    """Check two cells and normalize its lists to tuples.
 
     Args:
       genotype: any 4-tuple in the order of `Genotype`; cells and concats may be
@@ -72,6 +73,9 @@ def check(genotype: Genotype) -> Genotype:
         *check_cell(normal, normal_concat, place="normal cell"),
         *check_cell(reduce, reduce_concat, place="reduction cell"),
     )
+
+
+kinds.register("cells", Genotype, check_cells)
 
 
 def check_cell(
@@ -178,7 +182,7 @@ def to_darts(genotype: Genotype) -> str:
     Raises:
       ValueError: if the genotype is invalid.
     """
-    fields = check(genotype)._asdict().items()
+    fields = check_cells(genotype)._asdict().items()
     return f"Genotype({', '.join(f'{name}={list(value)}' for name, value in fields)})"
 
 
@@ -222,7 +226,7 @@ def from_darts(text: str) -> Genotype:
             "by name"
         )
     fields = {str(keyword.arg): _literal(keyword) for keyword in call.keywords}
-    return check(Genotype(**fields))
+    return check_cells(Genotype(**fields))
 
 
 def _literal(keyword: ast.keyword) -> Any:

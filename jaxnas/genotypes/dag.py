@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from jaxnas._checks import is_integer
+from jaxnas.genotypes import kinds
 from jaxnas.genotypes._values import is_list
 
 DAG_OPS = (
@@ -58,6 +59,9 @@ def check_dag(genotype: DagGenotype) -> DagGenotype:
     if not isinstance(genotype, DagGenotype):
         raise ValueError(f"found a {type(genotype).__name__}; expected a DagGenotype")
     return DagGenotype(*check_graph(*genotype, DAG_OPS))
+
+
+kinds.register("dag", DagGenotype, check_dag)
 
 
 def check_graph(

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from jaxnas._checks import is_integer
-from jaxnas.genotypes.cells import Edge, Genotype, check, edge_name, loose_ends
+from jaxnas.genotypes.cells import Edge, Genotype, check_cells, edge_name, loose_ends
 from jaxnas.genotypes.macro import MACRO_OPS, MacroGenotype, check_macro
 from jaxnas.genotypes.recurrent import ACTIVATIONS, RecurrentGenotype, check_recurrent
 
@@ -73,7 +73,7 @@ def to_enas_micro(genotype: Genotype) -> tuple[int, ...]:
     Raises:
       ValueError: if no script can hold the genotype, naming the place.
     """
-    normal, normal_concat, reduce, reduce_concat = check(genotype)
+    normal, normal_concat, reduce, reduce_concat = check_cells(genotype)
     if len(normal) != len(reduce):
         raise ValueError(
             f"found {len(normal) // 2} nodes in the normal cell and "

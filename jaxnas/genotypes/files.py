@@ -6,14 +6,16 @@ import pathlib
 from typing import Any
 
 from jaxnas import _files
+from jaxnas.genotypes import kinds
 from jaxnas.genotypes.anytime import AnytimeGenotype
 from jaxnas.genotypes.cells import Genotype, from_darts, to_darts
 from jaxnas.genotypes.dag import DagGenotype
-from jaxnas.genotypes.kinds import AnyGenotype, check_any
+from jaxnas.genotypes.kinds import AnyGenotype
 from jaxnas.genotypes.macro import MacroGenotype
 from jaxnas.genotypes.recurrent import RecurrentGenotype
 
-_KINDS = (Genotype, MacroGenotype, RecurrentGenotype, DagGenotype, AnytimeGenotype)
+# The kinds of files written before there were tags, which are told apart by their keys.
+_UNTAGGED = (Genotype, MacroGenotype, RecurrentGenotype, DagGenotype, AnytimeGenotype)
 
 
 def to_text(genotype: AnyGenotype) -> str:
@@ -23,15 +25,16 @@ def to_text(genotype: AnyGenotype) -> str:
       genotype: the genotype.
 
     Returns:
-      The text of `to_darts` for two cells, else a JSON object in one line.
+      The text of `to_darts` for two cells, else the JSON object of `to_json` in one
+      line.
 
     Raises:
       ValueError: if the genotype is invalid.
     """
-    genotype = check_any(genotype)
+    genotype = kinds.check(genotype)
     if isinstance(genotype, Genotype):
         return to_darts(genotype)
-    return json.dumps(genotype._asdict())
+    return json.dumps(_tagged(genotype))
 
 
 def to_json(genotype: AnyGenotype) -> str:
@@ -41,28 +44,35 @@ def to_json(genotype: AnyGenotype) -> str:
       genotype: the genotype.
 
     Returns:
-      `{"normal": [["sep_conv_3x3", 0], ...], "normal_concat": [2, ...], ...}` for two
-      cells, `{"ops": ["conv_3x3", ...], "skips": [[], [0], ...]}` for a chain of
-      layers, `{"activations": ["tanh", ...], "sources": [0, ...]}` for a recurrent
-      cell and `{"ops": ["conv_1x1", ...], "inputs": [[0, 1], ...]}` for a block; for
-      blocks with exits, lists of these with `scales` and `exits`.
+      The tag of the kind under `"type"`, then the fields:
+      `{"type": "cells", "normal": [["sep_conv_3x3", 0], ...], "normal_concat": [2,
+      ...], ...}` for two cells, `{"type": "macro", "ops": ["conv_3x3", ...], "skips":
+      [[], [0], ...]}` for a chain of layers, `{"type": "recurrent", "activations":
+      ["tanh", ...], "sources": [0, ...]}` for a recurrent cell and `{"type": "dag",
+      "ops": ["conv_1x1", ...], "inputs": [[0, 1], ...]}` for a block; for blocks with
+      exits (`"anytime"`), lists of these with `scales` and `exits`.
 
     Raises:
       ValueError: if the genotype is invalid.
     """
-    fields = check_any(genotype)._asdict().items()
+    fields = _tagged(kinds.check(genotype)).items()
     lines = [f"  {json.dumps(name)}: {json.dumps(value)}" for name, value in fields]
     return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
+def _tagged(genotype: AnyGenotype) -> dict[str, Any]:
+    return {kinds.TAG: kinds.tag_of(genotype), **genotype._asdict()}
 
 
 def from_json(text: str) -> Any:
     """Read a genotype from a JSON object; keys other than its fields are ignored.
 
     Args:
-      text: the layout that `to_json` writes.
+      text: the layout that `to_json` writes, with or without `"type"`.
 
     Returns:
-      The checked genotype, of the kind that has most of these keys.
+      The checked genotype: of the kind under `"type"`, or of the kind of this package
+      that has most of the keys.
 
     Raises:
       ValueError: naming the line, key, edge, layer or node at fault.
@@ -76,17 +86,25 @@ def from_json(text: str) -> Any:
         raise ValueError("this JSON is nested too deeply for a genotype") from error
     if not isinstance(found, dict):
         raise ValueError(f"found a JSON {type(found).__name__}; expected an object")
-    # Chains and blocks both have operations, so the kind with the most keys it is.
-    kind = max(_KINDS, key=lambda kind: len(found.keys() & set(kind._fields)))
-    if found.keys().isdisjoint(kind._fields):
-        layouts = " or ".join(", ".join(kind._fields) for kind in _KINDS)
-        raise ValueError(
-            f"found the keys {list(found)} in the JSON object; expected {layouts}"
-        )
+    if kinds.TAG in found:
+        kind = kinds.kind_of_tag(found[kinds.TAG])
+    else:
+        kind = _kind_of_keys(found)
     for name in kind._fields:
         if name not in found:
             raise ValueError(f"the key {name!r} is missing from the JSON object")
-    return check_any(kind(*(found[name] for name in kind._fields)))
+    return kinds.check(kind(*(found[name] for name in kind._fields)))
+
+
+def _kind_of_keys(found: dict[str, Any]) -> type[Any]:
+    # Chains and blocks both have operations, so the kind with the most keys it is.
+    kind = max(_UNTAGGED, key=lambda kind: len(found.keys() & set(kind._fields)))
+    if found.keys().isdisjoint(kind._fields):
+        layouts = " or ".join(", ".join(kind._fields) for kind in _UNTAGGED)
+        raise ValueError(
+            f"found the keys {list(found)} in the JSON object; expected {layouts}"
+        )
+    return kind
 
 
 def load(path: str | os.PathLike[str]) -> Any:

@@ -8,6 +8,7 @@ and joins its result with the earlier sources that it lists as skips.
 from typing import Any, NamedTuple
 
 from jaxnas._checks import is_integer
+from jaxnas.genotypes import kinds
 from jaxnas.genotypes._values import check_names, is_list
 
 MACRO_OPS = (
@@ -62,6 +63,9 @@ def check_macro(genotype: MacroGenotype) -> MacroGenotype:
         )
     skips = (_check_skips(k, sources) for k, sources in enumerate(genotype.skips))
     return MacroGenotype(ops, tuple(skips))
+
+
+kinds.register("macro", MacroGenotype, check_macro)
 
 
 def _check_skips(layer: int, sources: Any) -> tuple[int, ...]:

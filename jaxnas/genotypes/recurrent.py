@@ -8,6 +8,7 @@ the loose ends.
 from typing import NamedTuple
 
 from jaxnas._checks import is_integer
+from jaxnas.genotypes import kinds
 from jaxnas.genotypes._values import check_names, is_list
 
 ACTIVATIONS = ("tanh", "relu", "identity", "sigmoid")
@@ -63,6 +64,9 @@ def check_recurrent(genotype: RecurrentGenotype) -> RecurrentGenotype:
                 f"{node - 1}"
             )
     return RecurrentGenotype(activations, tuple(map(int, sources)))
+
+
+kinds.register("recurrent", RecurrentGenotype, check_recurrent)
 
 
 def recurrent_loose_ends(genotype: RecurrentGenotype) -> tuple[int, ...]:

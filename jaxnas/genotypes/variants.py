@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from jaxnas._checks import is_integer
-from jaxnas.genotypes.cells import Edge, Genotype, check
+from jaxnas.genotypes.cells import Edge, Genotype, check_cells
 
 # In the order of the official code, which the draws index.
 _RANDOM_OPS = (
@@ -48,7 +48,7 @@ def random_connections(genotype: Genotype, seed: int) -> Genotype:
 
     Source: Shu et al. (2020), appendix A.2; `random_conn` in the official genotypes.py.
     """
-    genotype = check(genotype)
+    genotype = check_cells(genotype)
     rng = _random_state(seed)
     cells = (genotype.normal, genotype.reduce)
     connected: tuple[list[Edge], list[Edge]] = ([], [])
@@ -82,7 +82,7 @@ def random_operations(genotype: Genotype, seed: int) -> Genotype:
 
     Source: Shu et al. (2020), appendix A.2; `random_ops` in the official genotypes.py.
     """
-    genotype = check(genotype)
+    genotype = check_cells(genotype)
     rng = _random_state(seed)
 
     def draw(pairs: tuple[Edge, ...]) -> tuple[Edge, ...]:
@@ -118,7 +118,7 @@ def widest_shallowest(genotype: Genotype, *, keep_concat: bool = False) -> Genot
 
     Source: Shu et al. (2020), section 5 (adapted topologies).
     """
-    genotype = check(genotype)
+    genotype = check_cells(genotype)
     normal, reduce = map(_inputs_only, (genotype.normal, genotype.reduce))
     return _connect(genotype, normal, reduce, keep_concat=keep_concat)
 
@@ -141,7 +141,7 @@ def narrowest_deepest(genotype: Genotype, *, keep_concat: bool = False) -> Genot
     Raises:
       ValueError: if the genotype is invalid or not one of two cells.
     """
-    genotype = check(genotype)
+    genotype = check_cells(genotype)
     normal, reduce = (
         _sources(len(pairs) // 2, 2, 1 + len(pairs) // 2)
         for pairs in (genotype.normal, genotype.reduce)
@@ -174,7 +174,7 @@ def connection_variants(
       ValueError: if the genotype is invalid or not one of two cells, or the reduction
         cell shall change but has another number of nodes than the normal cell.
     """
-    genotype = check(genotype)
+    genotype = check_cells(genotype)
     num_nodes = len(genotype.normal) // 2
     if not keep_reduce and len(genotype.reduce) != len(genotype.normal):
         raise ValueError(

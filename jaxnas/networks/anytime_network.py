@@ -9,8 +9,9 @@ import jax.numpy as jnp
 from jaxnas import genotypes, ops
 from jaxnas._checks import check_sizes
 from jaxnas.genotypes import AnytimeGenotype, DagGenotype
-from jaxnas.networks import layers
+from jaxnas.networks import _counts, layers
 from jaxnas.networks.layers import Classifier, ConvNorm, Draw, NewNorm, PointwiseNorm
+from jaxnas.networks.size import count_params
 
 
 class _Node(nn.Module):
@@ -60,15 +61,11 @@ class AnytimeNetwork(nn.Module):
             )
         new_norm = layers.batch_norm(train=train, batch_axis=self.batch_axis)
         widths = [self.channels << block for block in range(genotypes.ANYTIME_BLOCKS)]
-        leaves = [
-            genotypes.dag_leaves(DagGenotype(*graph))
-            for graph in zip(self.genotype.ops, self.genotype.inputs, strict=True)
-        ]
         stem = ConvNorm(self.channels, 3, new_norm, ops.draw, name="stem")
         stem_image = jax.nn.relu(stem(images))
 
         # Nodes are computed when they are first read, so that what no exit needs is
-        # not made; block -1 is the stem, whose only node is its only leaf.
+        # not made; block -1 is the stem.
 
         @functools.cache
         def output(block: int, node: int) -> jax.Array:
@@ -84,7 +81,7 @@ class AnytimeNetwork(nn.Module):
                 )
                 return module([resampled(block, other, scale) for other in read])
             source = max(block - 1 - node, -1)
-            read = leaves[source] if source >= 0 else (0,)
+            read = _leaves(self.genotype, source)
             inputs = [resampled(source, leaf, block) for leaf in read]
             bottleneck = PointwiseNorm(
                 width, new_norm, ops.draw, name=f"block_{block}_input_{node}"
@@ -117,6 +114,47 @@ def _exits(genotype: AnytimeGenotype) -> list[tuple[int, int]]:
     return [
         (block, node) for block, nodes in enumerate(genotype.exits) for node in nodes
     ]
+
+
+@count_params.register
+def _(network: AnytimeNetwork, image_shape: tuple[int, int, int]) -> int:
+    genotype = network.genotype
+    total = _counts.conv_norm(3, image_shape[-1], network.channels)
+    exits = _exits(genotype)[: network.num_exits]
+    counted = {(-1, 0)}  # the stem
+    needed = list(exits)
+    while needed:
+        block, node = needed.pop()
+        if (block, node) in counted:
+            continue
+        counted.add((block, node))
+        channels = network.channels << block
+        if node >= 2:
+            read = [(block, other) for other in genotype.inputs[block][node - 2]]
+            op = genotype.ops[block][node - 2]
+            total += _counts.pointwise_norm(len(read) * channels, channels)
+            if op.startswith("conv"):
+                total += _counts.conv_norm(int(op[-1]), channels, channels)
+            else:
+                total += _counts.norm(channels)
+        else:
+            source = max(block - 1 - node, -1)
+            read = [(source, leaf) for leaf in _leaves(genotype, source)]
+            channels_in = len(read) * (network.channels << max(source, 0))
+            total += _counts.pointwise_norm(channels_in, channels)
+        needed += read
+    for block, _ in exits:
+        channels = network.channels << block
+        total += _counts.classifier(channels, network.num_classes, bias=True)
+    return total
+
+
+def _leaves(genotype: AnytimeGenotype, block: int) -> tuple[int, ...]:
+    """Leaves of a block; block -1 is the stem, whose only node is its only leaf."""
+    if block < 0:
+        return (0,)
+    graph = DagGenotype(genotype.ops[block], genotype.inputs[block])
+    return genotypes.dag_leaves(graph)
 
 
 def anytime(

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxnas import genotypes, ops
 from jaxnas._checks import check_dropout, check_sizes
 from jaxnas.genotypes import DagGenotype
-from jaxnas.networks import layers
+from jaxnas.networks import _counts, layers
 from jaxnas.networks.layers import (
     AuxiliaryHead,
     Classifier,
@@ -19,6 +19,7 @@ from jaxnas.networks.layers import (
     NewNorm,
     PointwiseNorm,
 )
+from jaxnas.networks.size import count_params
 
 DagSkeleton = Literal["cifar", "imagenet"]
 NodeInput = Literal["joint", "each", "sum"]
@@ -194,6 +195,38 @@ def _reductions(skeleton: DagSkeleton, num_blocks: int) -> tuple[int, ...]:
         return num_blocks // 3, 2 * num_blocks // 3
     rest = num_blocks - 1
     return 0, 1, 1 + rest // 3, 1 + 2 * rest // 3
+
+
+@count_params.register
+def _(network: DagNetwork, image_shape: tuple[int, int, int]) -> int:
+    height, width, image_channels = image_shape
+    on_imagenet = network.skeleton == "imagenet"
+    reductions = _reductions(network.skeleton, network.num_blocks)
+    if network.auxiliary:
+        shrinkage = 2 ** (on_imagenet + len(reductions))
+        sides = (-(-side // shrinkage) for side in (height, width))
+        layers.check_auxiliary(*sides, stride=2 if on_imagenet else 3)
+    channels = network.channels
+    read = {source for inputs in network.genotype.inputs for source in inputs}
+    num_leaves = len(genotypes.dag_leaves(network.genotype))
+    inputs = (channels, channels)
+    total = _counts.conv_norm(3, image_channels, channels)
+    for index in range(network.num_blocks):
+        channels = network.channels * 2 ** sum(0 < r <= index for r in reductions)
+        for node, channels_in in enumerate(inputs):
+            if node in read:
+                total += _counts.pointwise_norm(channels_in, channels)
+        for name, sources in zip(*network.genotype, strict=True):
+            num_norms = len(sources) if network.node_input == "each" else 1
+            total += _counts.operation(name, channels, 1, num_norms)
+        inputs = (num_leaves * channels, inputs[0])
+        if network.auxiliary and index == reductions[-1]:
+            total += _counts.auxiliary_head(inputs[0], network.num_classes, bias=True)
+    features = inputs[0]
+    if network.last_bottleneck:
+        total += _counts.pointwise_norm(features, channels)
+        features = channels
+    return total + _counts.classifier(features, network.num_classes, bias=True)
 
 
 def dag(

@@ -151,6 +151,21 @@ class Classifier(nn.Module):
         return logits
 
 
+_WINDOW = 5  # of the pool of an auxiliary head
+
+
+def check_auxiliary(height: int, width: int, stride: int) -> None:
+    """Raise `ValueError` if a feature map is too small for an auxiliary head."""
+    least = _WINDOW + stride  # so that 2x2 pixels are left after the pool
+    if min(height, width) < least:
+        raise ValueError(
+            f"the auxiliary head needs a feature map of {least}x{least} or larger "
+            f"after the last reduction, not {height}x{width}; train "
+            "larger images, such as 32x32 of CIFAR and 224x224 of ImageNet, or "
+            "without the auxiliary head"
+        )
+
+
 class AuxiliaryHead(nn.Module):
     """The classifier at two thirds of the depth, used in training only."""
 
@@ -164,15 +179,7 @@ class AuxiliaryHead(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """`[B, H, W, C]` to logits `[B, num_classes]`."""
-        window = 5
-        least = window + self.stride  # so that 2x2 pixels are left after the pool
-        if min(x.shape[1:3]) < least:
-            raise ValueError(
-                f"the auxiliary head needs a feature map of {least}x{least} or larger "
-                f"after the last reduction, not {x.shape[1]}x{x.shape[2]}; train "
-                "larger images, such as 32x32 of CIFAR and 224x224 of ImageNet, or "
-                "without the auxiliary head"
-            )
+        check_auxiliary(x.shape[1], x.shape[2], self.stride)
 
         def draw_kernel(key: Key, shape: tuple[int, ...], dtype: Any) -> jax.Array:
             spec = ops.WeightSpec(shape, math.prod(shape[:-1]))
@@ -181,9 +188,9 @@ class AuxiliaryHead(nn.Module):
         conv = functools.partial(
             nn.Conv, use_bias=False, kernel_init=draw_kernel, padding=self.padding
         )
-        windows = (window, window), (self.stride, self.stride)
+        windows = (_WINDOW, _WINDOW), (self.stride, self.stride)
         # Not `nn.avg_pool`, which divides by an integer array.
-        x = nn.pool(jax.nn.relu(x), 0.0, jax.lax.add, *windows, "VALID") / window**2
+        x = nn.pool(jax.nn.relu(x), 0.0, jax.lax.add, *windows, "VALID") / _WINDOW**2
         x = jax.nn.relu(self.new_norm()(conv(128, (1, 1), name="conv_1")(x)))
         x = jax.nn.relu(self.new_norm()(conv(768, (2, 2), name="conv_2")(x)))
         classifier = Classifier(

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxnas import genotypes, ops
 from jaxnas._checks import check_dropout, check_sizes
 from jaxnas.genotypes import MacroGenotype
-from jaxnas.networks import layers
+from jaxnas.networks import _counts, layers
 from jaxnas.networks.layers import (
     Classifier,
     ConvNorm,
@@ -16,6 +16,7 @@ from jaxnas.networks.layers import (
     NewNorm,
     PointwiseNorm,
 )
+from jaxnas.networks.size import count_params
 
 _KERNEL_SIZES = {
     "conv_3x3": 3,
@@ -119,6 +120,29 @@ class MacroNetwork(nn.Module):
             self.num_classes, False, self.dropout, draw, name="classifier"
         )
         return classifier(sources[-1], train=train)
+
+
+@count_params.register
+def _(network: MacroNetwork, image_shape: tuple[int, int, int]) -> int:
+    third = len(network.genotype.ops) // 3
+    channels = network.channels
+    total = _counts.conv_norm(3, image_shape[-1], channels)
+    for index, (op, skips) in enumerate(zip(*network.genotype, strict=True)):
+        if index in (third, 2 * third):
+            # Of the stem's output and of those of all layers so far.
+            total += (index + 1) * _counts.pointwise_norm(channels, 2 * channels)
+            channels *= 2
+        total += _counts.pointwise_norm(channels, channels)
+        if op in _KERNEL_SIZES:
+            size = _KERNEL_SIZES[op]
+            if network.separable and op.startswith("sep_conv"):
+                total += size**2 * channels
+                total += _counts.pointwise_norm(channels, channels)
+            else:
+                total += _counts.conv_norm(size, channels, channels)
+        if index > 0:
+            total += _counts.pointwise_norm((len(skips) + 1) * channels, channels)
+    return total + _counts.classifier(channels, network.num_classes, bias=False)
 
 
 def macro(

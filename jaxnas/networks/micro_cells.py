@@ -4,7 +4,7 @@ A cell takes the outputs of the two cells before it. In a reduction cell, edges 
 these two have stride 2.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxnas import genotypes, ops
-from jaxnas.networks import layers
+from jaxnas.networks import _counts, layers
 from jaxnas.networks.layers import Draw, FactorizedReduceNorm, NewNorm, PointwiseNorm
 
 CellOutput = Literal["concat", "projection"]
@@ -71,6 +71,31 @@ class NasnetCell(nn.Module):
         return projection(jax.nn.relu(nodes))
 
 
+def num_nasnet_params(
+    pairs: Sequence[genotypes.Edge],
+    concat: Sequence[int],
+    channels: int,
+    inputs: Sequence[int],
+    *,
+    reduction: bool,
+    cell_output: CellOutput,
+) -> tuple[int, int]:
+    """Number of parameters of a `NasnetCell`, and of the channels of its output.
+
+    `inputs` are the numbers of channels of what the cell reads.
+    """
+    projects = cell_output == "projection"
+    total = sum(_counts.pointwise_norm(width, channels) for width in inputs)
+    total += _num_edge_params(
+        pairs, channels, reduction=reduction, share_equal_edges=projects
+    )
+    if projects:
+        return total + _counts.pointwise_norm(
+            len(concat) * channels, channels
+        ), channels
+    return total, len(concat) * channels
+
+
 class EnasCell(nn.Module):
     """A cell of ENAS's stand-alone network (official `micro_child.py`, `_fixed_layer`).
 
@@ -121,6 +146,45 @@ class EnasCell(nn.Module):
             for i in unused:
                 states[i] = halve(states[i], f"unused_{i}")
         return jnp.concatenate([states[i] for i in (*unused, *self.concat)], axis=-1)
+
+
+def num_enas_params(
+    pairs: Sequence[genotypes.Edge],
+    concat: Sequence[int],
+    channels: int,
+    inputs: Sequence[int],
+    *,
+    reduction: bool,
+    shrink_first_input: bool,
+) -> tuple[int, int]:
+    """The same of an `EnasCell`."""
+    total = _counts.pointwise_norm(channels, channels)  # the base
+    for i, width in enumerate(inputs):
+        if width != channels or (shrink_first_input and i == 0):
+            total += _counts.pointwise_norm(width, channels)
+    total += _num_edge_params(pairs, channels, reduction=reduction)
+    read = {source for _, source in pairs}
+    num_unused = sum(i not in read for i in range(_NUM_INPUTS))
+    if reduction:
+        total += num_unused * _counts.pointwise_norm(channels, channels)
+    return total, (num_unused + len(concat)) * channels
+
+
+def _num_edge_params(
+    pairs: Sequence[genotypes.Edge],
+    channels: int,
+    *,
+    reduction: bool,
+    share_equal_edges: bool = False,
+) -> int:
+    """Number of parameters of all edges; the arguments are those of `_add_nodes`."""
+    total = 0
+    for first, second in zip(pairs[::2], pairs[1::2], strict=True):
+        edges = {first, second} if share_equal_edges else (first, second)
+        for name, source in edges:
+            stride = 2 if reduction and source < _NUM_INPUTS else 1
+            total += _counts.operation(name, channels, stride)
+    return total
 
 
 def _enas_vocabulary(count_include_pad: bool) -> dict[str, ops.Op]:

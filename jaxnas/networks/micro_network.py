@@ -11,9 +11,16 @@ import jax.numpy as jnp
 from jaxnas import genotypes, ops
 from jaxnas._checks import check_dropout, check_sizes
 from jaxnas.genotypes import Genotype
-from jaxnas.networks import layers
+from jaxnas.networks import _counts, layers
 from jaxnas.networks.layers import AuxiliaryHead, Classifier, ConvNorm
-from jaxnas.networks.micro_cells import CellOutput, EnasCell, NasnetCell
+from jaxnas.networks.micro_cells import (
+    CellOutput,
+    EnasCell,
+    NasnetCell,
+    num_enas_params,
+    num_nasnet_params,
+)
+from jaxnas.networks.size import count_params
 
 Skeleton = Literal["nasnet", "enas"]
 
@@ -67,7 +74,7 @@ class MicroNetwork(nn.Module):
             )
         draw = layers.draw_he_normal if enas else ops.draw
         new_norm = layers.batch_norm(train=train, batch_axis=self.batch_axis)
-        reductions = (self.num_cells // 3, 2 * self.num_cells // 3)
+        reductions = _reductions(self.num_cells)
 
         def new_cell(name: str, index: int, channels: int) -> NasnetCell | EnasCell:
             reduction = index in reductions
@@ -119,7 +126,7 @@ class MicroNetwork(nn.Module):
         probs = None
         if train and drop_path_prob is not None:
             probs = _drop_path_probs(drop_path_prob, self.num_cells, growing=enas)
-        auxiliary_index = min(reductions[1] + enas, self.num_cells - 1)
+        auxiliary_index = _auxiliary_index(self)
         starts = (0, *reductions)
         for stage, end in enumerate((*reductions, self.num_cells)):
             channels = self.channels * 2**stage
@@ -149,6 +156,60 @@ class MicroNetwork(nn.Module):
         x = jax.nn.relu(outputs[1]) if enas else outputs[1]
         logits = classifier("classifier")(x, train=train)
         return logits if auxiliary_logits is None else (logits, auxiliary_logits)
+
+
+def _reductions(num_cells: int) -> tuple[int, int]:
+    """Cells, counted from 0, that halve the image."""
+    return num_cells // 3, 2 * num_cells // 3
+
+
+def _auxiliary_index(network: MicroNetwork) -> int:
+    """The cell that the auxiliary head follows."""
+    last_reduction = _reductions(network.num_cells)[1]
+    is_enas = network.skeleton == "enas"
+    return min(last_reduction + is_enas, network.num_cells - 1)
+
+
+@count_params.register
+def _(network: MicroNetwork, image_shape: tuple[int, int, int]) -> int:
+    height, width, image_channels = image_shape
+    is_enas = network.skeleton == "enas"
+    reductions = _reductions(network.num_cells)
+    if network.auxiliary:
+        shrinkage = network.stem_stride * 2 ** len(reductions)
+        sides = (-(-side // shrinkage) for side in (height, width))
+        layers.check_auxiliary(*sides, stride=3)
+    inputs = (3 * network.channels, 3 * network.channels)
+    total = _counts.conv_norm(3, image_channels, 3 * network.channels)
+    normal = network.genotype.normal, network.genotype.normal_concat
+    reduce = network.genotype.reduce, network.genotype.reduce_concat
+    for index in range(network.num_cells):
+        reduction = index in reductions
+        cell = reduce if reduction else normal
+        channels = network.channels * 2 ** sum(r <= index for r in reductions)
+        if is_enas:
+            num, channels_out = num_enas_params(
+                *cell,
+                channels,
+                inputs,
+                reduction=reduction,
+                shrink_first_input=index - 1 in reductions,
+            )
+        else:
+            num, channels_out = num_nasnet_params(
+                *cell,
+                channels,
+                inputs,
+                reduction=reduction,
+                cell_output=network.cell_output,
+            )
+        total += num
+        inputs = (inputs[1], channels_out)
+        if network.auxiliary and index == _auxiliary_index(network):
+            total += _counts.auxiliary_head(
+                channels_out, network.num_classes, bias=not is_enas
+            )
+    return total + _counts.classifier(inputs[1], network.num_classes, bias=not is_enas)
 
 
 def _drop_path_probs(
@@ -239,7 +300,7 @@ def micro(
             f"cell_output is {cell_output!r}; expected 'concat' with skeleton 'enas'"
         )
     return MicroNetwork(
-        genotype=genotypes.check(genotype),
+        genotype=genotypes.check_cells(genotype),
         channels=channels,
         num_cells=num_cells,
         num_classes=num_classes,
@@ -271,7 +332,7 @@ def edge_sources(genotype: Genotype) -> tuple[jax.Array, jax.Array]:
     Raises:
       ValueError: if the genotype is malformed.
     """
-    genotype = genotypes.check(genotype)
+    genotype = genotypes.check_cells(genotype)
     normal, reduce = (
         jnp.array([source for _, source in pairs], jnp.int32)
         for pairs in (genotype.normal, genotype.reduce)

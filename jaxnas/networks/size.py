@@ -8,18 +8,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxnas.genotypes import (
-    AnytimeGenotype,
-    DagGenotype,
-    Genotype,
-    MacroGenotype,
-)
-from jaxnas.networks.anytime_network import AnytimeNetwork, anytime
-from jaxnas.networks.dag_network import DagNetwork, dag
-from jaxnas.networks.macro_network import MacroNetwork, macro
-from jaxnas.networks.micro_cells import CellOutput
-from jaxnas.networks.micro_network import MicroNetwork, Skeleton, micro
-
 
 class Cost(NamedTuple):
     """Size of a network.
@@ -34,131 +22,91 @@ class Cost(NamedTuple):
     flops: float
 
 
+@functools.singledispatch
+def count_params(network: nn.Module, image_shape: tuple[int, int, int]) -> int:
+    """Count the trainable parameters of a network.
+
+    Nodes without a path to the output count, as in the official codes, but for those
+    that no exit of `anytime` needs. For a network of this package it is a sum that
+    takes milliseconds; for any other one, or for a class that is not registered with
+    `count_params.register`, the initialization is traced, and nothing computed but
+    shapes.
+
+    Args:
+      network: the network.
+      image_shape: `(height, width, channels)` of its images.
+
+    Returns:
+      The count, an auxiliary head included, without running statistics.
+
+    Raises:
+      ValueError: if the images are too small for an auxiliary head.
+    """
+    params = _shapes(network, image_shape, train=True)["params"]
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
 def cost(network: nn.Module, image_shape: tuple[int, int, int]) -> Cost:
     """Count the parameters of a network, and XLA's own count of its operations.
 
     Args:
-      network: any network of this package.
+      network: any network called as `network(images, train=)`. One with a field
+        `unroll`, such as those of `micro` and `dag`, is counted with it set, for the
+        count of a loop does not say how often it runs.
       image_shape: `(height, width, channels)`.
 
     Returns:
       Both counts; nothing is computed but shapes.
+
+    Raises:
+      ValueError: as `count_params` does.
     """
-    if isinstance(network, MicroNetwork | DagNetwork):
-        # The count of a loop would not say how often it runs.
+    num_params = count_params(network, image_shape)
+    # Of a loop, which is traced sooner; the variables are the same.
+    variables = _shapes(network, image_shape, train=False)
+    if hasattr(network, "unroll"):
         network = network.clone(unroll=True)
-    variables = _shapes(network, image_shape)
     image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     evaluate = jax.jit(functools.partial(network.apply, train=False))
     analysis = evaluate.lower(variables, image).cost_analysis() or {}
-    return Cost(_num_params(variables), float(analysis["flops"]))
-
-
-def count_params(
-    genotype: Genotype | MacroGenotype | DagGenotype | AnytimeGenotype,
-    channels: int = 36,
-    num_cells: int = 20,
-    num_classes: int = 10,
-    auxiliary: bool = False,
-    cell_output: CellOutput = "concat",
-    image_channels: int = 3,
-    *,
-    skeleton: Skeleton = "nasnet",
-    separable: bool = True,
-) -> int:
-    """Number of trainable parameters of the network that a genotype's function makes.
-
-    This is `micro`, `macro`, `dag` or `anytime`. Nothing is computed but shapes. Nodes
-    without a path to the output count, as in the official codes, but for those that no
-    exit of `anytime` needs.
-
-    Args:
-      genotype: two cells, a macro genotype, a block, or three blocks with exits.
-      channels: as for the function that makes the network.
-      num_cells: as for `micro`, or `num_blocks` of `dag`; of no effect on other
-        genotypes.
-      num_classes: as for the function that makes the network.
-      auxiliary: whether to count the auxiliary head of cells or blocks.
-      cell_output: as for `micro`; of effect on cells only.
-      image_channels: channels of the images.
-      skeleton: as for `micro`; of effect on cells only. Blocks are those on CIFAR.
-      separable: as for `macro`; of effect on a macro genotype only.
-
-    Returns:
-      The count, without running statistics.
-
-    Raises:
-      ValueError: as these functions do, and for the auxiliary head of a macro genotype
-        or one with exits, which have none.
-    """
-    network: MicroNetwork | MacroNetwork | DagNetwork | AnytimeNetwork
-    if auxiliary and isinstance(genotype, MacroGenotype | AnytimeGenotype):
-        what = "a macro" if isinstance(genotype, MacroGenotype) else "an anytime"
-        raise ValueError(f"auxiliary is True; {what} network has no auxiliary head")
-    if isinstance(genotype, AnytimeGenotype):
-        network = anytime(genotype, channels, num_classes)
-    elif isinstance(genotype, MacroGenotype):
-        network = macro(genotype, channels, num_classes, separable=separable)
-    elif isinstance(genotype, DagGenotype):
-        network = dag(genotype, channels, num_cells, num_classes, auxiliary=auxiliary)
-    else:
-        network = micro(
-            genotype,
-            channels,
-            num_cells,
-            num_classes,
-            skeleton=skeleton,
-            auxiliary=auxiliary,
-            cell_output=cell_output,
-        )
-    return _num_params(_shapes(network, (32, 32, image_channels)))
+    return Cost(num_params, float(analysis["flops"]))
 
 
 def largest_channels(
-    genotype: Genotype | MacroGenotype | DagGenotype | AnytimeGenotype,
+    make_network: Callable[[int], nn.Module],
     params_limit: int,
-    num_cells: int = 20,
-    num_classes: int = 10,
-    cell_output: CellOutput = "concat",
-    image_channels: int = 3,
-    *,
-    skeleton: Skeleton = "nasnet",
-    separable: bool = True,
+    image_shape: tuple[int, int, int],
 ) -> int:
     """The most channels with which a network has at most `params_limit` parameters.
 
-    The auxiliary head is not counted (ASNG-NAS, official `main_classification.py`).
+    An auxiliary head is not counted (ASNG-NAS, official `main_classification.py`).
 
     Args:
-      genotype: two cells, a macro genotype, a block, or three blocks with exits.
-      params_limit: upper limit of `count_params`.
-      num_cells: as for `count_params`.
-      num_classes: as for `count_params`.
-      cell_output: as for `count_params`.
-      image_channels: channels of the images.
-      skeleton: as for `count_params`.
-      separable: as for `count_params`.
+      make_network: `channels -> network`, from 1 channel on.
+      params_limit: upper limit of `count_params`, which must grow with the channels.
+      image_shape: `(height, width, channels)`.
 
     Returns:
       Channels, at least 1.
 
     Raises:
-      ValueError: if even one channel has more parameters.
+      ValueError: if even one channel has more parameters, or the number of parameters
+        does not grow with the channels.
     """
 
     def count(channels: int) -> int:
-        return count_params(
-            genotype,
-            channels,
-            num_cells,
-            num_classes,
-            cell_output=cell_output,
-            image_channels=image_channels,
-            skeleton=skeleton,
-            separable=separable,
-        )
+        network = make_network(channels)
+        if getattr(network, "auxiliary", False):
+            network = network.clone(auxiliary=False)
+        return count_params(network, image_shape)
 
-    return _largest(count, params_limit, "params_limit", "parameters")
+    channels = _largest(count, params_limit, "params_limit", "parameters")
+    # Networks from elsewhere may grow in another way than `_largest` assumes.
+    while count(channels) > params_limit:
+        channels -= 1
+    while count(channels + 1) <= params_limit:
+        channels += 1
+    return channels
 
 
 def largest_channels_for_flops(
@@ -169,7 +117,7 @@ def largest_channels_for_flops(
     """The most channels with which an image takes at most `flops_limit` operations.
 
     Args:
-      make_network: `channels -> network`, any of this package.
+      make_network: `channels -> network`, from 1 channel on.
       flops_limit: upper limit of `Cost.flops`; the 600 million multiplications with
         additions of the mobile setting of ImageNet are 1.2e9.
       image_shape: `(height, width, channels)`.
@@ -178,7 +126,8 @@ def largest_channels_for_flops(
       Channels, at least 1.
 
     Raises:
-      ValueError: if even one channel takes more operations.
+      ValueError: if even one channel takes more operations, or their number does not
+        grow with the channels.
     """
     return _largest(
         lambda channels: cost(make_network(channels), image_shape).flops,
@@ -192,8 +141,8 @@ def _largest(
     count: Callable[[int], float], limit: float, limit_name: str, what: str
 ) -> int:
     """The largest argument, from 1 on, with a count within the limit."""
-    # Every layer has C_in * C_out, C or constant parameters, and operations: a
-    # polynomial of degree 2.
+    # Every layer of this package has C_in * C_out, C or constant parameters, and
+    # operations: a polynomial of degree 2.
     one, two, three = count(1), count(2), count(3)
     curvature = three - 2 * two + one
 
@@ -206,17 +155,20 @@ def _largest(
             f"{limit_name} is {limit}; with a single channel the network already has "
             f"{one} {what}"
         )
+    if not one < two < three:
+        raise ValueError(
+            f"the networks have {one}, {two} and {three} {what} with 1, 2 and 3 "
+            "channels; expected more with more channels"
+        )
     channels = 1
-    while polynomial(channels + 1) <= limit:
+    while polynomial(channels + 1) <= limit and two - one + channels * curvature > 0:
         channels += 1
     return channels
 
 
-def _shapes(network: nn.Module, image_shape: tuple[int, int, int]) -> Any:
+def _shapes(
+    network: nn.Module, image_shape: tuple[int, int, int], *, train: bool
+) -> Any:
     image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
-    init = functools.partial(network.init, train=True)
+    init = functools.partial(network.init, train=train)
     return jax.eval_shape(init, jax.random.key(0), image)
-
-
-def _num_params(variables: Any) -> int:
-    return sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))

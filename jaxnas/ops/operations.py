@@ -24,10 +24,13 @@ class Op(NamedTuple):
       specs: `(channels, stride) -> specs` of its weights by name, possibly none.
       apply: `(x, weights, stride, norm) -> y`, with `y` of shape
         `[B, H / stride, W / stride, C]`.
+      num_norms: how often `apply` calls `norm` where the operation has weights; it
+        does not where there are none.
     """
 
     specs: Callable[[int, int], dict[str, WeightSpec]]
     apply: Callable[[jax.Array, Weights, int, Norm], jax.Array]
+    num_norms: int
 
 
 def scale_and_offset(x: jax.Array, scale: jax.Array, offset: jax.Array) -> jax.Array:
@@ -43,20 +46,7 @@ def with_affine_norms(op: Op) -> Op:
 
     def specs(channels: int, stride: int) -> dict[str, WeightSpec]:
         weights = op.specs(channels, stride)
-        num_norms = 0
-
-        def count(y):
-            nonlocal num_norms
-            num_norms += 1
-            return y
-
-        shapes = {
-            name: jax.ShapeDtypeStruct(spec.shape, jnp.float32)
-            for name, spec in weights.items()
-        }
-        image = jax.ShapeDtypeStruct((1, 4, 4, channels), jnp.float32)
-        jax.eval_shape(lambda x, w: op.apply(x, w, stride, count), image, shapes)
-        return weights | affine_specs(num_norms, channels) if num_norms else weights
+        return weights and weights | affine_specs(op.num_norms, channels)
 
     def apply(x: jax.Array, weights: Weights, stride: int, norm: Norm) -> jax.Array:
         if "scale" not in weights:
@@ -66,7 +56,7 @@ def with_affine_norms(op: Op) -> Op:
             x, weights, stride, lambda y: scale_and_offset(norm(y), *next(affine))
         )
 
-    return Op(specs, apply)
+    return Op(specs, apply, op.num_norms)
 
 
 def batch_norm(
@@ -158,15 +148,13 @@ def _separable(dilation, x, weights, stride, norm):
 
 
 def _sep_conv(size: int) -> Op:
-    return Op(
-        functools.partial(_separable_specs, size, 2), functools.partial(_separable, 1)
-    )
+    specs = functools.partial(_separable_specs, size, 2)
+    return Op(specs, functools.partial(_separable, 1), num_norms=2)
 
 
 def _dil_conv(size: int) -> Op:
-    return Op(
-        functools.partial(_separable_specs, size, 1), functools.partial(_separable, 2)
-    )
+    specs = functools.partial(_separable_specs, size, 1)
+    return Op(specs, functools.partial(_separable, 2), num_norms=1)
 
 
 def _conv_7x1_1x7_specs(channels, stride):
@@ -208,15 +196,15 @@ def vocabulary(*, count_include_pad: bool = False) -> dict[str, Op]:
     """
     avg_pool = functools.partial(_avg_pool, count_include_pad)
     return {
-        "none": Op(_no_weights, _zero),
-        "avg_pool_3x3": Op(_no_weights, avg_pool),
-        "max_pool_3x3": Op(_no_weights, _max_pool_op),
-        "skip_connect": Op(_skip_specs, _skip),
+        "none": Op(_no_weights, _zero, 0),
+        "avg_pool_3x3": Op(_no_weights, avg_pool, 0),
+        "max_pool_3x3": Op(_no_weights, _max_pool_op, 0),
+        "skip_connect": Op(_skip_specs, _skip, 1),
         "sep_conv_3x3": _sep_conv(3),
         "sep_conv_5x5": _sep_conv(5),
         "sep_conv_7x7": _sep_conv(7),
         "dil_conv_3x3": _dil_conv(3),
         "dil_conv_5x5": _dil_conv(5),
-        "conv_1x1": Op(_pointwise_specs, _pointwise),
-        "conv_7x1_1x7": Op(_conv_7x1_1x7_specs, _conv_7x1_1x7),
+        "conv_1x1": Op(_pointwise_specs, _pointwise, 1),
+        "conv_7x1_1x7": Op(_conv_7x1_1x7_specs, _conv_7x1_1x7, 1),
     }

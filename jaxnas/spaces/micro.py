@@ -88,7 +88,7 @@ class MicroSpace(_base.Space):
         Raises:
           ValueError: if the genotype is not in the space, naming the place.
         """
-        normal, normal_concat, reduce, reduce_concat = genotypes.check(genotype)
+        normal, normal_concat, reduce, reduce_concat = genotypes.check_cells(genotype)
         cells = ((normal, normal_concat), (reduce, reduce_concat))
         arch: list[int] = []
         for place, (pairs, concat) in zip(_CELLS, cells, strict=True):

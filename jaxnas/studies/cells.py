@@ -547,17 +547,12 @@ def _studied_cell(study: CellStudy, name: str) -> StudiedCell:
         found = [analysis.load_surface(file) for file in files if file.exists()]
         return [surface for surface in found if surface.is_complete]
 
-    dataset, training = study.images.dataset, study.training
+    dataset = study.images.dataset
     return StudiedCell(
         name,
         study.cells[name],
         networks.count_params(
-            study.cells[name],
-            training.channels,
-            training.num_cells,
-            len(dataset.class_names),
-            training.auxiliary,
-            image_channels=dataset.train.image_shape[-1],
+            _make_network(study, study.cells[name]), dataset.train.image_shape
         ),
         [
             Training(

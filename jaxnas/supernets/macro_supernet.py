@@ -190,12 +190,12 @@ def _max_pool(x: jax.Array, weights: Weights, stride: int, norm: Norm) -> jax.Ar
 def _operations() -> dict[str, Op]:
     """A 1x1 convolution, then the operation; separable ones are applied once."""
     operations = {
-        "conv_3x3": Op(functools.partial(_conv_specs, 3), _conv),
-        "sep_conv_3x3": Op(functools.partial(_separable_specs, 3), _separable),
-        "conv_5x5": Op(functools.partial(_conv_specs, 5), _conv),
-        "sep_conv_5x5": Op(functools.partial(_separable_specs, 5), _separable),
-        "avg_pool_3x3": Op(_pool_specs, _avg_pool),
-        "max_pool_3x3": Op(_pool_specs, _max_pool),
+        "conv_3x3": Op(functools.partial(_conv_specs, 3), _conv, 2),
+        "sep_conv_3x3": Op(functools.partial(_separable_specs, 3), _separable, 2),
+        "conv_5x5": Op(functools.partial(_conv_specs, 5), _conv, 2),
+        "sep_conv_5x5": Op(functools.partial(_separable_specs, 5), _separable, 2),
+        "avg_pool_3x3": Op(_pool_specs, _avg_pool, 1),
+        "max_pool_3x3": Op(_pool_specs, _max_pool, 1),
     }
     return {name: ops.with_affine_norms(op) for name, op in operations.items()}
 
