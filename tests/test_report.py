@@ -1,4 +1,7 @@
+import importlib
 import math
+import subprocess
+import sys
 import xml.etree.ElementTree as ElementTree
 
 import matplotlib
@@ -205,6 +208,26 @@ def test_train_report_tells_last_and_best(tmp_path):
     ]
     assert page.texts["figcaption"] == ["Points left out, not finite: 1."]
     assert sum("Learning rate" in text for text in page.texts["svg"]) == 1
+
+
+@pytest.mark.parametrize("name", ["jinja2", "matplotlib", "pygraphviz"])
+def test_without_the_extra_the_error_names_it(monkeypatch, name):
+    loaded = [m for m in sys.modules if m.partition(".report")[0] == "jaxnas"]
+    for module in loaded:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, name, None)
+    message = rf"jaxnas\.report needs {name}.*pip install 'jaxnas\[report\]'"
+    with pytest.raises(ImportError, match=message):
+        importlib.import_module("jaxnas.report")
+
+
+def test_the_library_does_not_need_the_extra():
+    code = (
+        "import sys\n"
+        "for name in ('jinja2', 'matplotlib', 'pygraphviz'): sys.modules[name] = None\n"
+        "import jaxnas, jaxnas.networks, jaxnas.search, jaxnas.studies, jaxnas.train"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_series_skips_and_counts_points_that_are_not_finite():
