@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from test_commands import check_report
+from pages import Page, check_report
 
 from jaxnas import analysis, genotypes, report, studies, train
 
@@ -112,7 +112,7 @@ def network(name: str, accuracies: list[float]) -> studies.AnytimeNetwork:
     return studies.AnytimeNetwork(name, NETWORK, flops, [0.1, 0.2, 0.1, 0.3], trained)
 
 
-def write(path, *random, **changes) -> str:
+def write(path, *random, **changes) -> Page:
     arguments = {
         "title": "Anytime <test>",
         "summary": {"data": "digits"},
@@ -124,25 +124,33 @@ def write(path, *random, **changes) -> str:
         "budget": 2e4,
     }
     report.anytime_report(path, **(arguments | changes))
-    return path.read_text(encoding="utf-8")
+    return check_report(path)
 
 
 def test_the_report_compares_areas(tmp_path):
     path = tmp_path / "report.html"
     worse = network("random 1", [0.2, 0.3, 0.4, 0.5])
     better = network("random 2", [0.6, 0.7, 0.8, 0.9])
-    text = write(path, worse, better)
-    check_report(path)
+    page = write(path, worse, better)
     found = network("found", [0.4, 0.5, 0.6, 0.7])
     areas = found.trained_areas(2e4)
-    assert f"{np.mean(areas):.2%}" in text and f"{np.std(areas, ddof=1):.2%}" in text
+    rows = page.table("network")
+    assert [row["network"] for row in rows] == ["found", "random 1", "random 2"]
+    assert rows[0]["area, trained"] == f"{np.mean(areas):.2%}"
+    assert rows[0]["its deviation over seeds"] == f"{np.std(areas, ddof=1):.2%}"
+    assert page.marked[1] == rows[:1]
+    exits = page.table("exit")
+    trained = [row["accuracy, trained"] for row in exits]
+    assert trained == ["40.00%", "50.00%", "60.00%", "70.00%"]
     assert found.area([0.4, 0.5, 0.6, 0.7], 2e4) == pytest.approx(np.mean(areas))
-    assert "(trainings of each: 2)" in text
-    assert "one image at a time" in text and "statistics of each batch" in text
-    assert "better than 1 of 2 random networks" in text
-    assert "Anytime &lt;test&gt;" in text and "random 2" in text
-    assert "Training of the hypernetwork" in text
-    assert "Training of the hypernetwork" not in write(path, worse, history=[])
+    lead = page.words()[0]
+    assert "(trainings of each: 2)" in lead
+    assert "better than 1 of 2 random networks" in lead
+    assert all("one image at a time" in caption for caption in page.captions[1:3])
+    assert page.texts["h1"] == ["Anytime <test>"]
+    assert "Training of the hypernetwork" in page.texts["h2"]
+    page = write(path, worse, history=[])
+    assert "Training of the hypernetwork" not in page.texts["h2"]
 
 
 def test_the_report_needs_random_networks(tmp_path):

@@ -6,8 +6,9 @@ import json
 import cell_study
 import numpy as np
 import pytest
+from pages import check_report
 from presets.cell_study import PRESETS
-from test_commands import assert_refused, check_report, exit_status
+from test_commands import assert_refused, exit_status
 
 from jaxnas import analysis, data, genotypes, metrics, studies
 from jaxnas.genotypes import Genotype

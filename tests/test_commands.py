@@ -1,6 +1,5 @@
 """The commands: flags, exit statuses, and what a run leaves in its folder."""
 
-import html.parser
 import json
 import os
 import pathlib
@@ -16,6 +15,7 @@ import presets.cifar_search
 import presets.cifar_train
 import pytest
 import session
+from pages import check_report
 
 from jaxnas import genotypes, metrics
 from jaxnas.checkpoint import CheckpointError
@@ -91,35 +91,6 @@ def assert_refused(result, *words):
     text = " ".join(errors.replace("│", " ").split())
     for word in words:
         assert word in text
-
-
-class Tags(html.parser.HTMLParser):
-    """Checks that elements close in the order they open, and counts them."""
-
-    VOID = ("meta", "link", "br", "hr", "img", "input")
-
-    def __init__(self):
-        super().__init__()
-        self.open, self.count = [], {}
-
-    def handle_starttag(self, tag, attrs):
-        self.count[tag] = self.count.get(tag, 0) + 1
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.count[tag] = self.count.get(tag, 0) + 1
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-
-def check_report(path):
-    tags = Tags()
-    tags.feed(path.read_text(encoding="utf-8"))
-    tags.close()
-    assert not tags.open
-    assert tags.count["svg"] >= 1 and tags.count["table"] >= 1
 
 
 # Whole runs -------------------------------------------------------------------------

@@ -1,104 +1,168 @@
-"""Drawings: valid, complete, and nothing hides anything else."""
+"""Drawings: complete, self-contained, and open to families of other packages."""
 
+import html
 import itertools
 import re
 from collections import Counter
+from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
 import jax
 import numpy as np
+import pygraphviz
 import pytest
 
 from jaxnas import genotypes, spaces
 from jaxnas.report import drawing
 
 SVG = "{http://www.w3.org/2000/svg}"
-WHITE, GREY = "#ffffff", "#c2c7cc"
+GRAY, FAINT = "#c2c7cc", "#8a939c"
+SEP = ("sep_conv_3x3", 0)
 
 
-def texts(root: ElementTree.Element) -> list[str]:
-    return [element.text or "" for element in root.iter(f"{SVG}text")]
+def parse(genotype) -> Any:
+    return pygraphviz.AGraph(string=drawing.genotype_dot(genotype, title="found"))
 
 
-def edges(root: ElementTree.Element) -> list[ElementTree.Element]:
-    return [
-        group for group in root.iter(f"{SVG}g") if group.find(f"{SVG}title") is not None
-    ]
+def visible(graph) -> list[Any]:
+    return [edge for edge in graph.edges() if edge.attr["style"] != "invis"]
 
 
-def name(edge: ElementTree.Element) -> str:
-    return edge.findtext(f"{SVG}title") or ""
+def ends(graph) -> Counter:
+    return Counter(tuple(edge) for edge in visible(graph))
 
 
-def line(edge: ElementTree.Element) -> str:
-    paths = [path.attrib for path in edge.iter(f"{SVG}path")]
-    return next(path["d"] for path in paths if path.get("stroke") not in (None, WHITE))
-
-
-def level_stretches(path: str) -> list[tuple[float, float, float]]:
-    """The horizontal parts `(x, to_x, y)` of a path of M, H and C commands."""
-    stretches = []
-    x = y = 0.0
-    for command, values in re.findall(r"([MHC])([^MHC]*)", path):
-        numbers = [float(value) for value in values.split()]
-        if command == "H":
-            stretches.append((x, numbers[0], y))
-            x = numbers[0]
-        else:
-            x, y = numbers[-2:]
-    return stretches
-
-
-def labels(root: ElementTree.Element) -> dict[str, tuple[float, float, float, float]]:
-    """Box `(left, top, right, bottom)` of each label, by a name of its edge."""
-    boxes = {}
-    for i, edge in enumerate(edges(root)):
-        rect = edge.find(f"{SVG}rect")
-        if rect is not None:
-            x, y, width, height = (
-                float(rect.attrib[key]) for key in ("x", "y", "width", "height")
-            )
-            boxes[f"{i} {name(edge)}"] = (x, y, x + width, y + height)
-    return boxes
-
-
-def discs(root: ElementTree.Element) -> dict[str, tuple[float, float, float, float]]:
-    """Box of each intermediate node, by its number."""
-    boxes = {}
-    for group in root.iter(f"{SVG}g"):
-        children = list(group)
-        for circle, text in itertools.pairwise(children):
-            if circle.tag == f"{SVG}circle":
-                x, y, r = (float(circle.attrib[key]) for key in ("cx", "cy", "r"))
-                boxes[text.text or ""] = (x - r, y - r, x + r, y + r)
-    return boxes
-
-
-def random_cells() -> list[tuple[tuple[genotypes.Edge, ...], tuple[int, ...]]]:
-    cells = []
-    for num_nodes in (1, 3, 5, 7):
-        space = spaces.enas_micro(num_nodes)
-        for seed in range(3):
-            genotype = space.decode(space.sample(jax.random.key(seed)))
-            cells.append((genotype.normal, genotype.normal_concat))
-            # Every node feeds the output: the most lanes a cell can have.
-            cells.append((genotype.reduce, tuple(range(2, 2 + num_nodes))))
-    return cells
-
-
-def test_a_cell_shows_every_edge_once():
-    darts = genotypes.named("DARTS_V2")
-    svg = drawing.cell_svg(darts.normal, darts.normal_concat, title="DARTS")
+def texts(svg: str) -> list[str]:
     root = ElementTree.fromstring(svg)
-    assert root.tag == f"{SVG}svg"
-    expected = [
-        f"{op}: {source} to {2 + i // 2}" for i, (op, source) in enumerate(darts.normal)
-    ]
-    expected += [f"output: {node} to 6" for node in (2, 3, 4, 5)]
-    assert Counter(map(name, edges(root))) == Counter(expected)
-    shown = Counter(texts(root))
-    assert shown["sep 3x3"] == 5 and shown["skip"] == 2 and shown["dil 3x3"] == 1
-    assert all(shown[text] == 1 for text in ("DARTS", "k-2", "k-1", "k", *"2345"))
+    return [(element.text or "").strip() for element in root.iter(f"{SVG}text")]
+
+
+def sampled(space, num: int) -> list[Any]:
+    return [space.decode(space.sample(jax.random.key(seed))) for seed in range(num)]
+
+
+def single(*pairs, concat=(2,)) -> genotypes.Genotype:
+    return genotypes.Genotype(pairs, concat, (SEP, SEP), (2,))
+
+
+FAMILIES = {
+    "cells": genotypes.named("DARTS_V2"),
+    "macro": genotypes.named("ENAS_MACRO"),
+    "recurrent": genotypes.named("ENAS_RECURRENT"),
+    "block": genotypes.named("GHN"),
+    "anytime": spaces.anytime().decode(spaces.anytime().sample(jax.random.key(1))),
+}
+every_family = pytest.mark.parametrize("genotype", FAMILIES.values(), ids=FAMILIES)
+
+
+# Every family ----------------------------------------------------------------------
+
+
+@every_family
+def test_a_drawing_stands_alone_and_among_others(genotype, capfd):
+    svg = drawing.genotype_svg(genotype, title="found")
+    assert svg.startswith("<svg ")  # no declaration, which may not stand inside HTML
+    root = ElementTree.fromstring(svg)
+    assert root.tag == f"{SVG}svg" and root.attrib["aria-label"] == "found"
+    assert not any({"id", "class"} & set(element.attrib) for element in root.iter())
+    assert not re.search(r'url\(|href="|<style|<script|<!', svg)
+    paper = next(root.iter(f"{SVG}polygon")).attrib  # reads the same on a dark page
+    assert paper["fill"] == "white"
+    width, height = (float(root.attrib[name]) for name in ("width", "height"))
+    assert [width, height] == list(map(float, root.attrib["viewBox"].split()[2:]))
+    assert svg == drawing.genotype_svg(genotype, title="found")
+    assert capfd.readouterr() == ("", "")
+
+
+@every_family
+def test_titles_are_escaped_and_fit(genotype):
+    title = r'<b> & "\1" id="c" ' * 40
+    svg = drawing.genotype_svg(genotype, title=title)
+    root = ElementTree.fromstring(svg)
+    assert root.attrib["aria-label"] == title and title.strip() in texts(svg)
+    assert float(root.attrib["width"]) > 6 * len(title)
+    graph = pygraphviz.AGraph(string=drawing.genotype_dot(genotype, title=title))
+    assert html.escape(title) in graph.graph_attr["label"]
+
+
+@every_family
+def test_dot_and_svg_show_the_same(genotype):
+    graph = parse(genotype)
+    root = ElementTree.fromstring(drawing.genotype_svg(genotype, title="found"))
+    shown = {element.text for element in root.iter(f"{SVG}title")}
+    assert set(graph.nodes()) <= shown
+    assert {f"{edge[0]}->{edge[1]}" for edge in visible(graph)} <= {
+        re.sub(r":\w+", "", title or "") for title in shown
+    }
+
+
+def test_invalid_genotypes_are_refused():
+    cell = [("none", 0), ("none", 2)]
+    with pytest.raises(ValueError, match="cell, node 2, second edge: source 2 is not"):
+        drawing.cell_svg(cell, [2], title="")
+    invalid = genotypes.named("DARTS")._replace(reduce_concat=(9,))
+    with pytest.raises(ValueError, match="reduction cell, concat: 9 is not an"):
+        drawing.genotype_svg(invalid, title="")
+    macro = genotypes.named("ENAS_MACRO")._replace(skips=((0,),) * 24)
+    with pytest.raises(ValueError, match="layer 0, skips: found source 0"):
+        drawing.genotype_svg(macro, title="")
+    recurrent = genotypes.named("ENAS_RECURRENT")._replace(sources=(0,))
+    with pytest.raises(ValueError, match="found 1 sources for 12 activations"):
+        drawing.genotype_dot(recurrent, title="")
+    dag = genotypes.named("GHN")._replace(inputs=((),) * 15)
+    with pytest.raises(ValueError, match="node 2, inputs: no node; expected some of"):
+        drawing.genotype_dot(dag, title="")
+
+
+class Tower(NamedTuple):
+    """A family of another package."""
+
+    blocks: tuple[str, ...]
+
+
+def test_a_family_of_another_package_registers_its_drawing():
+    tower = Tower(("a < b", "c"))
+    with pytest.raises(TypeError, match=r"found a Tower, which has no drawing; regis"):
+        drawing.genotype_svg(tower, title="")
+
+    @drawing.graph.register(Tower)
+    def tower_graph(genotype: Tower) -> pygraphviz.AGraph:
+        graph = drawing.new_graph(comment="x & y")
+        graph.add_edges_from(itertools.pairwise(genotype.blocks))
+        return graph
+
+    assert ends(parse(tower)) == {("a < b", "c"): 1}
+    shown = texts(drawing.genotype_svg(tower, title="T"))
+    assert sorted(shown) == ["T", "a < b", "c", "x & y"]
+
+
+# Cells -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["DARTS_V2", "AmoebaNet", "ENAS_MICRO"])
+def test_cells_show_every_edge_once(name):
+    genotype = genotypes.named(name)
+    graph = parse(genotype)
+    expected, keys = Counter(), Counter()
+    for cell, pairs, concat in (
+        ("normal", genotype.normal, genotype.normal_concat),
+        ("reduce", genotype.reduce, genotype.reduce_concat),
+    ):
+        output = 2 + len(pairs) // 2
+        for i, (op, source) in enumerate(pairs):
+            expected[f"{cell} {source}", f"{cell} {2 + i // 2}"] += 1
+            keys[cell, f"{op}: {source} to {2 + i // 2}, {i % 2}"] += 1
+        expected.update((f"{cell} {node}", f"{cell} {output}") for node in concat)
+    assert ends(graph) == expected
+    edges = graph.edges(keys=True)
+    found = Counter((source.split()[0], key) for source, _, key in edges if key)
+    assert Counter({edge: found[edge] for edge in keys}) == keys
+    shown = texts(drawing.genotype_svg(genotype, title=name))
+    assert {"Normal cell", "Reduction cell", "k-2", "k-1", "k"} < set(shown)
+    ops = [op for op, _ in (*genotype.normal, *genotype.reduce)]
+    assert sum(word in {"sep 3x3", "avg 3x3"} for word in shown) == sum(
+        op in {"sep_conv_3x3", "avg_pool_3x3"} for op in ops
+    )
 
 
 @pytest.mark.parametrize(
@@ -108,396 +172,202 @@ def test_a_cell_shows_every_edge_once():
         ("avg_pool_3x3", "avg 3x3"),
         ("sep_conv_7x7", "sep 7x7"),
         ("conv_7x1_1x7", "conv 7x1 1x7"),
+        ("skip_connect", "skip"),
         ("none", "none"),
     ],
 )
 def test_labels_are_short(op, label):
-    root = ElementTree.fromstring(
-        drawing.cell_svg([(op, 0), ("skip_connect", 1)], [2], title="")
-    )
-    assert label in texts(root)
+    shown = texts(drawing.cell_svg([(op, 0), SEP], [2], title="A cell"))
+    assert label in shown and "A cell" in shown and "Normal cell" not in shown
 
 
-def test_families_of_operations_differ_in_colour():
-    pairs = [(op, 0) for op in genotypes.OPS]
-    concat = range(2, 2 + len(pairs) // 2)
-    root = ElementTree.fromstring(drawing.cell_svg(pairs, concat, title="all"))
-    colours: dict[str, set[str]] = {}
-    for edge in edges(root):
-        rect = edge.find(f"{SVG}rect")
-        if rect is not None:
-            family = name(edge).split("_")[0].split(":")[0]
-            colours.setdefault(family, set()).add(rect.attrib["stroke"])
-    assert set(colours) == {"none", "avg", "max", "skip", "sep", "dil", "conv"}
-    assert all(len(colour) == 1 for colour in colours.values())
-    assert len(set.union(*colours.values())) == len(colours)
-
-
-def test_a_drawing_stands_alone_on_its_own_paper():
-    svg = drawing.genotype_svg(genotypes.named("ENAS"), title="ENAS")
-    root = ElementTree.fromstring(svg)
-    paper = next(iter(root.iter(f"{SVG}rect"))).attrib
-    assert paper == {"width": "100%", "height": "100%", "fill": WHITE}
-    assert not any("id" in element.attrib for element in root.iter())
-    assert not re.search(r"url\(|href|<style|<script", svg)
-    assert svg == drawing.genotype_svg(genotypes.named("ENAS"), title="ENAS")
-
-
-def test_titles_are_escaped_and_fit():
-    title = 'a <b> & "c" ' * 20
-    root = ElementTree.fromstring(
-        drawing.cell_svg([("none", 0), ("none", 1)], [2], title=title)
-    )
-    assert root.findtext(f"{SVG}title") == title == texts(root)[0]
-    assert root.attrib["aria-label"] == title
-    assert float(root.attrib["width"]) > 7 * len(title)
+def test_families_of_operations_differ_in_color_and_agree_between_drawings():
+    pairs = tuple((op, 0) for op in genotypes.OPS)
+    graph = parse(single(*pairs, concat=tuple(range(2, 2 + len(pairs) // 2))))
+    colors: dict[str, set[str]] = {}
+    for edge in graph.edges(keys=True):
+        if edge[0] == "normal 0" and edge[2]:
+            attributes = pygraphviz.Edge(graph, *edge).attr  # pyright: ignore
+            colors.setdefault(edge[2].split("_")[0], set()).add(attributes["color"])
+            assert (attributes["style"] == "dashed") == edge[2].startswith("none")
+    colors = {name.split(":")[0]: color for name, color in colors.items()}
+    assert set(colors) == {"none", "avg", "max", "skip", "sep", "dil", "conv"}
+    assert all(len(color) == 1 for color in colors.values())
+    assert len(set.union(*colors.values())) == len(colors)
+    chain = parse(genotypes.MacroGenotype(("sep_conv_5x5",), ((),)))
+    assert {chain.get_node("0").attr["color"]} == colors["sep"]
 
 
 def test_two_edges_between_the_same_nodes_are_both_visible():
-    pairs = [("sep_conv_3x3", 0), ("sep_conv_3x3", 0), ("skip_connect", 0), ("none", 2)]
-    root = ElementTree.fromstring(drawing.cell_svg(pairs, [3], title=""))
-    first, second = (line(e) for e in edges(root) if name(e) == "sep_conv_3x3: 0 to 2")
-    stretches = zip(level_stretches(first), level_stretches(second), strict=True)
-    assert all(abs(one[2] - other[2]) > 4 for one, other in stretches)
+    graph = parse(single(SEP, SEP))
+    ports = [e.attr["headport"] for e in visible(graph) if e[1] == "normal 2"]
+    assert sorted(ports) == ["0:w", "1:w"]
 
 
-def test_what_has_no_path_to_the_output_is_grey():
+def test_what_has_no_path_to_the_output_is_gray():
     pairs = [("skip_connect", 0), ("skip_connect", 0)] * 2
     pairs += [("sep_conv_3x3", 2), ("none", 2)]
-    root = ElementTree.fromstring(drawing.cell_svg(pairs, [3], title=""))
-    nodes = [circle.attrib["fill"] == GREY for circle in root.iter(f"{SVG}circle")]
-    assert nodes == [True, False, True]
-    grey = {
-        name(edge)
-        for edge in edges(root)
-        if any(path.get("fill") == GREY for path in edge.iter(f"{SVG}path"))
-    }
-    assert grey == {"skip_connect: 0 to 2", "sep_conv_3x3: 2 to 4", "none: 2 to 4"}
-    assert "grey: no path to the output" in texts(root)
-    # Nobody reads cell k-1 here.
-    index = next(text for text in root.iter(f"{SVG}text") if text.text == "k-1")
-    assert index.attrib["fill"] == GREY
+    graph = parse(single(*pairs, concat=(3,)))
+    gray = {node for node in graph.nodes() if node.attr["color"] == GRAY}
+    assert gray == {"normal 1", "normal 2", "normal 4", "reduce 1"}
+    found = {tuple(e) for e in visible(graph) if e.attr["color"] == GRAY}
+    assert found == {("normal 0", "normal 2"), ("normal 2", "normal 4")}
+    colors = re.findall(r'COLOR="(.*?)"', graph.get_node("normal 4").attr["label"])
+    assert set(colors) == {GRAY, "white"}
+    note = "gray: no path to the output"
+    assert note in texts(drawing.cell_svg(pairs, [3], title=""))
+    assert note not in texts(drawing.genotype_svg(FAMILIES["cells"], title=""))
 
 
-def test_without_dead_nodes_nothing_is_grey():
-    darts = genotypes.named("DARTS")
-    svg = drawing.genotype_svg(darts, title="DARTS")
-    assert GREY not in svg and "grey" not in svg
-
-
-def test_nothing_overlaps_and_everything_flows_to_the_right():
-    for pairs, concat in random_cells():
-        root = ElementTree.fromstring(drawing.cell_svg(pairs, concat, title=""))
-        nodes, boxes = discs(root), labels(root)
-        assert len(boxes) == len(pairs) and len(nodes) == len(pairs) // 2
-        for one, other in itertools.combinations([*nodes.values(), *boxes.values()], 2):
-            apart = (
-                one[2] < other[0]
-                or other[2] < one[0]
-                or one[3] < other[1]
-                or other[3] < one[1]
-            )
-            assert apart, (pairs, concat)
-        for i, (_, source) in enumerate(pairs):
-            if source >= 2:
-                assert nodes[str(source)][2] < nodes[str(2 + i // 2)][0]
-
-
-def test_no_edge_runs_through_the_label_of_another():
-    for pairs, concat in random_cells():
-        root = ElementTree.fromstring(drawing.cell_svg(pairs, concat, title=""))
-        boxes = labels(root)
-        for i, edge in enumerate(edges(root)):
-            for label, (left, top, right, bottom) in boxes.items():
-                if label == f"{i} {name(edge)}":
-                    continue
-                for x, to_x, y in level_stretches(line(edge)):
-                    clear = to_x < left or x > right or y < top or y > bottom
-                    assert clear, (pairs, concat, name(edge), label)
-
-
-def test_lanes_keep_apart():
-    for pairs, concat in random_cells():
-        root = ElementTree.fromstring(drawing.cell_svg(pairs, concat, title=""))
-        stretches = [
-            # Without the short ends under the source.
-            [(x, to_x, y) for x, to_x, y in level_stretches(line(edge))[1:]]
-            for edge in edges(root)
-        ]
-        for one, other in itertools.combinations(stretches, 2):
-            for (x, to_x, y), (u, to_u, v) in itertools.product(one, other):
-                assert to_x < u or to_u < x or abs(y - v) > 15, (pairs, concat)
-
-
-def test_edges_that_need_not_cross_do_not():
-    # Each node reads one input twice and everything leads on in parallel.
-    pairs = [("none", 1), ("none", 1), ("none", 0), ("none", 0)]
-    pairs += [("none", 3), ("none", 3), ("none", 2), ("none", 2)]
-    root = ElementTree.fromstring(drawing.cell_svg(pairs, [4, 5], title=""))
-    top = {node: box[1] for node, box in discs(root).items()}
-    assert top["3"] < top["2"] and top["4"] < top["5"]
-
-
-def test_a_genotype_shows_both_cells_one_above_the_other():
-    amoeba = genotypes.named("AmoebaNet")
-    root = ElementTree.fromstring(drawing.genotype_svg(amoeba, title="AmoebaNet"))
-    shown = texts(root)
-    assert shown.index("Normal cell") < shown.index("conv 7x1 1x7")
-    assert shown.index("Normal cell") < shown.index("Reduction cell")
-    assert len(labels(root)) == len(amoeba.normal) + len(amoeba.reduce)
-    heights = [
-        float(
-            ElementTree.fromstring(drawing.cell_svg(pairs, concat, title="")).attrib[
-                "height"
-            ]
-        )
-        for pairs, concat in (amoeba[:2], amoeba[2:])
-    ]
-    assert max(heights) < float(root.attrib["height"]) < sum(heights) + 40
-
-
-def test_invalid_cells_are_refused():
-    with pytest.raises(ValueError, match="cell, node 2, second edge: source 2 is not"):
-        drawing.cell_svg([("none", 0), ("none", 2)], [2], title="")
-    invalid = genotypes.named("DARTS")._replace(reduce_concat=(9,))
-    with pytest.raises(ValueError, match="reduction cell, concat: 9 is not an"):
-        drawing.genotype_svg(invalid, title="")
+# Chains of layers ------------------------------------------------------------------
 
 
 def macro_genotypes() -> list[genotypes.MacroGenotype]:
-    space = spaces.enas_macro(12)
-    found = [space.decode(space.sample(jax.random.key(seed))) for seed in range(2)]
     every = tuple(tuple(range(layer)) for layer in range(8))
     dense = genotypes.MacroGenotype(("conv_3x3",) * 8, every)
+    found = sampled(spaces.enas_macro(12), 2)
     return [genotypes.named("ENAS_MACRO"), *found, dense]
 
 
-def arcs(root: ElementTree.Element) -> dict[tuple[int, int], np.ndarray]:
-    """Points `[num, 2]` of each skip, by the rows it joins; the stem is in row 0."""
-    found = {}
-    t = np.linspace(0, 1, 60)[:, None]
-    for edge in edges(root):
-        title = re.fullmatch(r"skip: (stem|layer (\d+)) to layer (\d+)", name(edge))
-        assert title, name(edge)
-        source = 0 if title[2] is None else int(title[2]) + 1
-        numbers = [float(number) for number in re.findall(r"[\d.]+", line(edge))]
-        start, out, back, end = np.reshape(numbers, (4, 1, 2))
-        points = (1 - t) ** 3 * start + 3 * (1 - t) ** 2 * t * out
-        points += 3 * (1 - t) * t**2 * back + t**3 * end
-        assert (source, int(title[3]) + 1) not in found
-        found[source, int(title[3]) + 1] = points
-    return found
+def number(name: str, num_layers: int) -> int:
+    return {"stem": -1, "classifier": num_layers}.get(name) or int(name)
 
 
 @pytest.mark.parametrize("genotype", macro_genotypes())
 def test_a_macro_genotype_shows_every_layer_and_skip(genotype):
-    root = ElementTree.fromstring(drawing.genotype_svg(genotype, title="found"))
-    assert set(arcs(root)) == {
-        (source, layer + 1)
+    graph = parse(genotype)
+    names = ["stem", *map(str, range(len(genotype.ops))), "classifier"]
+    expected = Counter(itertools.pairwise(names))
+    expected.update(
+        (names[source], str(layer))
         for layer, sources in enumerate(genotype.skips)
         for source in sources
-    }
-    shown = texts(root)
-    order = [shown.index(str(layer)) for layer in range(len(genotype.ops))]
-    assert order == sorted(order)
-    words = [op.replace("_conv", "").replace("_pool", "") for op in genotype.ops]
-    assert [shown[i - 1] for i in order] == [op.replace("_", " ") for op in words]
-    assert {"stem", "classifier"} < set(shown)
-    last = [f"{source - 1}" if source else "stem" for source in genotype.skips[-1]]
+    )
+    assert ends(graph) == expected
+    heights = [float(graph.get_node(name).attr["pos"].split(",")[1]) for name in names]
+    assert heights == sorted(heights, reverse=True)
+    last = [names[source] for source in genotype.skips[-1]]
+    shown = texts(drawing.genotype_svg(genotype, title=""))
     assert f"joins {', '.join(last)}" in shown
+    words = [op.replace("_conv", "").replace("_pool", "") for op in genotype.ops]
+    for word, count in Counter(word.replace("_", " ") for word in words).items():
+        assert shown.count(word) == count
 
 
 @pytest.mark.parametrize("genotype", macro_genotypes())
-def test_skips_nest_and_stay_on_the_page(genotype):
-    root = ElementTree.fromstring(drawing.genotype_svg(genotype, title=""))
-    found = arcs(root)
-    ends = Counter(tuple(points[i]) for points in found.values() for i in (0, -1))
-    assert max(ends.values()) == 1
-    widest = max(points[:, 0].max() for points in found.values())
-    # With the left margin of 24 px, and most of the right one.
-    assert widest + 24 < float(root.attrib["width"]) - 20
-    for (source, target), outer in found.items():
-        for (first, last), inner in found.items():
+def test_skips_nest_and_boxes_keep_apart(genotype):
+    graph = parse(genotype)
+    boxes = []
+    for name in ("stem", *map(str, range(len(genotype.ops))), "classifier"):
+        node = graph.get_node(name)
+        middle, half = float(node.attr["pos"].split(",")[1]), node.attr["height"]
+        boxes.append((middle + 36 * float(half), middle - 36 * float(half)))
+    assert all(upper[1] > lower[0] for upper, lower in itertools.pairwise(boxes))
+    arcs = {}
+    t = np.linspace(0, 1, 60)[:, None]
+    for edge in visible(graph):
+        source, target = (number(name, len(genotype.ops)) for name in edge)
+        head, *controls = re.findall(r"([-\d.]+),([-\d.]+)", edge.attr["pos"])
+        p, q, r, _ = np.array(controls, float)
+        s = np.array(head, float)
+        points = (1 - t) ** 3 * p + 3 * (1 - t) ** 2 * t * q
+        points = points + 3 * (1 - t) * t**2 * r + t**3 * s
+        if p[0] > 0:  # not of the chain
+            arcs[source, target] = points
+    assert len(arcs) == sum(map(len, genotype.skips))
+    places = Counter(tuple(arc[i]) for arc in arcs.values() for i in (0, -1))
+    assert max(places.values()) == 1
+    for (source, target), outer in arcs.items():
+        top, bottom = boxes[source + 1], boxes[target + 1]
+        assert top[0] > outer[0, 1] > top[1] and bottom[0] > outer[-1, 1] > bottom[1]
+        for (first, last), inner in arcs.items():
             if (source, target) != (first, last) and source <= first < last <= target:
                 # How far the outer arc reaches at the heights of the inner one.
-                reach = np.interp(inner[:, 1], outer[:, 1], outer[:, 0])
+                reach = np.interp(-inner[:, 1], -outer[:, 1], outer[:, 0])
                 assert (reach > inner[:, 0] - 0.5).all()
 
 
 @pytest.mark.parametrize(("num_layers", "after"), [(12, (3, 7)), (4, (0, 1)), (2, ())])
 def test_reductions_stand_after_the_thirds(num_layers, after):
     genotype = genotypes.MacroGenotype(("conv_3x3",) * num_layers, ((),) * num_layers)
-    root = ElementTree.fromstring(drawing.genotype_svg(genotype, title=""))
-    heights = [
-        (float(element.attrib["y"]), element.text or "")
-        for element in root.iter(f"{SVG}text")
-        if (element.text or "").isdigit() or element.text == "reduction"
-    ]
-    expected = []
-    for layer in range(num_layers):
-        expected += [str(layer), *["reduction"] * (layer in after)]
-    assert [words for _, words in sorted(heights)] == expected
+    graph = parse(genotype)  # edges do not keep it alive
+    labels = {edge[0]: edge.attr["label"] for edge in visible(graph)}
+    reductions = [source for source, label in labels.items() if label == "reduction"]
+    assert reductions == [str(layer) for layer in after]
 
 
-def test_layers_are_coloured_as_the_operations_of_cells():
-    op = "sep_conv_5x5"
-    cell = drawing.cell_svg([(op, 0), (op, 1)], [2], title="")
-    chain = drawing.genotype_svg(genotypes.MacroGenotype((op,), ((),)), title="")
-    colours = [
-        text.attrib["fill"]
-        for svg in (cell, chain)
-        for text in ElementTree.fromstring(svg).iter(f"{SVG}text")
-        if text.text == "sep 5x5"
-    ]
-    assert len(colours) == 3 and len(set(colours)) == 1
+# Recurrent cells, blocks and networks with exits -----------------------------------
 
 
-def recurrent_genotypes() -> list[genotypes.RecurrentGenotype]:
-    space = spaces.enas_recurrent(9)
-    found = [space.decode(space.sample(jax.random.key(seed))) for seed in range(3)]
-    single = genotypes.RecurrentGenotype(("sigmoid",), ())
-    return [genotypes.named("ENAS_RECURRENT"), *found, single]
-
-
-@pytest.mark.parametrize("genotype", recurrent_genotypes())
+@pytest.mark.parametrize(
+    "genotype",
+    [
+        genotypes.named("ENAS_RECURRENT"),
+        *sampled(spaces.enas_recurrent(9), 3),
+        genotypes.RecurrentGenotype(("sigmoid",), ()),
+    ],
+)
 def test_a_recurrent_genotype_is_a_tree(genotype):
-    root = ElementTree.fromstring(drawing.genotype_svg(genotype, title="found"))
+    graph = parse(genotype)
     activations, sources = genotype
-    expected = [f"{activations[0]}: {source} to 0" for source in ("x t", "h t-1")]
-    expected += [
-        f"{activations[node]}: {source} to {node}"
-        for node, source in enumerate(sources, start=1)
-    ]
-    loose_ends = genotypes.recurrent_loose_ends(genotype)
-    expected += [f"output: {node}" for node in loose_ends]
-    assert Counter(map(name, edges(root))) == Counter(expected)
-    shown = Counter(texts(root))
+    expected = {("x", "0"), ("h", "0")}
+    expected |= {(str(source), str(node)) for node, source in enumerate(sources, 1)}
+    expected |= {
+        (str(node), "output") for node in genotypes.recurrent_loose_ends(genotype)
+    }
+    assert ends(graph) == Counter(expected)
+    shown = Counter(texts(drawing.genotype_svg(genotype, title="")))
     assert all(shown[name] == activations.count(name) for name in set(activations))
-    assert shown["mean"] == 1
-
-
-@pytest.mark.parametrize("genotype", recurrent_genotypes())
-def test_nothing_in_a_tree_overlaps(genotype):
-    root = ElementTree.fromstring(drawing.genotype_svg(genotype, title=""))
-    nodes = discs(root)
-    for one, other in itertools.combinations(nodes.values(), 2):
-        assert one[0] != other[0] or one[3] < other[1] or other[3] < one[1]
-    for node, source in enumerate(genotype.sources, start=1):
-        assert nodes[str(source)][2] < nodes[str(node)][0]
-    # No line to the output runs through a node farther right.
-    for end in genotypes.recurrent_loose_ends(genotype):
-        _, top, right, bottom = nodes[str(end)]
-        for box in nodes.values():
-            assert box[0] < right or not box[1] < (top + bottom) / 2 < box[3]
+    assert shown["mean h"] == 1
 
 
 def dag_genotypes() -> list[genotypes.DagGenotype]:
     found = []
     for num_nodes, density in ((3, 0.3), (7, 0.3), (17, 0.3), (17, 0.6)):
-        space = spaces.ghn_dag(num_nodes, density=density)
-        found.append(space.decode(space.sample(jax.random.key(1))))
+        found += sampled(spaces.ghn_dag(num_nodes, density=density), 1)
     every = tuple(tuple(range(node)) for node in range(2, 9))
     dense = genotypes.DagGenotype(("conv_7x1_1x7",) * 7, every)
     return [genotypes.named("GHN"), *found, dense]
 
 
-def nodes_of_a_block(
-    root: ElementTree.Element,
-) -> dict[str, tuple[float, float, float, float]]:
-    """Box `(left, top, right, bottom)` of each operation, by the number of its node."""
-    boxes = {}
-    for group in root.iter(f"{SVG}g"):
-        for rect, text in itertools.pairwise(group):
-            if rect.tag == f"{SVG}rect" and (text.text or "").isdigit():
-                x, y, width, height = (
-                    float(rect.attrib[key]) for key in ("x", "y", "width", "height")
-                )
-                boxes[text.text or ""] = (x, y, x + width, y + height)
-    return boxes
-
-
 @pytest.mark.parametrize("genotype", dag_genotypes())
 def test_a_block_shows_every_node_and_edge_once(genotype):
-    root = ElementTree.fromstring(drawing.genotype_svg(genotype, title="found"))
-    output = 2 + len(genotype.ops)
+    graph = parse(genotype)
     expected = [
-        f"{op}: {source} to {node}"
-        for node, (op, inputs) in enumerate(zip(*genotype, strict=True), start=2)
+        (str(source), str(node))
+        for node, inputs in enumerate(genotype.inputs, start=2)
         for source in inputs
     ]
-    leaves = genotypes.dag_leaves(genotype)
-    expected += [f"output: {node} to {output}" for node in leaves]
-    assert Counter(map(name, edges(root))) == Counter(expected)
-    shown = texts(root)
-    assert all(shown.count(text) == 1 for text in ("k-1", "k-2", "k"))
+    output = str(2 + len(genotype.ops))
+    expected += [(str(node), output) for node in genotypes.dag_leaves(genotype)]
+    assert ends(graph) == Counter(expected)
     for node, op in enumerate(genotype.ops, start=2):
         words = op.replace("_conv", "").replace("_pool", "").replace("_connect", "")
-        assert shown[shown.index(str(node)) + 1] == words.replace("_", " ")
+        label = graph.get_node(str(node)).attr["label"]
+        assert label == f"<B>{node}</B>  {words.replace('_', ' ')}"
 
 
-@pytest.mark.parametrize("genotype", dag_genotypes())
-def test_blocks_flow_to_the_right_and_nothing_hides_anything_else(genotype):
-    root = ElementTree.fromstring(drawing.genotype_svg(genotype, title=""))
-    boxes = nodes_of_a_block(root)
-    assert len(boxes) == len(genotype.ops)
-    for one, other in itertools.combinations(boxes.values(), 2):
-        across = one[2] < other[0] or other[2] < one[0]
-        assert across or one[3] < other[1] or other[3] < one[1]
-    lanes: dict[str, set[tuple[float, float, float]]] = {}
-    for edge in edges(root):
-        source, target = re.findall(r"(\d+) to (\d+)", name(edge))[0]
-        if source in boxes and target in boxes:
-            assert boxes[source][2] < boxes[target][0]
-        for x, to_x, y in level_stretches(line(edge)):
-            lanes.setdefault(source, set()).add((x, to_x, y))
-            for left, top, right, bottom in boxes.values():
-                assert to_x <= left or x >= right or y < top or y > bottom
-    # Edges share a lane only where they leave the same node.
-    for one, other in itertools.combinations(lanes.values(), 2):
-        for (x, to_x, y), (u, to_u, v) in itertools.product(one, other):
-            assert to_x < u or to_u < x or abs(y - v) > 10
+def test_an_input_that_no_node_reads_is_gray():
+    graph = parse(genotypes.DagGenotype(("conv_1x1",), ((1,),)))
+    assert graph.get_node("0").attr["fontcolor"] == FAINT
+    assert graph.get_node("1").attr["fontcolor"] != FAINT
+    assert GRAY not in {e.attr["color"] for e in visible(graph)}
+    graph = parse(FAMILIES["block"])
+    assert GRAY not in {node.attr["color"] for node in graph.nodes()}
 
 
-@pytest.mark.parametrize("genotype", dag_genotypes())
-def test_edges_arrive_apart_at_the_side_of_their_node(genotype):
-    root = ElementTree.fromstring(drawing.genotype_svg(genotype, title=""))
-    boxes = nodes_of_a_block(root)
-    ports: dict[str, list[float]] = {}
-    for edge in edges(root):
-        target = name(edge).split()[-1]
-        *_, x, y = (float(number) for number in re.findall(r"-?[\d.]+", line(edge)))
-        ports.setdefault(target, []).append(y)
-        if target in boxes:
-            left, top, _, bottom = boxes[target]
-            assert left - 10 < x < left and top + 3 < y < bottom - 3
-    for heights in ports.values():
-        assert np.all(np.diff(sorted(heights)) > 7)
-
-
-def test_parallel_branches_of_a_block_do_not_cross():
-    # Two chains: 0, 3, 4 and 1, 2, 5.
-    genotype = genotypes.DagGenotype(("conv_1x1",) * 4, ((1,), (0,), (3,), (2,)))
-    boxes = nodes_of_a_block(
-        ElementTree.fromstring(drawing.genotype_svg(genotype, title=""))
-    )
-    assert boxes["3"][3] < boxes["2"][1] and boxes["4"][3] < boxes["5"][1]
-
-
-def test_an_input_that_no_node_reads_is_grey():
-    genotype = genotypes.DagGenotype(("conv_1x1",), ((1,),))
-    root = ElementTree.fromstring(drawing.genotype_svg(genotype, title=""))
-    colours = {text.text: text.attrib.get("fill") for text in root.iter(f"{SVG}text")}
-    assert colours["k-1"] == GREY and colours["k-2"] != GREY
-    assert GREY not in drawing.genotype_svg(genotypes.named("GHN"), title="")
-
-
-def test_invalid_genotypes_of_every_kind_are_refused():
-    macro = genotypes.named("ENAS_MACRO")._replace(skips=((0,),) * 24)
-    with pytest.raises(ValueError, match="layer 0, skips: found source 0"):
-        drawing.genotype_svg(macro, title="")
-    recurrent = genotypes.named("ENAS_RECURRENT")._replace(sources=(0,))
-    with pytest.raises(ValueError, match="found 1 sources for 12 activations"):
-        drawing.genotype_svg(recurrent, title="")
-    dag = genotypes.named("GHN")._replace(inputs=((),) * 15)
-    with pytest.raises(ValueError, match="node 2, inputs: no node; expected some of"):
-        drawing.genotype_svg(dag, title="")
+def test_networks_show_scales_and_exits_of_every_block():
+    genotype = FAMILIES["anytime"]
+    graph = parse(genotype)
+    shown = texts(drawing.genotype_svg(genotype, title=""))
+    for block, (ops, inputs, scales, exits) in enumerate(zip(*genotype, strict=True)):
+        assert f"Block {block}, exits at {', '.join(map(str, exits))}" in shown
+        for node, (op, sources) in enumerate(zip(ops, inputs, strict=True), start=2):
+            drawn = graph.get_node(f"{block}.{node}")
+            assert {source.split(".")[1] for source, _ in graph.in_edges(drawn)} == {
+                str(source) for source in sources
+            }
+            scale = scales[node - 2]
+            assert drawn.attr["label"].endswith(f"/{2**scale}") == (scale > 0)
+            assert drawn.attr["label"].split()[1] == op.split("_")[0]
+            assert (drawn.attr["penwidth"] == "3") == (node in exits)

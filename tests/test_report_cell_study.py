@@ -4,8 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from test_commands import check_report
-from test_report import Page
+from pages import Page, check_report
 
 from jaxnas import analysis, genotypes, report, studies
 from jaxnas.report import cell_charts, curves, studied_cells
@@ -41,7 +40,7 @@ def variants(*places, **changes) -> list[studies.StudiedCell]:
     ]
 
 
-def write(folder, cells) -> tuple[str, Page]:
+def write(folder, cells) -> Page:
     path = folder / "report.html"
     report.cell_study_report(
         path,
@@ -51,9 +50,7 @@ def write(folder, cells) -> tuple[str, Page]:
         cells=cells,
         num_resamples=20,
     )
-    check_report(path)
-    text = path.read_text(encoding="utf-8")
-    return text, Page(text)
+    return check_report(path)
 
 
 def test_numbers_are_by_seed_and_learning_rate():
@@ -115,7 +112,7 @@ def test_the_report_has_every_section(tmp_path):
         variant._replace(trainings=[training(2.0 - i / 10, 1.0), training(2.0, 1.0)])
         for i, variant in enumerate(narrow)
     ]
-    text, page = write(tmp_path, [original, *narrow])
+    page = write(tmp_path, [original, *narrow])
     assert page.texts["h1"] == ["Cells & cells"]
     assert page.texts["h2"] == [
         "Topology",
@@ -125,9 +122,9 @@ def test_the_report_has_every_section(tmp_path):
         "What goes with width",
         "Configuration",
     ]
-    assert "lower than that of DARTS_V2 for 0 of 4" in page.texts["p"][0]
+    assert "lower than that of DARTS_V2 for 0 of 4" in page.words()[0]
     # Drawings, histogram, two panels each of loss and accuracy, five charts a cell.
-    assert page.texts["figcaption"][:5] == [
+    assert page.words("figcaption")[:5] == [
         "(a) C1, 1c, 5",
         "(b) C2, 1c, 3",
         "(c) C3, 2.5c, 4",
@@ -135,43 +132,49 @@ def test_the_report_has_every_section(tmp_path):
         "(e) C4, 4c, 2",
     ]
     assert page.texts["strong"] == ["(d) DARTS_V2, 3.5c, 3, the original"]
-    assert text.count("<svg") == 5 + 1 + 4 + 5 * 5
-    cells = page.texts["td"]
-    start = cells.index("(d) DARTS_V2")
-    topology = ["3.5 / 2.5", "3.5 / 2.5", "3 / 3", "- / -", "1.235"]
-    assert cells[start + 1 : start + 6] == topology
-    start = cells.index("(d) DARTS_V2", start + 1)
-    trained = ["0.7000 ± 0.0707", "0.4000 ± 0.1414", "50.00% ± 0.00%", "0 of 2"]
-    assert cells[start + 1 : start + 5] == trained
-    assert "0.2500" in cells and "55.6%" in cells  # of the loss surfaces
-    start = cells.index("mean test loss over epochs (nats), learning rate 0.025")
-    assert cells[start + 1] == "5" and cells[start + 2].startswith("-0.87 [-1.00, ")
+    assert len(page.texts["svg"]) == 5 + 1 + 4 + 5 * 5
+    (row,) = page.marked[1]
+    assert list(row.values()) == [
+        *("(d) DARTS_V2", "3.5 / 2.5", "3.5 / 2.5", "3 / 3", "- / -", "1.235")
+    ]
+    (row,) = page.marked[2]
+    assert list(row.values()) == [
+        *("(d) DARTS_V2", "0.7000 ± 0.0707", "0.4000 ± 0.1414"),
+        *("50.00% ± 0.00%", "0 of 2"),
+    ]
+    (row,) = page.marked[3]
+    assert row["plane within 1 nat of the center"] == "55.6%"
+    assert row["loss at the center (nats)"] == "0.2500"
+    rows = {row["quantity"]: row for row in page.table("quantity")}
+    row = rows["mean test loss over epochs (nats), learning rate 0.025"]
+    assert row["cells"] == "5"
+    assert row["width: Spearman"].startswith("-0.87 [-1.00, ")
     # All final accuracies are the same.
-    start = cells.index("final test accuracy, learning rate 0.025")
-    assert cells[start + 1 : start + 6] == ["5", "-", "-", "-", "-"]
+    row = rows["final test accuracy, learning rate 0.025"]
+    assert list(row.values())[1:] == ["5", "-", "-", "-", "-"]
 
 
 def test_sections_without_data_are_left_out(tmp_path):
-    _, page = write(tmp_path, [cell("A")])
+    page = write(tmp_path, [cell("A")])
     assert page.texts["h2"] == ["Topology", "Configuration"]
-    assert "and 0 variants of it." in page.texts["p"][0]
+    assert "and 0 variants of it." in page.words()[0]
     pair = [cell("A", trainings=[training(1.0)]), *variants((1.0, 3))]
-    _, page = write(tmp_path, pair)
+    page = write(tmp_path, pair)
     assert page.texts["h2"][1:3] == ["Convergence", "What goes with width"]
-    assert "need numbers of 4 cells or more" in page.texts["p"][-1]
-    assert "and 1 variant of it." in page.texts["p"][0]
-    assert "learning rate" not in page.texts["p"][0]
+    assert "need numbers of 4 cells or more" in page.words()[-1]
+    assert "and 1 variant of it." in page.words()[0]
+    assert "learning rate" not in page.words()[0]
 
 
 def test_diverged_trainings_are_counted_and_not_averaged(tmp_path):
     wild = [training(9.0, 1e30, "inf", diverged=True), training(1.0, 0.5, seed=1)]
     lost = [studies.Training(0.025, seed, [], True) for seed in range(2)]
     (narrow,) = variants((1.0, 5), trainings=lost)
-    _, page = write(tmp_path, [cell("A", trainings=wild), narrow])
-    cells = page.texts["td"]
-    start = cells.index("(b) A", cells.index("(b) A") + 1)
-    assert cells[start : start + 5] == ["(b) A", "0.7500", "0.5000", "50.00%", "1 of 2"]
-    assert cells[start - 5 : start] == ["(a) C1", "-", "-", "-", "2 of 2"]
+    page = write(tmp_path, [cell("A", trainings=wild), narrow])
+    assert [list(row.values()) for row in page.table("diverged")] == [
+        ["(a) C1", "-", "-", "-", "2 of 2"],
+        ["(b) A", "0.7500", "0.5000", "50.00%", "1 of 2"],
+    ]
     legends = [text for text in page.texts["svg"] if "A: diverged" in text]
     assert len(legends) == 2
 
@@ -179,9 +182,10 @@ def test_diverged_trainings_are_counted_and_not_averaged(tmp_path):
 def test_numbers_that_are_not_finite_are_said_to_be(tmp_path):
     broken = surface(1.0)
     broken.values["loss"][1, 1] = math.inf
-    _, page = write(tmp_path, [cell("A", loss_surfaces=[broken])])
-    assert page.texts["td"].count("not finite") == 2
-    assert page.texts["figcaption"][-1] == (
+    page = write(tmp_path, [cell("A", loss_surfaces=[broken])])
+    (row,) = page.table("loss at the center (nats)")
+    assert list(row.values()).count("not finite") == 2
+    assert page.words("figcaption")[-1] == (
         "3.5c, 3, the original. Not finite: 1 of 9 points"
     )
 
@@ -190,7 +194,7 @@ def test_panels_have_three_variants_each_and_one_scale(monkeypatch):
     drawn = []
     monkeypatch.setattr(
         curves,
-        "band_chart",
+        "line_chart",
         lambda bands, **options: drawn.append((bands, options["y_limits"])),
     )
     monkeypatch.setattr(curves, "svg", lambda chart, description: "<svg></svg>")
@@ -209,36 +213,6 @@ def test_panels_have_three_variants_each_and_one_scale(monkeypatch):
     assert len({band.color for band in drawn[0][0]}) == 4
     (limits,) = {limits for _, limits in drawn}
     assert limits == pytest.approx((0.2 - 0.04 * 2.8, 3.0 + 0.04 * 2.8))
-
-
-def test_a_band_chart_can_be_one_of_several_panels():
-    y = [0.2, 0.5, 0.9]
-    band = curves.Band("A", curves.BLUE, [0, 1, 2], y, y, y)
-    figure = curves.band_chart(
-        [
-            band,
-            band._replace(label="A: diverged", dashed=True),
-            band._replace(label=""),
-        ],
-        title="Accuracy",
-        x_label="epoch",
-        y_label="accuracy (%)",
-        whole_x=True,
-        y_limits=(0.0, 0.5),
-        percent=True,
-        legend_below=True,
-    )
-    (axes,) = figure.axes
-    assert axes.get_ylim() == (0.0, 0.5) and axes.get_legend() is None
-    assert [line.get_linestyle() for line in axes.lines] == ["-", "--", "-"]
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == [
-        "A",
-        "A: diverged",
-    ]
-    figure.canvas.draw()
-    assert [label.get_text() for label in axes.get_yticklabels()][::5] == ["0", "50"]
-    marks = [label.get_text() for label in axes.get_xticklabels()]
-    assert {"0", "1", "2"} <= set(marks) and not any("." in mark for mark in marks)
 
 
 def test_the_chart_of_all_cells_marks_the_studied_ones():

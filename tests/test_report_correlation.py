@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
-from test_commands import check_report
+from pages import Page, check_report
 
 from jaxnas import analysis, report, studies
 from jaxnas.report import curves
 
+NAMES = "Pearson", "Spearman", "Kendall"
 TRUTH = np.linspace(0.5, 0.9, 8)
 
 
@@ -27,7 +28,7 @@ def method(name, scores, **changes) -> studies.Method:
     return studies.Method(name, np.atleast_2d(scores), **fields | changes)
 
 
-def write(path, methods, truths=TRUTH[None], **options) -> str:
+def write(path, methods, truths=TRUTH[None], **options) -> Page:
     report.correlation_report(
         path,
         title="A & B",
@@ -38,32 +39,36 @@ def write(path, methods, truths=TRUTH[None], **options) -> str:
         methods=methods,
         **options,
     )
-    return path.read_text(encoding="utf-8")
+    return check_report(path)
 
 
 def test_the_report_holds_coefficients_costs_and_charts(tmp_path):
-    path = tmp_path / "report.html"
     page = write(
-        path,
+        tmp_path / "report.html",
         [
             method("GHN", TRUTH / 2, preparation_seconds=3600),
             method("Constant", np.full(8, 0.1), weights_seconds=None),
         ],
     )
-    check_report(path)
-    assert "<h1>A &amp; B</h1>" in page and "<script" not in page
-    assert "8 architectures, each trained by itself. Test accuracy: 70.0%" in page
-    number = '<td class="number">{}</td>'.format
-    assert "<td>GHN</td>" + number("1.00 [1.00, 1.00]") * 3 in page
-    assert "<td>Constant</td>" + number("-") * 3 in page
-    assert "Constant gives equal scores, so that its coefficients are not def" in page
-    costs = number("35.00%") + number("3,600.0") + number("0.250") + number("1.500")
-    assert f"<td>GHN</td>{costs}" in page
-    costs = number("10.00%") + number("-") * 2 + number("1.500")
-    assert f"<td>Constant</td>{costs}" in page
-    assert "The 4 with the best accuracy after training" in page
-    assert page.count("<svg") == 2 and "forward_backward" in page
-    assert "There is no noise ceiling" in page and "<h2>Differences" not in page
+    assert page.texts["h1"] == ["A & B"]
+    words = page.words()
+    assert words[0].startswith("8 architectures, each trained by itself. Test accuracy")
+    assert any(text.startswith("Constant gives equal scores") for text in words)
+    assert any(text.startswith("There is no noise ceiling") for text in words)
+    for place in range(2):
+        ghn, constant = page.table("Pearson", place)
+        assert ghn == {"method": "GHN"} | dict.fromkeys(NAMES, "1.00 [1.00, 1.00]")
+        assert constant == {"method": "Constant"} | dict.fromkeys(NAMES, "-")
+    assert [caption for caption in page.captions if caption] == [
+        "All 8 architectures",
+        "The 4 with the best accuracy after training",
+    ]
+    assert [list(row.values()) for row in page.table("mean score")] == [
+        ["GHN", "35.00%", "3,600.0", "0.250", "1.500"],
+        ["Constant", "10.00%", "-", "-", "1.500"],
+    ]
+    assert len(page.texts["svg"]) == 2 and "Differences" not in page.texts["h2"]
+    assert page.pairs()["propagation"] == "forward_backward"
 
 
 def test_the_report_holds_ceiling_differences_and_several_seeds(tmp_path):
@@ -84,17 +89,22 @@ def test_the_report_holds_ceiling_differences_and_several_seeds(tmp_path):
         differences=[difference],
         num_diverged=3,
     )
-    check_report(path)
-    assert "with 2 seeds. Test accuracy, mean of the seeds: 70.0%" in page
-    for row in (ceiling, difference):
-        for found in (row.overall, row.top):
-            text = report.coefficient_text(found["pearson"])
-            assert f'<td>{row.name}</td><td class="number">{text}</td>' in page
-    found = ghn.overall["kendall"]
-    assert f"{found.value:.2f} ± {found.std:.2f} [" in page
-    assert "mean ± standard deviation of their coefficients" in page
-    assert "the mean over all pairs of 2 seeds" in page
-    assert "3 of 16 trainings diverged" in page
+    words = " ".join(page.words())
+    assert "with 2 seeds. Test accuracy, mean of the seeds: 70.0%" in words
+    for row, first in ((ceiling, 0), (difference, 2)):
+        for place, found in enumerate((row.overall, row.top), first):
+            (cells,) = (
+                cells
+                for cells in page.table("Pearson", place)
+                if cells["method"] == row.name
+            )
+            assert cells["Pearson"] == report.coefficient_text(found["pearson"])
+    kendall = ghn.overall["kendall"]
+    start = f"{kendall.value:.2f} ± {kendall.std:.2f} ["
+    assert page.table("Pearson")[1]["Kendall"].startswith(start)
+    assert "mean ± standard deviation of their coefficients" in words
+    assert "the mean over all pairs of 2 seeds" in words
+    assert "3 of 16 trainings diverged" in words
 
 
 def test_notes_name_what_is_not_defined_or_not_finite():

@@ -1,8 +1,19 @@
 """Reports: one self-contained HTML file about a search, a training or a study."""
 
+try:
+    import jinja2  # noqa: F401
+    import matplotlib  # noqa: F401
+    import pygraphviz  # noqa: F401
+except ImportError as error:
+    raise ImportError(
+        f"jaxnas.report needs {error.name}, which is not installed; install it with "
+        "pip install 'jaxnas[report]'"
+    ) from error
+
+from jaxnas.report._words import spread
 from jaxnas.report.anytime import anytime_report
 from jaxnas.report.cell_study import cell_study_report
-from jaxnas.report.comparison import comparison_report, spread
+from jaxnas.report.comparison import comparison_report
 from jaxnas.report.correlation import (
     DIFFERENCES_NOTE,
     coefficient_text,
@@ -10,8 +21,7 @@ from jaxnas.report.correlation import (
     correlation_report,
     truth_text,
 )
-from jaxnas.report.html import search_report, train_report
-from jaxnas.report.scratch import scratch_text
+from jaxnas.report.search import scratch_text, search_report, train_report
 
 __all__ = [
     "DIFFERENCES_NOTE",

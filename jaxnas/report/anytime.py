@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from jaxnas import analysis, genotypes
-from jaxnas.report import curves, html
+from jaxnas.analysis import convergence
+from jaxnas.report import _render, curves
 from jaxnas.studies import AnytimeNetwork
 
 _NUM_BUDGETS = 500  # points of a curve
@@ -18,7 +19,7 @@ def anytime_report(
     title: str,
     summary: Mapping[str, str],
     config: Mapping[str, object],
-    history: html.History,
+    history: convergence.History,
     drawing: str,
     found: AnytimeNetwork,
     random: Sequence[AnytimeNetwork],
@@ -48,45 +49,33 @@ def anytime_report(
     num_seeds = len(found.trained)
     num_worse = sum(other < area for other in areas)
     loss = curves.series(history, "train/loss", label="train", color=curves.BLUE)
-    learning = []
+    learning = None
     if loss.y:
         chart = curves.line_chart(
             [loss], title="Loss", x_label="epoch", y_label="mean over exits (nats)"
         )
-        svg = curves.svg(chart, "Loss of the hypernetwork by epoch")
-        learning = [html.section("Training of the hypernetwork", html.figure(svg))]
-    parts = [
-        html.paragraph(
-            f"The network found has, after training from scratch, {area:.2%} accuracy "
-            f"on the test images, averaged over budgets up to {budget / 1e6:,.3g} M "
-            f"multiply-adds; better than {num_worse} of {len(random)} random networks "
-            f"trained alike, which have {np.mean(areas):.2%} on average, "
-            f"{min(areas):.2%} to {max(areas):.2%} (trainings of each: {num_seeds}).",
-            css_class="lead",
-        ),
-        html.pairs(summary),
-        html.section(
-            "Accuracy by computation",
-            html.grid(
-                [
-                    _chart("trained", "After training", found, random, budget),
-                    _chart(
-                        "predicted", "With generated weights", found, random, budget
-                    ),
-                ]
-            ),
-            _table([found, *random], budget),
-        ),
-        html.section(
-            "Found network",
-            _exits(found),
-            html.figure(drawing),
-            html.details("As text", html.code(genotypes.to_text(found.genotype))),
-        ),
-        *learning,
-        html.section("Configuration", html.pairs(config)),
-    ]
-    html.write(path, html.page(title, *parts))
+        learning = _render.chart(chart, "Loss of the hypernetwork by epoch")
+    _render.write(
+        path,
+        "anytime.html",
+        title=title,
+        lead=f"The network found has, after training from scratch, {area:.2%} accuracy "
+        f"on the test images, averaged over budgets up to {budget / 1e6:,.3g} M "
+        f"multiply-adds; better than {num_worse} of {len(random)} random networks "
+        f"trained alike, which have {np.mean(areas):.2%} on average, "
+        f"{min(areas):.2%} to {max(areas):.2%} (trainings of each: {num_seeds}).",
+        summary=summary,
+        config=config,
+        figures=[
+            _chart("trained", "After training", found, random, budget),
+            _chart("predicted", "With generated weights", found, random, budget),
+        ],
+        networks=_table([found, *random], budget),
+        exits=_exits(found),
+        drawing=_render.figure(drawing),
+        text=genotypes.to_text(found.genotype),
+        learning=learning,
+    )
 
 
 def _chart(
@@ -95,7 +84,7 @@ def _chart(
     found: AnytimeNetwork,
     random: Sequence[AnytimeNetwork],
     budget: float,
-) -> html.Html:
+) -> _render.Figure:
     """Draw the steps of the found network, and the range of the random ones."""
     budgets = np.linspace(0, budget, _NUM_BUDGETS)
 
@@ -106,40 +95,42 @@ def _chart(
         ]
         return 100 * np.mean(steps, axis=0)
 
-    own = steps(found)
     others = np.stack([steps(network) for network in random])
     x = (budgets / 1e6).tolist()
-    chart = curves.band_chart(
+    chart = curves.line_chart(
         [
-            curves.Band("found", curves.ORANGE, x, *[own.tolist()] * 3),
-            curves.Band(
+            curves.Series("found", curves.ORANGE, x, steps(found).tolist()),
+            curves.Series(
                 "random",
                 curves.BLUE,
                 x,
                 others.mean(0).tolist(),
-                others.min(0).tolist(),
-                others.max(0).tolist(),
+                low=others.min(0).tolist(),
+                high=others.max(0).tolist(),
             ),
         ],
         title=title,
         x_label="budget (million multiply-adds)",
         y_label="accuracy (%)",
+        height=240,
+        whole_x=False,
     )
-    return html.figure(
-        curves.svg(chart, f"{title}: accuracy by budget, found and random networks"),
-        caption=f"Best exit within the budget, on the test images. Random: mean of "
+    return _render.chart(
+        chart,
+        f"{title}: accuracy by budget, found and random networks",
+        f"Best exit within the budget, on the test images. Random: mean of "
         f"{len(random)} networks; band: lowest to highest.",
     )
 
 
 _NOTE = (
-    "Trained: with weights of its own and running statistics, one image at a time. "
-    "Generated: with the hypernetwork's weights, normalised by the statistics of each "
+    "Trained: with its own weights and running statistics, one image at a time. "
+    "Generated: with the hypernetwork's weights, normalized by the statistics of each "
     "batch of test images, as in the selection."
 )
 
 
-def _table(networks: Sequence[AnytimeNetwork], budget: float) -> html.Html:
+def _table(networks: Sequence[AnytimeNetwork], budget: float) -> _render.Table:
     columns = {
         "network": "",
         "area, trained": ".2%",
@@ -162,10 +153,10 @@ def _table(networks: Sequence[AnytimeNetwork], budget: float) -> html.Html:
             network.flops[-1] / 1e6,
         )
 
-    return html.table(columns, list(map(row, networks)), caption=_NOTE, marked_row=0)
+    return _render.Table(columns, list(map(row, networks)), caption=_NOTE, marked_row=0)
 
 
-def _exits(network: AnytimeNetwork) -> html.Html:
+def _exits(network: AnytimeNetwork) -> _render.Table:
     columns = {
         "exit": "d",
         "multiply-adds (M)": ",.3f",
@@ -178,4 +169,4 @@ def _exits(network: AnytimeNetwork) -> html.Html:
         (number, flops / 1e6, trained, predicted)
         for number, (flops, trained, predicted) in enumerate(values, start=1)
     ]
-    return html.table(columns, rows, caption=_NOTE)
+    return _render.Table(columns, rows, caption=_NOTE)

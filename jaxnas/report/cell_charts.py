@@ -1,20 +1,16 @@
 """Charts of a study of cells: where they stand among all, and how they learn."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib import patches
+from matplotlib.figure import Figure
 
 from jaxnas import analysis
 from jaxnas.analysis import convergence
-from jaxnas.report import curves, html, studied_cells
+from jaxnas.report import _render, curves, studied_cells
 from jaxnas.studies import StudiedCell
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 _VARIANT_COLORS = (curves.ORANGE, curves.GREEN, curves.PINK)  # one panel's, at most
 
@@ -30,13 +26,10 @@ def space_chart(study: studied_cells.Study, num_nodes: int) -> Figure:
     Returns:
       The figure; tiles are darker, and have a higher share, where more cells are.
     """
-    from matplotlib import figure as matplotlib_figure
-    from matplotlib import patches
-
     counts = analysis.count_topologies(num_nodes)
     total, most = sum(counts.values()), max(counts.values())
     size = (60 + 62 * num_nodes) / 72, (60 + 34 * num_nodes) / 72
-    figure = matplotlib_figure.Figure(figsize=size, layout="constrained")
+    figure = Figure(figsize=size, layout="constrained")
     axes = figure.add_subplot()
     for (width, depth), count in counts.items():
         tile = patches.Rectangle(
@@ -72,7 +65,7 @@ def space_chart(study: studied_cells.Study, num_nodes: int) -> Figure:
 
 def learning_curves(
     study: studied_cells.Study, trained: Sequence[int], rate: float, metric: str
-) -> list[html.Html]:
+) -> list[_render.Figure]:
     """Draw a metric by epoch in panels with the original and up to three variants.
 
     Args:
@@ -101,57 +94,62 @@ def learning_curves(
     limits = _y_limits([band for bands in panels for band in bands], is_loss)
     figures = []
     for bands in filter(None, panels):
-        chart = curves.band_chart(
+        chart = curves.line_chart(
             bands,
             title=f"{name}, learning rate {rate:g}",
             x_label="epoch",
             y_label="loss (nats)" if is_loss else "accuracy (%)",
-            whole_x=True,
+            height=240,
             y_limits=limits,
             percent=not is_loss,
             legend_below=True,
         )
         labels = ", ".join(band.label for band in bands if band.label)
         description = f"{name} by epoch at learning rate {rate:g}: {labels}"
-        figures.append(html.figure(curves.svg(chart, description)))
+        figures.append(_render.chart(chart, description))
     return figures
 
 
 def _bands(
     cell: StudiedCell, rate: float, metric: str, color: str
-) -> list[curves.Band]:
+) -> list[curves.Series]:
     """Make a band of the trainings that did not diverge, and a line of each other."""
     trainings = [t for t in cell.trainings if t.learning_rate == rate]
     done = [t.history for t in trainings if not t.diverged]
     bands = []
     if done:
         found = convergence.band(done, metric)
-        bands.append(curves.Band(cell.name, color, *(a.tolist() for a in found)))
+        bands.append(_band(cell.name, color, found))
     for training in trainings:
         if training.diverged and any(metric in entry for entry in training.history):
             found = convergence.band([training.history], metric)
             is_first = not any(band.dashed for band in bands)
             label = f"{cell.name}: diverged" if is_first else ""
-            points = [array.tolist() for array in found]
-            bands.append(curves.Band(label, color, *points, dashed=True))
+            bands.append(_band(label, color, found, dashed=True))
     return [band for band in bands if len(band.x)]
 
 
+def _band(
+    label: str, color: str, found: convergence.Band, *, dashed: bool = False
+) -> curves.Series:
+    x, y, low, high = (array.tolist() for array in found)
+    return curves.Series(label, color, x, y, low=low, high=high, dashed=dashed)
+
+
 def _y_limits(
-    bands: Sequence[curves.Band], is_loss: bool
+    bands: Sequence[curves.Series], is_loss: bool
 ) -> tuple[float, float] | None:
     """Choose the common range of panels; losses may begin, and diverge, above it."""
     steady = [band for band in bands if not band.dashed] or bands
     if not steady:
         return None
     start = max(band.x[-1] for band in steady) / 10 if is_loss else 0
-    low = min(min(band.low) for band in steady)
-    highs = [
+    low = min(min(band.low or band.y) for band in steady)
+    high = max(
         high
         for band in steady
-        for epoch, high in zip(band.x, band.high, strict=True)
+        for epoch, high in zip(band.x, band.high or band.y, strict=True)
         if epoch >= start
-    ]
-    high = max(highs)
+    )
     margin = 0.04 * (high - low) or 0.01
     return max(0.0, low - margin), high + margin

@@ -1,18 +1,18 @@
 """Reports on what the connections of a cell do to its training (Shu et al. 2020)."""
 
-from __future__ import annotations
-
 import math
 import os
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import Any
 
+import markupsafe
 import numpy as np
+from matplotlib.figure import Figure
 
 from jaxnas import analysis, genotypes
 from jaxnas.analysis import topology
-from jaxnas.report import cell_charts, correlation, curves, drawing, html, surfaces
+from jaxnas.report import _render, cell_charts, correlation, drawing, surfaces
 from jaxnas.report.studied_cells import (
     OF_LOSS_SURFACES,
     OF_TRAININGS,
@@ -25,12 +25,6 @@ from jaxnas.report.studied_cells import (
 )
 from jaxnas.studies import StudiedCell, learning_rates, name_at_rate
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-# Narrower than those of other grids: three side by side.
-_PANELS = "grid-template-columns: repeat(auto-fit, minmax(min(17rem, 100%), 1fr))"
-_SEEDS = "Of several seeds the panels show the first, the table all."
 _MIN_CELLS = 4  # that `analysis.correlations` asks for
 
 
@@ -63,21 +57,22 @@ def cell_study_report(
     Source: Shu et al. (2020), figures 1 to 7 and those of appendix B.
     """
     study = in_paper_order(cells)
-    parts = [
-        html.paragraph(_headline(study), css_class="lead"),
-        html.pairs(summary),
-        _topology(study),
-    ]
-    if any(cell.trainings for cell in cells):
-        parts.append(_convergence(study))
-    if any(cell.loss_surfaces for cell in cells):
-        parts.append(_landscape(study))
-    if any(cell.variance_surfaces for cell in cells):
-        parts.append(_variance(study))
-    if any(study.numbers):
-        parts.append(_correlations(study, num_resamples))
-    parts.append(html.section("Configuration", html.pairs(config)))
-    html.write(path, html.page(title, *parts))
+    _render.write(
+        path,
+        "cell_study.html",
+        title=title,
+        lead=_headline(study),
+        summary=summary,
+        config=config,
+        topology=_topology(study),
+        convergence=[_convergence(study, rate) for rate in learning_rates(study.cells)],
+        landscape=_landscape(study),
+        levels=surfaces.LEVELS,
+        variance=_variance(study),
+        is_measured=any(study.numbers),
+        correlations=_correlations(study, num_resamples),
+        min_cells=_MIN_CELLS,
+    )
 
 
 def _headline(study: Study) -> str:
@@ -107,16 +102,18 @@ def _headline(study: Study) -> str:
     return text
 
 
-def _topology(study: Study) -> html.Html:
+def _topology(study: Study) -> dict[str, Any]:
     drawings = []
     rows = []
     for i, (cell, title) in enumerate(zip(study.cells, study.titles, strict=True)):
         width, depth = study.widths[i], study.depths[i]
-        caption = html.escape(f"{title}, {width:g}c, {depth}")
+        caption = f"{title}, {width:g}c, {depth}"
         if i == study.original:
-            caption = html.Html(f"<strong>{caption}, the original</strong>")
+            caption = markupsafe.Markup("<strong>{}, the original</strong>").format(
+                caption
+            )
         svg = drawing.genotype_svg(cell.genotype, title=cell.name)
-        drawings.append(html.figure(svg, caption=caption))
+        drawings.append(_render.figure(svg, caption))
         rows.append((title, *_both_cells(cell.genotype), cell.num_params / 1e6))
     # A specification makes a column one of numbers, although these cells are text.
     columns = {
@@ -129,33 +126,16 @@ def _topology(study: Study) -> html.Html:
     }
     num_nodes = len(study.cells[study.original].genotype.normal) // 2
     total = sum(analysis.count_topologies(num_nodes).values())
-    chart = curves.svg(
+    space = _render.chart(
         cell_charts.space_chart(study, num_nodes),
         "shares of the widths and depths of all cells",
+        f"Shares of the {total:,} ways to connect {num_nodes} nodes, if each edge may "
+        "read any earlier node and all lead to the output. Letters: the cells of this "
+        "study.",
     )
-    return html.section(
-        "Topology",
-        html.paragraph(
-            "Below the drawings: width of the normal cell, the total of the nodes that "
-            "read an input, in units of one node's channels c; and depth, the number "
-            "of connections on the longest path. In the table: the same, the live "
-            "width without dead nodes, and the dead nodes, which have no path to the "
-            "output."
-        ),
-        _panels(drawings),
-        html.table(
-            columns,
-            rows,
-            caption="Normal cell / reduction cell",
-            marked_row=study.original,
-        ),
-        html.figure(
-            chart,
-            caption=f"Shares of the {total:,} ways to connect {num_nodes} nodes, if "
-            "each edge may read any earlier node and all lead to the output. Letters: "
-            "the cells of this study.",
-        ),
-    )
+    caption = "Normal cell / reduction cell"
+    table = _render.Table(columns, rows, caption, marked_row=study.original)
+    return {"drawings": drawings, "table": table, "space": space}
 
 
 def _both_cells(genotype: genotypes.Genotype) -> list[str]:
@@ -176,113 +156,81 @@ def _both_cells(genotype: genotypes.Genotype) -> list[str]:
     ]
 
 
-def _convergence(study: Study) -> html.Html:
-    parts: list[html.Html] = []
-    for rate in learning_rates(study.cells):
-        names = {name: name_at_rate(rate, name) for name in (*OF_TRAININGS, "diverged")}
-        trained = [
-            i for i, found in enumerate(study.numbers) if names["diverged"] in found
-        ]
-        for metric in ("test/loss", "test/accuracy"):
-            parts.append(
-                html.grid(cell_charts.learning_curves(study, trained, rate, metric))
-            )
-        rows = []
-        for i in trained:
-            found = study.numbers[i]
-            diverged = found[names["diverged"]]
-            rows.append(
-                (
-                    study.titles[i],
-                    *(
-                        spread_text(found, names[name], spec)
-                        for name, (_, spec) in OF_TRAININGS.items()
-                    ),
-                    f"{sum(diverged):.0f} of {len(diverged)}",
-                )
-            )
-        is_original = [i == study.original for i in trained]
-        parts.append(
-            html.table(
-                {"cell": "", **dict(OF_TRAININGS.values()), "diverged": "d"},
-                rows,
-                caption=f"Learning rate {rate:g}: mean ± standard deviation over the "
-                "seeds that did not diverge",
-                marked_row=is_original.index(True) if any(is_original) else None,
+def _convergence(study: Study, rate: float) -> dict[str, Any]:
+    names = {name: name_at_rate(rate, name) for name in (*OF_TRAININGS, "diverged")}
+    trained = [i for i, found in enumerate(study.numbers) if names["diverged"] in found]
+    rows = []
+    for i in trained:
+        found = study.numbers[i]
+        diverged = found[names["diverged"]]
+        rows.append(
+            (
+                study.titles[i],
+                *(
+                    spread_text(found, names[name], spec)
+                    for name, (_, spec) in OF_TRAININGS.items()
+                ),
+                f"{sum(diverged):.0f} of {len(diverged)}",
             )
         )
-    return html.section(
-        "Convergence",
-        html.paragraph(
-            "Lines are means over the seeds that did not diverge, bands reach one "
-            "standard deviation to either side. Trainings that diverged are dashed "
-            "lines of their own, as far as they go. Every panel shows the original. "
-            "Panels of the same metric have the same scale, which cuts losses that are "
-            "higher only in the first tenth of the epochs or on the way to divergence."
-        ),
-        *parts,
+    table = _render.Table(
+        {"cell": "", **dict(OF_TRAININGS.values()), "diverged": "d"},
+        rows,
+        f"Learning rate {rate:g}: mean ± standard deviation over the seeds that did "
+        "not diverge",
+        marked_row=_row_of_original(study, trained),
     )
+    figures = [
+        cell_charts.learning_curves(study, trained, rate, metric)
+        for metric in ("test/loss", "test/accuracy")
+    ]
+    return {"figures": figures, "table": table}
 
 
-def _landscape(study: Study) -> html.Html:
+def _landscape(study: Study) -> dict[str, Any] | None:
     shown = {
         i: c.loss_surfaces[0] for i, c in enumerate(study.cells) if c.loss_surfaces
     }
+    if not shown:
+        return None
     high = _typically_high([s.values["loss"] for s in shown.values()])
-    maps, reliefs = _maps_and_reliefs(
-        study,
-        shown,
-        "loss",
-        label="loss (nats)",
-        limit=min(high, surfaces.LEVELS[-1]),
-    )
     contours = []
     for i, surface in shown.items():
         chart = surfaces.contour_chart(surface, "loss", title=study.titles[i])
         contours.append(_panel(study, i, chart, "contours", surface, "loss"))
-    return html.section(
-        "Loss landscape",
-        html.paragraph(
-            "The loss on a plane through the trained weights, which are in its centre. "
-            f"Contours are drawn from {surfaces.LEVELS[0]} to {surfaces.LEVELS[-1]} "
-            f"nats in steps of {surfaces.LEVELS[1] - surfaces.LEVELS[0]:g}; heat maps "
-            "and surfaces have one range for all cells, and what is above is cut. "
-            f"{_SEEDS}"
+    return {
+        "contours": contours,
+        "table": _surface_table(study, shown, OF_LOSS_SURFACES),
+        **_maps_and_reliefs(
+            study,
+            shown,
+            "loss",
+            label="loss (nats)",
+            limit=min(high, surfaces.LEVELS[-1]),
         ),
-        _panels(contours),
-        html.details("As heat maps", _panels(maps)),
-        html.details("As surfaces", _panels(reliefs)),
-        _surface_table(study, shown, OF_LOSS_SURFACES),
-    )
+    }
 
 
-def _variance(study: Study) -> html.Html:
+def _variance(study: Study) -> dict[str, Any] | None:
     shown = {
         i: c.variance_surfaces[0]
         for i, c in enumerate(study.cells)
         if c.variance_surfaces
     }
+    if not shown:
+        return None
     value = "gradient_variance"
-    maps, reliefs = _maps_and_reliefs(
-        study,
-        shown,
-        value,
-        label="standard deviation",
-        limit=math.sqrt(_typically_high([s.values[value] for s in shown.values()])),
-        square_root=True,
-    )
-    return html.section(
-        "Gradient variance",
-        html.paragraph(
-            "The standard deviation of the gradient, all parameters taken as one "
-            "vector, on a plane through the trained weights. All panels have the same "
-            "range, up to the median over the cells of their upper quartiles; what is "
-            f"above is cut. {_SEEDS}"
+    return {
+        "table": _surface_table(study, shown, OF_VARIANCE_SURFACES),
+        **_maps_and_reliefs(
+            study,
+            shown,
+            value,
+            label="standard deviation",
+            limit=math.sqrt(_typically_high([s.values[value] for s in shown.values()])),
+            square_root=True,
         ),
-        _panels(maps),
-        _panels(reliefs),
-        _surface_table(study, shown, OF_VARIANCE_SURFACES),
-    )
+    }
 
 
 def _maps_and_reliefs(
@@ -293,7 +241,7 @@ def _maps_and_reliefs(
     label: str,
     limit: float,
     square_root: bool = False,
-) -> tuple[list[html.Html], list[html.Html]]:
+) -> dict[str, list[_render.Figure]]:
     """Draw heat maps and reliefs of a value, all from 0 to the same limit."""
     maps, reliefs = [], []
     for i, surface in shown.items():
@@ -317,7 +265,7 @@ def _maps_and_reliefs(
             square_root=square_root,
         )
         reliefs.append(_panel(study, i, chart, "relief", surface, value))
-    return maps, reliefs
+    return {"maps": maps, "reliefs": reliefs}
 
 
 def _typically_high(values: Sequence[np.ndarray]) -> float:
@@ -337,7 +285,7 @@ def _panel(
     kind: str,
     surface: analysis.Surface,
     value: str,
-) -> html.Html:
+) -> _render.Figure:
     name = value.replace("_", " ")
     caption = f"{study.widths[i]:g}c, {study.depths[i]}"
     if i == study.original:
@@ -345,20 +293,14 @@ def _panel(
     if num := surfaces.num_not_finite(surface, value):
         caption += f". Not finite: {num} of {surface.values[value].size} points"
     description = f"{kind} of the {name}: {study.titles[i]}"
-    return html.figure(curves.svg(chart, description), caption=caption)
-
-
-def _panels(figures: Sequence[str]) -> html.Html:
-    """Set small figures side by side, three where the page is wide enough."""
-    body = "".join(map(html.escape, figures))
-    return html.Html(f'<div class="grid" style="{_PANELS}">{body}</div>')
+    return _render.chart(chart, description, caption)
 
 
 def _surface_table(
     study: Study,
     shown: Mapping[int, analysis.Surface],
     quantities: Quantities,
-) -> html.Html:
+) -> _render.Table:
     rows = [
         (
             study.titles[i],
@@ -369,13 +311,19 @@ def _surface_table(
         )
         for i in shown
     ]
-    marked = list(shown).index(study.original) if study.original in shown else None
-    columns = {"cell": "", **dict(quantities.values())}
-    caption = "Mean ± standard deviation over the seeds"
-    return html.table(columns, rows, caption=caption, marked_row=marked)
+    return _render.Table(
+        {"cell": "", **dict(quantities.values())},
+        rows,
+        "Mean ± standard deviation over the seeds",
+        marked_row=_row_of_original(study, list(shown)),
+    )
 
 
-def _correlations(study: Study, num_resamples: int) -> html.Html:
+def _row_of_original(study: Study, shown: list[int]) -> int | None:
+    return shown.index(study.original) if study.original in shown else None
+
+
+def _correlations(study: Study, num_resamples: int) -> _render.Table:
     labels = {
         name_at_rate(rate, name): f"{label}, learning rate {rate:g}"
         for rate in learning_rates(study.cells)
@@ -404,12 +352,6 @@ def _correlations(study: Study, num_resamples: int) -> html.Html:
                 for kind in ("spearman", "kendall")
             ]
         rows.append((label, len(means), *coefficients))
-    if not rows:
-        note = (
-            f"Rank correlations need numbers of {_MIN_CELLS} cells or more; this study "
-            "has fewer."
-        )
-        return html.section("What goes with width", html.paragraph(note))
     columns = {
         "quantity": "",
         "cells": "d",
@@ -418,15 +360,4 @@ def _correlations(study: Study, num_resamples: int) -> html.Html:
         "depth: Spearman": ".2f",
         "depth: Kendall": ".2f",
     }
-    return html.section(
-        "What goes with width",
-        html.paragraph(
-            "Rank correlations over the cells, of means over seeds, with width and "
-            "depth of the normal cell. -1 for width and a loss: the wider the cell, "
-            "the lower its loss. In brackets: 95 % intervals of a bootstrap over the "
-            "cells. With few cells they are wide, and one that holds 0 leaves the "
-            "direction open. Width and depth go together, so neither stands alone. "
-            "Cells whose trainings all diverged have no part in those of trainings."
-        ),
-        html.table(columns, rows),
-    )
+    return _render.Table(columns, rows)

@@ -1,22 +1,15 @@
 """Reports that compare search algorithms over seeds."""
 
 import os
-import statistics
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from jaxnas.report import curves, html
+from jaxnas.report import _render, curves
+from jaxnas.report._words import spread, spread_text
 from jaxnas.studies import Contender
 
 _COLORS = (curves.BLUE, curves.ORANGE, curves.GREEN, curves.PURPLE, curves.PINK)
-
-
-def spread(values: Sequence[float] | np.ndarray) -> tuple[float, float | None]:
-    """Mean and sample standard deviation; of a single value, the latter is None."""
-    numbers = [float(value) for value in values]
-    deviation = statistics.stdev(numbers) if len(numbers) > 1 else None
-    return statistics.fmean(numbers), deviation
 
 
 def comparison_report(
@@ -74,38 +67,25 @@ def comparison_report(
         )
         for name in ("incumbent", "mode")
     ]
-    parts = [
-        html.paragraph(
-            f"After {evaluations[-1]:,} evaluations, {num_seeds} seeds each. Best of "
-            f"the table: {measure} {best:{spec}}{' %' if percent else ''}.",
-            css_class="lead",
-        ),
-        html.pairs(summary),
-        html.section(
-            "Results",
-            _results(contenders, best, unit, spec),
-            html.paragraph(
-                "Mean ± standard deviation over the seeds. The incumbent is the "
-                "architecture with the best search signal so far, the mode is the one "
-                "that the searcher holds most likely. Regret is what is missing to "
-                "the best of the table."
-            ),
-        ),
-        html.section("Course of the search", html.grid(figures)),
-        html.section("Configuration", html.pairs(config)),
-    ]
-    html.write(path, html.page(title, *parts))
+    _render.write(
+        path,
+        "comparison.html",
+        title=title,
+        lead=f"After {evaluations[-1]:,} evaluations, {num_seeds} seeds each. Best of "
+        f"the table: {measure} {best:{spec}}{' %' if percent else ''}.",
+        summary=summary,
+        config=config,
+        results=_results(contenders, best, unit, spec),
+        figures=figures,
+    )
 
 
 def _results(
     contenders: Sequence[Contender], best: float, unit: str, spec: str
-) -> html.Html:
+) -> _render.Table:
     def cells(values: np.ndarray) -> tuple[object, ...]:
-        mean, deviation = spread(values[:, -1])
-        text = format(mean, spec)
-        if deviation is not None:
-            text += f" ± {format(deviation, spec)}"
-        return text, best - mean
+        final = values[:, -1]
+        return spread_text(final, spec), best - spread(final)[0]
 
     columns = {
         "searcher": "",
@@ -119,7 +99,7 @@ def _results(
         for contender in contenders
     ]
     means = [spread(contender.incumbent[:, -1])[0] for contender in contenders]
-    return html.table(columns, rows, marked_row=means.index(max(means)))
+    return _render.Table(columns, rows, marked_row=means.index(max(means)))
 
 
 def _curves(
@@ -130,22 +110,31 @@ def _curves(
     evaluations: Sequence[int],
     best: float,
     y_label: str,
-) -> html.Html:
+) -> _render.Figure:
     """Draw means over the seeds, and the range that holds eight of ten seeds."""
     bands = []
     for label, color, curve in zip(labels, _COLORS[: len(labels)], values, strict=True):
         low, high = np.quantile(curve, [0.1, 0.9], axis=0)
         mean = curve.mean(0, dtype=np.float64)
-        edges = mean.tolist(), low.tolist(), high.tolist()
-        bands.append(curves.Band(label, color, evaluations, *edges))
-    chart = curves.band_chart(
+        bands.append(
+            curves.Series(
+                label,
+                color,
+                evaluations,
+                mean.tolist(),
+                low=low.tolist(),
+                high=high.tolist(),
+            )
+        )
+    chart = curves.line_chart(
         bands,
         title=name.capitalize(),
         x_label="evaluations",
         y_label=y_label,
+        height=240,
         levels={"best of the table": best},
         log_x=True,
     )
     description = f"{name} by evaluations: {', '.join(labels)}"
     caption = "Line: mean over seeds. Band: 10th to 90th percentile."
-    return html.figure(curves.svg(chart, description), caption=caption)
+    return _render.chart(chart, description, caption)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from jaxnas import analysis
-from jaxnas.report import curves, html
+from jaxnas.report import _render, curves
 from jaxnas.studies import Coefficients, Method
 
 
@@ -56,30 +56,28 @@ def correlation_report(
     rows += [] if ceiling is None else [ceiling]
     of_all = f"All {truth.size} architectures"
     of_top = f"The {int(top.sum())} with the best accuracy after training"
-    compared = [
-        _coefficients(of_all, {row.name: row.overall for row in differences}),
-        _coefficients(of_top, {row.name: row.top for row in differences}),
-        html.paragraph(DIFFERENCES_NOTE),
-    ]
-    parts = [
-        html.paragraph(truth_text(truths), css_class="lead"),
-        html.pairs(summary),
-        html.section(
-            "Correlation with the accuracy after training",
+
+    def tables(rows: Sequence[Coefficients]) -> list[_render.Table]:
+        return [
             _coefficients(of_all, {row.name: row.overall for row in rows}),
             _coefficients(of_top, {row.name: row.top for row in rows}),
-            *map(html.paragraph, correlation_notes(truths, methods, num_diverged)),
-        ),
-        *([html.section("Differences", *compared)] if differences else []),
-        html.section("Cost", _costs(methods)),
-        html.section(
-            "Scores and accuracies",
-            html.grid([_scatter(method, truth, top) for method in methods]),
-        ),
-        html.section("Hypernetwork", html.pairs(settings)),
-        html.section("Configuration", html.pairs(config)),
-    ]
-    html.write(path, html.page(title, *parts))
+        ]
+
+    _render.write(
+        path,
+        "correlation.html",
+        title=title,
+        lead=truth_text(truths),
+        summary=summary,
+        config=config,
+        coefficients=tables(rows),
+        notes=correlation_notes(truths, methods, num_diverged),
+        differences=tables(differences) if differences else [],
+        differences_note=DIFFERENCES_NOTE,
+        costs=_costs(methods),
+        figures=[_scatter(method, truth, top) for method in methods],
+        settings=settings,
+    )
 
 
 DIFFERENCES_NOTE = (
@@ -189,7 +187,7 @@ def coefficient_text(correlation: analysis.Correlation) -> str:
 
 def _coefficients(
     caption: str, rows: Mapping[str, Mapping[str, analysis.Correlation]]
-) -> html.Html:
+) -> _render.Table:
     # A specification makes a column one of numbers, although these cells are text.
     columns = {"method": ""}
     columns |= {name.capitalize(): ".2f" for name in analysis.COEFFICIENTS}
@@ -197,10 +195,10 @@ def _coefficients(
         (method, *(coefficient_text(found[name]) for name in analysis.COEFFICIENTS))
         for method, found in rows.items()
     ]
-    return html.table(columns, cells, caption=caption)
+    return _render.Table(columns, cells, caption)
 
 
-def _costs(methods: Sequence[Method]) -> html.Html:
+def _costs(methods: Sequence[Method]) -> _render.Table:
     columns = {
         "method": "",
         "mean score": ".2%",
@@ -218,15 +216,10 @@ def _costs(methods: Sequence[Method]) -> html.Html:
         )
         for method in methods
     ]
-    note = html.paragraph(
-        "Measured while this study ran, without compilation. Preparation is done once; "
-        "the other times are means over the architectures. Scores are accuracies on "
-        "the validation images."
-    )
-    return html.Html(html.table(columns, rows) + note)
+    return _render.Table(columns, rows)
 
 
-def _scatter(method: Method, truth: np.ndarray, top: np.ndarray) -> html.Html:
+def _scatter(method: Method, truth: np.ndarray, top: np.ndarray) -> _render.Figure:
     num_runs = method.scores.shape[0]
     runs = "" if num_runs == 1 else f", mean of {num_runs}"
     chart = curves.scatter_chart(
@@ -241,4 +234,4 @@ def _scatter(method: Method, truth: np.ndarray, top: np.ndarray) -> html.Html:
         percent=True,
     )
     description = f"accuracy after training by score: {method.name}"
-    return html.figure(curves.svg(chart, description))
+    return _render.chart(chart, description)

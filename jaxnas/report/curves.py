@@ -4,25 +4,24 @@ Every function makes a matplotlib `Figure` of its own, so nothing depends on the
 state of pyplot or on a display; `svg` turns a figure into markup.
 """
 
-from __future__ import annotations
-
 import contextlib
 import html
 import io
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+import matplotlib
+from matplotlib import ticker
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 # Three to one or better against white and against the dark page.
 BLUE, ORANGE, GREEN = "#3b82f6", "#dd6b20", "#17a06c"
 PURPLE, PINK = "#a855f7", "#db4d8c"
 
-# Stands for "the colour of the page's text"; no other element has this colour.
+# Stands for "the color of the page's text"; no other element has this color.
 INK = "#010203"
 
 _STYLE: dict[Any, Any] = {
@@ -42,7 +41,6 @@ _STYLE: dict[Any, Any] = {
     "grid.color": INK,
     "legend.frameon": False,
     "svg.fonttype": "none",  # text stays text
-    "svg.hashsalt": "jaxnas",  # the same figure gives the same markup
     "text.color": INK,
     "xtick.color": INK,
     "ytick.color": INK,
@@ -50,42 +48,26 @@ _STYLE: dict[Any, Any] = {
 
 
 class Series(NamedTuple):
-    """Points of one curve.
+    """Points of one curve, with what lies around it, for example over seeds.
 
     Attributes:
-      label: its name in the legend.
-      color: a matplotlib colour.
+      label: its name in the legend; not there if empty.
+      color: a matplotlib color.
       x: where it was measured.
       y: what was measured; finite.
       num_skipped: points left out because they are not finite.
-    """
-
-    label: str
-    color: str
-    x: list[float]
-    y: list[float]
-    num_skipped: int = 0
-
-
-class Band(NamedTuple):
-    """A curve with what lies around it, for example over seeds.
-
-    Attributes:
-      label: its name in the legend.
-      color: a matplotlib colour.
-      x: where it was measured.
-      y: the curve; finite.
-      low: lower edge of the band at every `x`.
+      low: lower edge of a band at every `x`; no band by default.
       high: upper edge.
-      dashed: whether the curve is, to tell it from others of its colour.
+      dashed: whether the curve is, to tell it from others of its color.
     """
 
     label: str
     color: str
     x: Sequence[float]
     y: Sequence[float]
-    low: Sequence[float]
-    high: Sequence[float]
+    num_skipped: int = 0
+    low: Sequence[float] | None = None
+    high: Sequence[float] | None = None
     dashed: bool = False
 
 
@@ -103,7 +85,7 @@ def series(
       history: lines of the log; those without `key` are passed over.
       key: name of the metric.
       label: its name in the legend.
-      color: a matplotlib colour.
+      color: a matplotlib color.
       x: name of the metric to draw it over.
 
     Returns:
@@ -138,8 +120,6 @@ def series(
 @contextlib.contextmanager
 def style() -> Iterator[None]:
     """Draw in the style of the reports; afterwards the caller's own is back."""
-    import matplotlib
-
     with matplotlib.rc_context(_STYLE):
         yield
 
@@ -151,92 +131,72 @@ def line_chart(
     title: str,
     x_label: str,
     y_label: str,
+    height: float = 215,
     levels: Mapping[str, float] | None = None,
+    log_x: bool = False,
+    whole_x: bool = True,
+    y_limits: tuple[float, float] | None = None,
     percent: bool = False,
+    legend_below: bool = False,
 ) -> Figure:
-    """Draw curves over a common axis.
+    """Draw curves, some within bands, over a common axis.
 
     Args:
       curves: what to draw.
       title: what is shown.
       x_label: horizontal axis, with its unit.
       y_label: vertical axis, with its unit.
-      levels: named values to mark with a dashed horizontal line.
-      percent: whether the values are fractions, to be labelled in percent.
-
-    Returns:
-      The figure, 350 by 215 points.
-    """
-    from matplotlib import ticker
-
-    figure, axes = _axes(width=350, height=215)
-    for curve in curves:
-        _plot(axes, curve, marked=len(curve.x) < 30)
-    _mark_levels(axes, levels)
-    axes.set(title=title, xlabel=x_label, ylabel=y_label)
-    axes.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
-    if percent:
-        axes.yaxis.set_major_formatter(ticker.PercentFormatter(xmax=1.0, symbol=""))
-    if len(axes.lines) > 1:
-        axes.legend()
-    return figure
-
-
-@style()
-def band_chart(
-    bands: Sequence[Band],
-    *,
-    title: str,
-    x_label: str,
-    y_label: str,
-    levels: Mapping[str, float] | None = None,
-    log_x: bool = False,
-    whole_x: bool = False,
-    y_limits: tuple[float, float] | None = None,
-    percent: bool = False,
-    legend_below: bool = False,
-) -> Figure:
-    """Draw curves within bands over a common axis.
-
-    Args:
-      bands: what to draw.
-      title: what is shown.
-      x_label: horizontal axis, with its unit.
-      y_label: vertical axis, with its unit.
+      height: of the figure, in points.
       levels: named values to mark with a dashed horizontal line.
       log_x: whether equal steps to the right are equal factors; needs positive `x`.
-      whole_x: whether only whole numbers are marked on the horizontal axis.
+      whole_x: whether only whole numbers are marked on a horizontal axis that is not
+        logarithmic.
       y_limits: ends of the vertical axis, which cut what is beyond; by default it
         holds everything.
-      percent: whether the values are fractions, to be labelled in percent.
+      percent: whether the values are fractions, to be labeled in percent.
       legend_below: whether the legend stands below the axes, not within.
 
     Returns:
-      The figure, 350 by 240 points. Curves without a label are not in the legend.
+      The figure, 350 points wide.
     """
-    from matplotlib import ticker
-
-    figure, axes = _axes(width=350, height=240)
-    for band in bands:
-        axes.fill_between(
-            band.x, band.low, band.high, color=band.color, alpha=0.2, linewidth=0
+    figure, axes = _axes(width=350, height=height)
+    for curve in curves:
+        if curve.low is not None and curve.high is not None:
+            axes.fill_between(
+                curve.x,
+                curve.low,
+                curve.high,
+                color=curve.color,
+                alpha=0.2,
+                linewidth=0,
+            )
+        axes.plot(
+            curve.x,
+            curve.y,
+            color=curve.color,
+            label=curve.label,
+            linestyle="--" if curve.dashed else "-",
+            linewidth=1.8,
+            # A single point has no line.
+            marker="o" if len(curve.x) < (30 if curve.low is None else 2) else "",
+            markersize=3.5,
         )
-        _plot(axes, band, marked=len(band.x) < 2)
-    _mark_levels(axes, levels)
+    for label, level in (levels or {}).items():
+        axes.axhline(level, color=INK, alpha=0.6, linestyle="--", label=label)
     axes.set(title=title, xlabel=x_label, ylabel=y_label)
     if y_limits is not None:
         axes.set_ylim(y_limits)
     if percent:
         axes.yaxis.set_major_formatter(ticker.PercentFormatter(xmax=1.0, symbol=""))
-    if whole_x:
-        axes.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
     if log_x:
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter(ticker.StrMethodFormatter("{x:,g}"))
         axes.xaxis.set_minor_formatter(ticker.NullFormatter())
+    elif whole_x:
+        axes.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
     if legend_below:
         figure.legend(loc="outside lower left", ncols=3)
-    else:
+    elif len(axes.lines) > 1:
         axes.legend()
     return figure
 
@@ -261,15 +221,13 @@ def strip_chart(
       x_label: the axis, with its unit.
       label: name of the distribution.
       marked_label: name of the marked value.
-      percent: whether the values are fractions, to be labelled in percent.
+      percent: whether the values are fractions, to be labeled in percent.
 
     Returns:
       The figure, 350 by 130 points.
     """
-    from matplotlib import ticker
-
     figure, axes = _axes(width=350, height=130)
-    # Neighbours in value lie on different heights, so equal values stay apart.
+    # Neighbors in value lie on different heights, so equal values stay apart.
     heights = [0.25 * (i % 3 - 1) for i in range(len(values))]
     axes.scatter(
         sorted(values), heights, s=30, color=BLUE, alpha=0.75, linewidths=0, label=label
@@ -315,13 +273,11 @@ def scatter_chart(
       y_label: vertical axis, with its unit.
       label: name of the points that are not marked.
       marked_label: name of those that are.
-      percent: whether both are fractions, to be labelled in percent.
+      percent: whether both are fractions, to be labeled in percent.
 
     Returns:
       The figure, 350 by 260 points.
     """
-    from matplotlib import ticker
-
     figure, axes = _axes(width=350, height=260)
     kinds = (False, label, BLUE, "o"), (True, marked_label, ORANGE, "D")
     for kind, name, color, marker in kinds:
@@ -346,49 +302,31 @@ def scatter_chart(
 
 @style()
 def svg(figure: Figure, description: str) -> str:
-    """Turn a figure into an `<svg>` element that takes the page's text colour.
+    """Turn a figure into an `<svg>` element that takes the page's text color.
 
     Args:
-      figure: a figure made within `style`, whose default text colour becomes that
+      figure: a figure made within `style`, whose default text color becomes that
         of the page.
       description: what it shows, for readers who cannot see it.
 
     Returns:
-      Markup without identifiers of its parts, so that pages can hold many.
+      Markup whose identifiers are those of no chart with another description, so
+      that pages can hold many.
     """
     buffer = io.StringIO()
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    figure.savefig(buffer, format="svg", metadata=nothing)
+    # Names of clips and markers depend on it, so that those of two charts differ.
+    with matplotlib.rc_context({"svg.hashsalt": description}):
+        figure.savefig(buffer, format="svg", metadata=nothing)
     markup = buffer.getvalue()
     markup = markup[markup.index("<svg") :].replace(INK, "currentColor")
-    markup = re.sub(r'<g id="\w+?_\d+"', "<g", markup)
+    markup = re.sub(r'<g id="[^"]*"', "<g", markup)
     label = html.escape(description)
     return markup.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)
 
 
-def _plot(axes: Axes, curve: Series | Band, *, marked: bool) -> None:
-    """Draw one line, its points marked where they are few: one alone has no line."""
-    axes.plot(
-        curve.x,
-        curve.y,
-        color=curve.color,
-        label=curve.label,
-        linestyle="--" if isinstance(curve, Band) and curve.dashed else "-",
-        linewidth=1.8,
-        marker="o" if marked else "",
-        markersize=3.5,
-    )
-
-
-def _mark_levels(axes: Axes, levels: Mapping[str, float] | None) -> None:
-    for label, level in (levels or {}).items():
-        axes.axhline(level, color=INK, alpha=0.6, linestyle="--", label=label)
-
-
 def _axes(*, width: float, height: float) -> tuple[Figure, Axes]:
     """Make a figure with one pair of axes; sizes in points."""
-    from matplotlib import figure as matplotlib_figure
-
     size = width / 72, height / 72  # matplotlib counts in inches
-    figure = matplotlib_figure.Figure(figsize=size, layout="constrained")
+    figure = Figure(figsize=size, layout="constrained")
     return figure, figure.add_subplot()

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from jaxnas import analysis
-from jaxnas.report import comparison
+from jaxnas.report import _words
 from jaxnas.studies import StudiedCell, cell_numbers
 
 Quantities = Mapping[str, tuple[str, str]]
@@ -19,13 +19,13 @@ OF_TRAININGS: Quantities = {
     "final_test_accuracy": ("final test accuracy", ".2%"),
 }
 OF_LOSS_SURFACES: Quantities = {
-    "basin_share": ("plane within 1 nat of the centre", ".1%"),
-    "loss_at_center": ("loss at the centre (nats)", ".4f"),
+    "basin_share": ("plane within 1 nat of the center", ".1%"),
+    "loss_at_center": ("loss at the center (nats)", ".4f"),
     "median_loss": ("median loss of the plane (nats)", ".4g"),
 }
 OF_VARIANCE_SURFACES: Quantities = {
     "gradient_deviation_at_center": (
-        "deviation of the gradient at the centre",
+        "deviation of the gradient at the center",
         ".4g",
     ),
     "median_gradient_deviation": (
@@ -107,6 +107,4 @@ def spread_text(numbers: Mapping[str, list[float]], name: str, spec: str) -> str
         return None
     if finite_mean(numbers, name) is None:
         return "not finite"
-    mean, deviation = comparison.spread(numbers[name])
-    text = format(mean, spec)
-    return text if deviation is None else f"{text} ± {format(deviation, spec)}"
+    return _words.spread_text(numbers[name], spec)

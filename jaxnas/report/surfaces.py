@@ -1,23 +1,22 @@
 """Charts of what was measured on a plane through trained weights.
 
 They show what the figures of Shu et al. (2020, section 4.2) show, in the style of
-`jaxnas.report.curves`, whose `svg` turns them into markup. Coloured facets become an
+`jaxnas.report.curves`, whose `svg` turns them into markup. Colored facets become an
 embedded picture, since a fine grid has thousands; lines and text stay what they are.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import matplotlib
 import numpy as np
+from matplotlib import colors, ticker
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from mpl_toolkits.mplot3d import art3d
 
 from jaxnas import analysis
 from jaxnas.report import curves
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 LEVELS = tuple(np.arange(0.1, 10, 0.5).round(1).tolist())
 """Heights of the paper's contours (nats): those of the code of Li et al. (2018)."""
@@ -53,8 +52,6 @@ def contour_chart(
       ValueError: if the surface does not have the value, or not 2 points or more along
         both directions, or the levels do not ascend.
     """
-    from matplotlib import colors
-
     if not len(levels) or np.any(np.diff(levels) <= 0):
         raise ValueError(f"levels are {list(levels)}; expected ascending numbers")
     values = _masked(surface, value)
@@ -91,15 +88,15 @@ def heat_map(
     vmax: float | None = None,
     square_root: bool = False,
 ) -> Figure:
-    """Draw values as colours, lighter where they are larger.
+    """Draw values as colors, lighter where they are larger.
 
     Args:
       surface: what was measured.
       value: which of its values.
       title: what is shown.
-      label: what the colours mean, with its unit.
-      vmin: the value that gets the darkest colour; the smallest by default.
-      vmax: the value that gets the lightest one, as do all beyond, which the colour
+      label: what the colors mean, with its unit.
+      vmin: the value that gets the darkest color; the smallest by default.
+      vmax: the value that gets the lightest one, as do all beyond, which the color
         bar shows by a tip; the largest by default.
       square_root: draw the square roots of the values: standard deviations of
         variances. `vmin` and `vmax` then are square roots, too.
@@ -146,7 +143,7 @@ def relief_chart(
       value: which of its values.
       title: what is shown.
       label: what the heights mean, with its unit.
-      z_limits: lowest and highest height, and ends of the colours; what is higher or
+      z_limits: lowest and highest height, and ends of the colors; what is higher or
         lower is cut. Panels that shall be compared should have the same. By default
         the range of the values.
       square_root: draw the square roots of the values: standard deviations of
@@ -160,17 +157,12 @@ def relief_chart(
         both directions, or a square root is asked for of a negative value, or the
         limits do not ascend.
     """
-    import matplotlib
-    from matplotlib import figure as matplotlib_figure
-    from matplotlib import ticker
-    from mpl_toolkits.mplot3d import art3d
-
     if z_limits is not None and not z_limits[0] < z_limits[1]:
         raise ValueError(f"z_limits are {z_limits}; expected a lower and a higher end")
     values = _masked(surface, value, square_root)
     low, high = _range(values) if z_limits is None else z_limits
     size = 220 / 72, 175 / 72  # matplotlib counts in inches
-    figure = matplotlib_figure.Figure(figsize=size, dpi=_DPI)
+    figure = Figure(figsize=size, dpi=_DPI)
     # Lines of the grid have no transparency here.
     with matplotlib.rc_context({"grid.color": _GREY, "grid.linewidth": 0.4}):
         axes: Any = figure.add_axes((0.0, 0.0, 0.82, 0.95), projection="3d")
@@ -250,10 +242,8 @@ def _plane(
     height: float = 200,
 ) -> tuple[Figure, Axes]:
     """Make a figure with the plane as its axes, hatched where values are masked."""
-    from matplotlib import figure as matplotlib_figure
-
     size = 208 / 72, height / 72
-    figure = matplotlib_figure.Figure(figsize=size, dpi=_DPI, layout="compressed")
+    figure = Figure(figsize=size, dpi=_DPI, layout="compressed")
     axes = figure.add_subplot()
     axes.set(
         title=title,
@@ -278,7 +268,6 @@ def _plane(
 
 
 def _few_ticks(**options: Any) -> Any:
-    from matplotlib import ticker
 
     return ticker.MaxNLocator(4, **options)
 
@@ -307,9 +296,7 @@ def _color_bar(
     values: np.ma.MaskedArray,
     pad: float = 0.05,
 ) -> None:
-    """Draw a colour bar, with a tip where values go on beyond its end."""
-    from matplotlib import ticker
-
+    """Draw a color bar, with a tip where values go on beyond its end."""
     low, high = facets.get_clim()
     is_below, is_above = bool((values < low).any()), bool((values > high).any())
     ends = {(False, False): "neither", (True, False): "min", (False, True): "max"}

@@ -1,20 +1,29 @@
 """Drawings of networks with exits: a block below the other, as graphs."""
 
+import pygraphviz
+
 from jaxnas import genotypes
-from jaxnas.report.drawing import _svg
-from jaxnas.report.drawing.dag import draw_graph
+from jaxnas.report.drawing import _graph, dag
 
 
-def draw_anytime(genotype: genotypes.AnytimeGenotype) -> list[_svg.Drawing]:
-    """Draw every block: `/2` and `/4` are scales, a thick border is an exit."""
+@_graph.graph.register(genotypes.AnytimeGenotype)
+def anytime_graph(genotype: genotypes.AnytimeGenotype) -> pygraphviz.AGraph:
+    """Describe every block: `/2` and `/4` are scales, a thick border is an exit."""
     genotype = genotypes.check_anytime(genotype)
-    drawings = []
-    for block, (ops, inputs, scales, exits) in enumerate(zip(*genotype, strict=True)):
+    graph = _graph.new_graph(ranksep="0.5")
+    outputs = []
+    # Graphviz stacks clusters from bottom to top.
+    blocks = list(enumerate(zip(*genotype, strict=True)))
+    for block, (ops, inputs, scales, exits) in reversed(blocks):
         labels = [
-            _svg.short(op) + (f" /{2**scale}" if scale else "")
+            _graph.short(op) + (f" /{2**scale}" if scale else "")
             for op, scale in zip(ops, scales, strict=True)
         ]
-        graph = draw_graph(genotypes.DagGenotype(ops, inputs), labels, exits)
         heading = f"Block {block}, exits at {', '.join(map(str, exits))}"
-        drawings.append(_svg.headed(heading, graph))
-    return drawings
+        cluster = _graph.add_cluster(graph, heading)
+        block_genotype = genotypes.DagGenotype(ops, inputs)
+        outputs.append(
+            dag.add_block(cluster, f"{block}.", block_genotype, labels, exits)
+        )
+    _graph.shade_dead(graph, outputs)
+    return graph
