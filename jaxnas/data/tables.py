@@ -69,7 +69,8 @@ def load_table(
       The table, its architectures in mixed-radix order.
 
     Raises:
-      ValueError: if the file is missing or of another kind, an array, a column or an
+      ValueError: if pandas is missing for a `.csv` file, the file is missing or of
+        another kind, an array, a column or an
         architecture is missing, an architecture appears twice, or a value is not
         what it should be.
     """
