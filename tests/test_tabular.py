@@ -151,7 +151,7 @@ def test_lines_are_counted_as_an_editor_does(tmp_path):
     with pytest.raises(ValueError, match=message):
         load_csv(tmp_path / "table.csv", "\n".join(lines))
     lines[2] = lines[2].removesuffix(",1").replace(",", ";", 1)
-    message = "line 7 of .*table.csv has 5 cells; expected 6"
+    message = "line 8 of .*table.csv has 5 cells; expected 6"
     with pytest.raises(ValueError, match=message):
         load_csv(tmp_path / "table.csv", "\n\n" + "\n\n".join(lines))
 

@@ -69,9 +69,9 @@ def load_table(
       The table, its architectures in mixed-radix order.
 
     Raises:
-      ValueError: if the file is missing or of another kind, an array, a column or an
-        architecture is missing, an architecture appears twice, or a value is not
-        what it should be.
+      ValueError: if the file is missing or of another kind, pandas is missing for a
+        `.csv` file, an array, a column or an architecture is missing, an architecture
+        appears twice, or a value is not what it should be.
     """
     path = pathlib.Path(path)
     if not path.is_file():

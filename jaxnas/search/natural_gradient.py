@@ -195,14 +195,14 @@ def asng(
         return family.sample(state.theta, key, num)
 
     def update(state: AsngState, one_hot: jax.Array, u: jax.Array) -> AsngState:
-        """Lines of Algorithm 1; `u` are the utilities of the architectures."""
+        """One iteration of Algorithm 1, in its symbols; `u` are the utilities."""
         theta, s, gamma, Delta = state
         delta = init_delta / Delta
         beta = delta / math.sqrt(n_theta)
         G = (u[:, None, None] * (one_hot - theta[None])).mean(0)
         root_G = family.fisher_root(theta, G)
         norm_G = jnp.linalg.norm(root_G)
-        norm_G = jnp.where(norm_G > 0, norm_G, 1)  # `tell` drops this update
+        norm_G = jnp.where(norm_G > 0, norm_G, 1)  # if 0, `tell` drops the update
 
         theta = family.project(theta + delta * G / norm_G)
         s = (1 - beta) * s + jnp.sqrt(beta * (2 - beta)) * root_G / norm_G

@@ -62,24 +62,24 @@ class _Finite(NamedTuple):
     Attributes:
       rewards: `[num]`, zero in place of those that are not finite.
       valid: bool `[num]`.
-      num_valid: int32 scalar, how many are.
+      num_finite: int32 scalar, how many are.
       weights: `[num]`, `weights @ v` is the mean of `v` over the finite ones.
     """
 
     rewards: jax.Array
     valid: jax.Array
-    num_valid: jax.Array
+    num_finite: jax.Array
     weights: jax.Array
 
 
 def _finite(rewards: jax.Array) -> _Finite:
     valid = jnp.isfinite(rewards)
-    count = valid.sum(dtype=jnp.int32)
-    at_least_one = jnp.maximum(count, 1).astype(rewards.dtype)
+    num_finite = valid.sum(dtype=jnp.int32)
+    at_least_one = jnp.maximum(num_finite, 1).astype(rewards.dtype)
     return _Finite(
         jnp.where(valid, rewards, 0.0),
         valid,
-        count,
+        num_finite,
         valid.astype(rewards.dtype) / at_least_one,
     )
 
@@ -193,10 +193,10 @@ def reinforce(
             optax.apply_updates(state.params, updates),
             opt_state,
             baseline,
-            state.num_rewards + finite.num_valid,
+            state.num_rewards + finite.num_finite,
         )
         state = jax.tree.map(
-            lambda n, o: jnp.where(finite.num_valid > 0, n, o), new, state
+            lambda n, o: jnp.where(finite.num_finite > 0, n, o), new, state
         )
         return state, metrics(state, finite, episodes)
 
@@ -204,7 +204,7 @@ def reinforce(
         means = {
             # Without a finite reward their mean is 0 / 0, not a number.
             "reward": finite.rewards.sum()
-            / finite.num_valid.astype(finite.rewards.dtype),
+            / finite.num_finite.astype(finite.rewards.dtype),
             "baseline": state.baseline,
             "log_prob": episodes.log_probs.sum(1).mean(),
             "entropy": episodes.entropies.sum(1).mean(),
