@@ -1,3 +1,4 @@
+import functools
 import hashlib
 import os
 import pickle
@@ -94,7 +95,9 @@ def test_official_files_are_recognised(tmp_path):
 @pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.name)
 def test_archive_is_read_without_unpacking(tmp_path, monkeypatch, layout):
     path, layout, batches = write_archive(tmp_path, layout)
-    monkeypatch.setitem(loading._CIFAR, layout.name, layout)
+    published = loading.published_cifar(layout)
+    load = functools.partial(loading.load_published, published)
+    monkeypatch.setitem(loading.DATASETS, layout.name, load)
     dataset = data.load(layout.name, tmp_path)
     check(dataset, layout, batches)
     assert dataset.source.startswith(f"official {layout.title} archive, ")

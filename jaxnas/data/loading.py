@@ -1,13 +1,151 @@
 """Loading a data set by name."""
 
+import functools
 import os
 import pathlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from jaxnas.data import cifar, digits, folder, images, prepared, tiny_imagenet
 
-_CIFAR = {layout.name: layout for layout in (cifar.CIFAR10, cifar.CIFAR100)}
 
-NAMES = ("digits", *_CIFAR, tiny_imagenet.NAME, "folder")
+class Request(NamedTuple):
+    """What `load` was asked for, besides the name.
+
+    Attributes:
+      data_dir: where the files are; the default place if `None`.
+      image_size: side in pixels to bring all images to, for `folder` only.
+      download: whether files may be downloaded.
+    """
+
+    data_dir: pathlib.Path | None
+    image_size: int | None
+    download: bool
+
+
+class Published(NamedTuple):
+    """A published data set with an official archive, in one of three forms.
+
+    Attributes:
+      name: the name it is loaded by; its TFDS builder is `jaxnas_NAME`.
+      title: the name it is known by.
+      folder: the folder inside the official archive.
+      marker: a file that shows that a folder is the official one.
+      archive: the file name of the official archive.
+      url: where that is.
+      read_folder: `path -> data set`.
+      read_archive: `path -> data set`.
+      read_prepared: `(version_dir, cache_dir) -> (train, test, class_names)`, of TFDS.
+      dataset: `(train, test, class_names, source) -> data set`.
+      tfds_names: other TFDS data sets with the same images.
+    """
+
+    name: str
+    title: str
+    folder: str
+    marker: str
+    archive: str
+    url: str
+    read_folder: Callable[[pathlib.Path], images.ImageDataset]
+    read_archive: Callable[[pathlib.Path], images.ImageDataset]
+    read_prepared: Callable[[pathlib.Path, pathlib.Path], Any]
+    dataset: Callable[..., images.ImageDataset]
+    tfds_names: tuple[str, ...] = ()
+
+
+def published_cifar(layout: cifar.Layout) -> Published:
+    """Where CIFAR-10 or CIFAR-100 is and how it is read."""
+    return Published(
+        name=layout.name,
+        title=layout.title,
+        folder=layout.folder,
+        marker=layout.meta,
+        archive=layout.archive,
+        url=cifar.URL + layout.archive,
+        read_folder=functools.partial(cifar.read_folder, layout=layout),
+        read_archive=functools.partial(cifar.read_archive, layout=layout),
+        read_prepared=functools.partial(
+            prepared.read,
+            image_shape=cifar.IMAGE_SHAPE,
+            num_classes=layout.num_classes,
+        ),
+        dataset=functools.partial(cifar.dataset, layout),
+        tfds_names=(layout.name,),
+    )
+
+
+_TINY_IMAGENET = Published(
+    name=tiny_imagenet.NAME,
+    title="Tiny-ImageNet-200",
+    folder=tiny_imagenet.FOLDER,
+    marker=tiny_imagenet.WNIDS,
+    archive=tiny_imagenet.ARCHIVE,
+    url=tiny_imagenet.URL,
+    read_folder=tiny_imagenet.read_folder,
+    read_archive=tiny_imagenet.read_archive,
+    read_prepared=functools.partial(
+        prepared.read, image_shape=tiny_imagenet.IMAGE_SHAPE, test_split="validation"
+    ),
+    dataset=tiny_imagenet.dataset,
+)
+
+
+def load_published(published: Published, request: Request) -> images.ImageDataset:
+    """Load the official folder or archive, or a TFDS data set, prepared if need be.
+
+    Args:
+      published: the data set.
+      request: where to look.
+
+    Returns:
+      The data set.
+
+    Raises:
+      DatasetError: if the data are missing or damaged.
+    """
+    path = request.data_dir or prepared.default_dir()
+    if path.exists() and not path.is_dir():
+        raise images.DatasetError(f"{path} is a file, expected a folder")
+    if (path / published.folder).is_dir():
+        return published.read_folder(path / published.folder)
+    if (path / published.marker).is_file():
+        return published.read_folder(path)
+    if (path / published.archive).is_file():
+        return published.read_archive(path / published.archive)
+    names = f"jaxnas_{published.name}", *published.tfds_names
+    version_dir = prepared.find_version(path, *names)
+    if version_dir is None:
+        if not request.download:
+            raise images.DatasetError(
+                f"{path} holds neither {published.folder}, {published.archive} nor a "
+                f"TFDS data set {published.name} stored as array_record; get "
+                f"{published.url} and put it there"
+            )
+        version_dir = prepared.prepare(path, published.name, published.url)
+    train, test, class_names = published.read_prepared(version_dir, path)
+    version = f"{version_dir.parent.name}/{version_dir.name}"
+    source = f"{published.title} as the TFDS data set {version}"
+    return published.dataset(train, test, class_names, source)
+
+
+def _load_folder(request: Request) -> images.ImageDataset:
+    if request.data_dir is None:
+        raise images.DatasetError(
+            "data set 'folder' needs data_dir, the folder that holds train and test"
+        )
+    return folder.load(request.data_dir, request.image_size)
+
+
+DATASETS: dict[str, Callable[[Request], images.ImageDataset]] = {
+    "digits": lambda request: digits.load(),
+    "cifar10": functools.partial(load_published, published_cifar(cifar.CIFAR10)),
+    "cifar100": functools.partial(load_published, published_cifar(cifar.CIFAR100)),
+    "tiny_imagenet200": functools.partial(load_published, _TINY_IMAGENET),
+    "folder": _load_folder,
+}
+"""What loads each data set. To add one, add a row."""
+
+NAMES = tuple(DATASETS)
 """The names `load` knows."""
 
 
@@ -40,86 +178,13 @@ def load(
     Raises:
       DatasetError: if the name is unknown, or the data are missing or damaged.
     """
-    if name not in NAMES:
+    if name not in DATASETS:
         raise images.DatasetError(
-            f"unknown data set {name!r}, expected one of {', '.join(NAMES)}"
+            f"unknown data set {name!r}, expected one of {', '.join(DATASETS)}"
         )
-    path = None if data_dir is None else pathlib.Path(data_dir).expanduser()
-    if name == "folder":
-        if path is None:
-            raise images.DatasetError(
-                "data set 'folder' needs data_dir, the folder that holds train and test"
-            )
-        return folder.load(path, image_size)
-    if image_size is not None:
+    if image_size is not None and name != "folder":
         raise images.DatasetError(
             f"image_size is for data set 'folder' only, got {image_size} for {name!r}"
         )
-    if name == "digits":
-        return digits.load()
-    path = path or prepared.default_dir()
-    if path.exists() and not path.is_dir():
-        raise images.DatasetError(f"{path} is a file, expected a folder")
-    if name == tiny_imagenet.NAME:
-        return _load_tiny_imagenet(path, download)
-    return _load_cifar(_CIFAR[name], path, download)
-
-
-def _load_cifar(
-    layout: cifar.Layout, data_dir: pathlib.Path, download: bool
-) -> images.ImageDataset:
-    if (data_dir / layout.folder).is_dir():
-        return cifar.read_folder(data_dir / layout.folder, layout)
-    if (data_dir / layout.meta).is_file():
-        return cifar.read_folder(data_dir, layout)
-    if (data_dir / layout.archive).is_file():
-        return cifar.read_archive(data_dir / layout.archive, layout)
-    version_dir = prepared.find_version(data_dir, f"jaxnas_{layout.name}", layout.name)
-    if version_dir is None:
-        version_dir = _prepare(
-            data_dir, download, layout.name, layout.folder, cifar.URL + layout.archive
-        )
-    train, test, class_names = prepared.read(
-        version_dir, data_dir, cifar.IMAGE_SHAPE, num_classes=layout.num_classes
-    )
-    source = f"{layout.title} as {_tfds_name(version_dir)}"
-    return cifar.dataset(layout, train, test, class_names, source)
-
-
-def _load_tiny_imagenet(data_dir: pathlib.Path, download: bool) -> images.ImageDataset:
-    if (data_dir / tiny_imagenet.FOLDER).is_dir():
-        return tiny_imagenet.read_folder(data_dir / tiny_imagenet.FOLDER)
-    if (data_dir / tiny_imagenet.WNIDS).is_file():
-        return tiny_imagenet.read_folder(data_dir)
-    if (data_dir / tiny_imagenet.ARCHIVE).is_file():
-        return tiny_imagenet.read_archive(data_dir / tiny_imagenet.ARCHIVE)
-    version_dir = prepared.find_version(data_dir, f"jaxnas_{tiny_imagenet.NAME}")
-    if version_dir is None:
-        version_dir = _prepare(
-            data_dir,
-            download,
-            tiny_imagenet.NAME,
-            tiny_imagenet.FOLDER,
-            tiny_imagenet.URL,
-        )
-    train, test, class_names = prepared.read(
-        version_dir, data_dir, tiny_imagenet.IMAGE_SHAPE, test_split="validation"
-    )
-    source = f"Tiny-ImageNet-200 as {_tfds_name(version_dir)}"
-    return tiny_imagenet.dataset(train, test, class_names, source)
-
-
-def _tfds_name(version_dir: pathlib.Path) -> str:
-    return f"the TFDS data set {version_dir.parent.name}/{version_dir.name}"
-
-
-def _prepare(
-    data_dir: pathlib.Path, download: bool, name: str, folder_name: str, url: str
-) -> pathlib.Path:
-    if not download:
-        archive = pathlib.PurePosixPath(url).name
-        raise images.DatasetError(
-            f"{data_dir} holds neither {folder_name}, {archive} nor a TFDS data set "
-            f"{name} stored as array_record; get {url} and put it there"
-        )
-    return prepared.prepare(data_dir, name, url)
+    path = None if data_dir is None else pathlib.Path(data_dir).expanduser()
+    return DATASETS[name](Request(path, image_size, download))

@@ -24,6 +24,7 @@ TAG = "type"
 """The key of a JSON object that holds the tag of its kind."""
 
 _classes: dict[str, type[Any]] = {}
+_tags: dict[type[Any], str] = {}
 
 
 @functools.singledispatch
@@ -85,6 +86,7 @@ def register(tag: str, kind: type[_G], check_kind: Callable[[_G], _G]) -> None:
             f"{kind.__name__}"
         )
     _classes[tag] = kind
+    _tags[kind] = tag
     check.register(kind, check_kind)
 
 
@@ -97,4 +99,4 @@ def kind_of_tag(tag: Any) -> type[Any]:
 
 def tag_of(genotype: AnyGenotype) -> str:
     """The tag of a checked genotype."""
-    return next(tag for tag, kind in _classes.items() if type(genotype) is kind)
+    return _tags[type(genotype)]

@@ -1,5 +1,6 @@
 """Search spaces: what can be chosen, as vectors of integers."""
 
+from jaxnas.spaces._base import Space
 from jaxnas.spaces.anytime_space import AnytimeSpace, anytime
 from jaxnas.spaces.dag import DagSpace, ghn_dag
 from jaxnas.spaces.macro import MacroSpace, enas_macro
@@ -12,6 +13,7 @@ __all__ = [
     "MacroSpace",
     "MicroSpace",
     "RecurrentSpace",
+    "Space",
     "anytime",
     "enas_macro",
     "enas_micro",

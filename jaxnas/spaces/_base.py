@@ -17,8 +17,9 @@ from jaxnas.types import Arch, Key
 class Space(abc.ABC):
     """A space in which every combination of categories is an architecture.
 
-    Spaces with invalid combinations override `num_architectures` and `sample`, and
-    extend `check`.
+    A subclass has `cardinalities`, `decode` and `encode`. Spaces with invalid
+    combinations override `num_architectures` and `sample`, and extend `check`. Errors
+    become clearer with `_whole` and `_place`.
     """
 
     @property
@@ -26,14 +27,22 @@ class Space(abc.ABC):
     def cardinalities(self) -> tuple[int, ...]:
         """Number of categories of each decision."""
 
-    @property
     @abc.abstractmethod
-    def _whole(self) -> str:
-        """What errors call the architecture, such as `cells of 5 nodes`."""
+    def decode(self, arch: Any) -> Any:
+        """Turn an architecture vector into a genotype."""
 
     @abc.abstractmethod
+    def encode(self, genotype: Any) -> Arch:
+        """Turn a genotype of this space into its architecture vector."""
+
+    @property
+    def _whole(self) -> str:
+        """What errors call the architecture, such as `cells of 5 nodes`."""
+        return f"a {type(self).__name__} of {len(self.cardinalities)} decisions"
+
     def _place(self, decision: int) -> str:
         """What errors call a decision, by its position."""
+        return f"of {len(self.cardinalities)}"
 
     @property
     def num_architectures(self) -> int:
