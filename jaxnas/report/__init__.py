@@ -6,7 +6,7 @@ try:
     import pygraphviz  # noqa: F401
 except ImportError as error:
     raise ImportError(
-        f"jaxnas.report needs {error.name}, which is not installed; install it with "
+        f"jaxnas.report needs {error.name or error}; install it with "
         "pip install 'jaxnas[report]'"
     ) from error
 

@@ -10,7 +10,7 @@ from jaxnas.report.drawing import _graph, dag
 def anytime_graph(genotype: genotypes.AnytimeGenotype) -> pygraphviz.AGraph:
     """Describe every block: `/2` and `/4` are scales, a thick border is an exit."""
     genotype = genotypes.check_anytime(genotype)
-    graph = _graph.new_graph(ranksep="0.5")
+    graph = _graph.new_graph(nodesep="0.2", ranksep="0.7")
     outputs = []
     # Graphviz stacks clusters from bottom to top.
     blocks = list(enumerate(zip(*genotype, strict=True)))

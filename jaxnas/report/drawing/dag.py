@@ -12,7 +12,7 @@ from jaxnas.report.drawing import _graph
 def dag_graph(genotype: genotypes.DagGenotype) -> pygraphviz.AGraph:
     """Describe a block; an input that no node reads is gray."""
     genotype = genotypes.check_dag(genotype)
-    graph = _graph.new_graph(ranksep="0.5")
+    graph = _graph.new_graph(nodesep="0.2", ranksep="0.7")
     labels = [_graph.short(op) for op in genotype.ops]
     output = add_block(_graph.add_cluster(graph), "", genotype, labels)
     _graph.shade_dead(graph, [output])
