@@ -154,6 +154,10 @@ def test_search_ranking_and_training(images, tmp_path):
 
     found = genotypes.load(tmp_path / "genotype.json")
     assert type(found) is toy.ChainGenotype and found == study.found.genotype
+    rows = json.loads((tmp_path / "candidates.json").read_text())
+    listed = [genotypes.from_json(json.dumps(row["genotype"])) for row in rows]
+    assert listed == [candidate.genotype for candidate in study.top]
+
     result = train.retrain(
         network_of(found),
         train.classification(),

@@ -5,6 +5,7 @@ the found architecture and random ones trained from scratch with one budget.
 """
 
 import functools
+import json
 import os
 import pathlib
 from collections.abc import Callable, Sequence
@@ -331,7 +332,11 @@ def search(
         )
     if folder is not None:
         rows = [
-            entry._replace(genotype=entry.genotype._asdict())._asdict() for entry in top
+            {
+                **entry._asdict(),
+                "genotype": json.loads(genotypes.to_json(entry.genotype)),
+            }
+            for entry in top
         ]
         _files.write_json(folder / "candidates.json", rows, indent=1)
         if scratch is not None:
