@@ -5,15 +5,18 @@ import pathlib
 import re
 import sys
 import types
+import xml.etree.ElementTree as ElementTree
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from pages import check_report
 
-from jaxnas import genotypes, networks, optim, studies, train
+from jaxnas import genotypes, metrics, networks, optim, report, studies, train
 from jaxnas.data import loading
+from jaxnas.report import drawing
 
 GUIDE = pathlib.Path(__file__).parent.parent / "CONTRIBUTING.md"
 
@@ -158,6 +161,21 @@ def test_search_ranking_and_training(images, tmp_path):
     listed = [genotypes.from_json(json.dumps(row["genotype"])) for row in rows]
     assert listed == [candidate.genotype for candidate in study.top]
 
+    report.search_report(
+        tmp_path / "report.html",
+        title="Chains",
+        summary={"data": images.dataset.source},
+        config={},
+        history=metrics.read(tmp_path / "metrics.jsonl"),
+        drawing=drawing.genotype_svg(found, title="Found chain"),
+        found=study.found,
+        top=study.top,
+        random=study.random,
+        scratch=study.scratch,
+        uniform_level=1 / 3,
+    )
+    check_report(tmp_path / "report.html")
+
     result = train.retrain(
         network_of(found),
         train.classification(),
@@ -181,4 +199,7 @@ def test_the_data_set_is_one_row(monkeypatch):
         loading.load("stripes", image_size=9)
 
 
-# Drawing and report of the toy family are tested where drawings are dispatched.
+def test_the_drawing_shows_its_layers():
+    assert "sinh" not in drawing.genotype_dot(CHAIN, title="Chain")
+    root = ElementTree.fromstring(drawing.genotype_svg(CHAIN, title="Chain"))
+    assert {"images", *CHAIN.activations} <= set(root.itertext())

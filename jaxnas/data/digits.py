@@ -22,7 +22,9 @@ def load() -> images.ImageDataset:
 
     pixels, labels = datasets.load_digits(return_X_y=True)
     pixels = np.rint(pixels * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8, 1)
-    train, test = images.split(images.Split(pixels, labels.astype(np.int32)), NUM_TRAIN)
+    train, test = images.split(
+        images.Split(pixels, np.asarray(labels, np.int32)), NUM_TRAIN
+    )
     mean, std = images.channel_statistics(train.images)
     return images.ImageDataset(
         name="digits",

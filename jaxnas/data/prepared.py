@@ -13,8 +13,25 @@ from jaxnas.data import cache, folder, images
 _TIMEOUT = 30.0  # Seconds until the server must have answered.
 
 
+def import_tfds() -> Any:
+    """Import TensorFlow Datasets.
+
+    Raises:
+      DatasetError: if it is not installed.
+    """
+    try:
+        import tensorflow_datasets as tfds
+    except ImportError as error:
+        raise images.DatasetError(
+            "TensorFlow Datasets, which downloads and reads this data set, is missing: "
+            "pip install 'jaxnas[tfds]'"
+        ) from error
+    return tfds
+
+
 def default_dir() -> pathlib.Path:
     """Return the folder in which TFDS keeps data sets unless told otherwise."""
+    import_tfds()
     from tensorflow_datasets.core import constants
 
     return pathlib.Path(constants.DATA_DIR)
@@ -76,8 +93,7 @@ def read(
     Raises:
       DatasetError: if the folder does not hold the data set it should.
     """
-    import tensorflow_datasets as tfds
-
+    tfds = import_tfds()
     builder = tfds.builder_from_directory(version_dir)
     features = builder.info.features
     if not isinstance(features, tfds.features.FeaturesDict):
@@ -143,7 +159,7 @@ def data_source(builder: Any, split: str) -> Any:
     Raises:
       DatasetError: if there is no such split, or it is damaged.
     """
-    import tensorflow_datasets as tfds
+    tfds = import_tfds()
 
     if split not in builder.info.splits:
         raise images.DatasetError(f"{builder.data_dir} has no split {split!r}")
@@ -184,7 +200,7 @@ def prepare(data_dir: pathlib.Path, name: str, archive_url: str) -> pathlib.Path
     Raises:
       DatasetError: if the archive cannot be had or is not the official one.
     """
-    import tensorflow_datasets as tfds
+    tfds = import_tfds()
     from tensorflow_datasets.core.download import download_manager
 
     from jaxnas.data import tfds_builders

@@ -152,7 +152,7 @@ def _files(files: folder.Files, image_size: int) -> Stream:
 
 
 def _tfds(version_dir: pathlib.Path, image_size: int) -> StreamedDataset:
-    import tensorflow_datasets as tfds
+    tfds = prepared.import_tfds()
 
     builder: Any = tfds.builder_from_directory(version_dir)
 

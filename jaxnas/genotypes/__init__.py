@@ -6,8 +6,6 @@ that is any directed acyclic graph (`DagGenotype`) and three of them with exits
 (`AnytimeGenotype`). `register` adds others.
 """
 
-from collections.abc import Callable
-
 from jaxnas.genotypes.anytime import (
     ANYTIME_BLOCKS,
     ANYTIME_OPS,
@@ -58,12 +56,6 @@ from jaxnas.genotypes.variants import (
     widest_shallowest,
 )
 
-# The name that drawings use until they are dispatched on the class as well.
-check_any: Callable[
-    [AnyGenotype],
-    Genotype | MacroGenotype | RecurrentGenotype | DagGenotype | AnytimeGenotype,
-] = check
-
 __all__ = [
     "ACTIVATIONS",
     "ANYTIME_BLOCKS",
@@ -83,7 +75,6 @@ __all__ = [
     "MacroGenotype",
     "RecurrentGenotype",
     "check",
-    "check_any",
     "check_anytime",
     "check_cell",
     "check_cells",
