@@ -98,7 +98,8 @@ def read(
     features = builder.info.features
     if not isinstance(features, tfds.features.FeaturesDict):
         raise images.DatasetError(f"the examples in {version_dir} are no dictionaries")
-    image, label = (dict(features.items()).get(name) for name in ("image", "label"))
+    found: dict[str, Any] = dict(features.items())
+    image, label = found.get("image"), found.get("label")
     if not isinstance(image, tfds.features.Image) or image.shape != image_shape:
         raise images.DatasetError(
             f"'image' in {version_dir} is {image}, expected an image of shape "
