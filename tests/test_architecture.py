@@ -24,7 +24,11 @@ HEAVY = (
     *("matplotlib", "orbax", "pandas", "tensorflow_datasets", "sklearn", "rich", "PIL"),
 )
 # The builders are classes of that package, and load with the first TFDS data set.
-HEAVY_BY_NATURE = {"jaxnas.data.tfds_builders": {"tensorflow_datasets"}}
+# Reports are made of charts, and nothing else in the package loads them.
+HEAVY_BY_NATURE = {
+    "jaxnas.data.tfds_builders": {"tensorflow_datasets"},
+    **{name: {"matplotlib"} for name in FILES if name.startswith("jaxnas.report")},
+}
 
 NETWORK_ROOMS = (
     *("supernets", "weights", "ghn", "networks", "train", "analysis", "studies"),

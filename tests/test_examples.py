@@ -1,0 +1,53 @@
+"""The notebooks and the examples of the README run."""
+
+import pathlib
+import re
+
+import jax
+import nbclient
+import nbformat
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+NOTEBOOKS = sorted((ROOT / "examples").glob("*.ipynb"))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebooks_run(path, tmp_path, monkeypatch):
+    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    monkeypatch.setenv("PYTHONWARNINGS", "default")  # Jupyter's own would be errors
+    notebook = nbformat.read(path, as_version=4)
+    assert any(cell.get("outputs") for cell in notebook.cells)
+    client = nbclient.NotebookClient(
+        notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}}
+    )
+    client.execute()
+    last = [cell for cell in notebook.cells if cell.cell_type == "code"][-1]
+    assert last.outputs
+
+
+@pytest.mark.usefixtures("quick_compilation")
+def test_the_search_of_the_readme(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "README.md").read_text("utf-8")
+    (code,) = (
+        block
+        for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+        if "studies.search(" in block
+    )
+    assert code.count("\n") <= 25
+    # The same search, but shorter and in a smaller space.
+    for long, short in [
+        ("num_nodes=5", "num_nodes=1"),
+        ("channels=8", "channels=2"),
+        ("num_epochs=40", "num_epochs=1"),
+        ("TrainingBudget(6, num_seeds=2)", "TrainingBudget(1, num_seeds=1)"),
+    ]:
+        assert long in code
+        code = code.replace(long, short)
+    with jax.numpy_dtype_promotion("standard"):
+        exec(compile(code, "README.md", "exec"), {})
+    printed = capsys.readouterr().out
+    assert "Genotype(normal=" in printed and "Difference(" in printed
+    assert (tmp_path / "runs" / "library" / "scratch.json").exists()
