@@ -117,8 +117,13 @@ def parse(
 
 
 def _cli(config: Any, argv: list[str], **options: Any) -> Any:
-    import tyro  # not needed by those who only read presets
-
+    # Those who only read presets do without it.
+    try:
+        import tyro
+    except ImportError as error:
+        raise UsageError(
+            "commands need more packages: pip install -e '.[launch]'"
+        ) from error
     style = (
         tyro.conf.OmitArgPrefixes,
         tyro.conf.OmitSubcommandPrefixes,

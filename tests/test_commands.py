@@ -297,6 +297,12 @@ def test_help_of_a_choice_fits_a_screen(capsys):
             assert f"--{flag.replace('_', '-')}" in text
 
 
+def test_the_packages_of_commands_may_be_missing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tyro", None)
+    with pytest.raises(session.UsageError, match=r"pip install -e '.\[launch\]'"):
+        session.parse(COMMANDS["cifar_search"], None, [])
+
+
 def test_flags_override_a_preset():
     quick = COMMANDS["cifar_search"]["quick"].config
     assert session.parse(COMMANDS["cifar_search"], None, []) == ("quick", quick)
