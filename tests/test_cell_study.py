@@ -188,8 +188,8 @@ def test_variants_by_name(tmp_path):
     darts = genotypes.named("DARTS_V2")
     file = tmp_path / "mine.json"
     genotypes.save(file, genotypes.named("SNAS_MILD"))
-    text = f"conn2-3, ops1,widest,narrowest,adapt,2.5c-4,{file}"
-    found = cell_study.architectures.find_variants(darts, text)
+    words = "conn2-3", "ops1", "widest", "narrowest", "adapt", "2.5c-4", str(file)
+    found = cell_study.architectures.find_variants(darts, words)
     assert list(found) == [
         *("conn2", "conn3", "ops1", "widest", "narrowest", "adapt", "2.5c-4", "mine")
     ]
@@ -198,7 +198,7 @@ def test_variants_by_name(tmp_path):
     assert analysis.cell_width(found["2.5c-4"], "normal") == 2.5
     assert analysis.cell_depth(found["2.5c-4"], "normal") == 4
     assert found["mine"] == genotypes.named("SNAS_MILD")
-    shapes = cell_study.architectures.find_variants(darts, "shapes")
+    shapes = cell_study.architectures.find_variants(darts, ["shapes"])
     assert len(shapes) == 16 and shapes["2.5c-4"] == found["2.5c-4"]
 
 
