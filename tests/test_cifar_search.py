@@ -1,6 +1,7 @@
 """The search command on presets of ENAS and GHN, cut down to seconds."""
 
 import functools
+import itertools
 import json
 import pathlib
 
@@ -108,12 +109,17 @@ def test_a_search_with_a_hypernetwork(monkeypatch, capsys, tmp_path):
     few_ops = functools.partial(spaces.ghn_dag, ops=few)
     monkeypatch.setattr(spaces, "ghn_dag", few_ops)
     workdir = tmp_path / "run"
-    flags = (
-        *("--preset", "quick-ghn", *TINY, "--num-cells", "3", "--epochs", "1"),
-        *("--num-nodes", "4", "--num-train-nodes", "3", "--num-archs", "1"),
-        *("--hidden-size", "4", "--num-steps", "1", "--finalist-epochs", "1"),
-        *("--searcher-steps", "1", "--devices", "1", "--workdir", str(workdir)),
-    )
+    values = dict(zip(TINY[::2], TINY[1::2], strict=True)) | {
+        **{"--num-cells": "3", "--epochs": "1", "--num-archs": "1"},
+        **{"--num-nodes": "4", "--num-train-nodes": "3", "--finalist-epochs": "1"},
+        **{"--hidden-size": "4", "--num-steps": "1", "--searcher-steps": "1"},
+        **{"--devices": "1", "--workdir": str(workdir)},
+    }
+
+    def flags_of(values):
+        return "--preset", "quick-ghn", *itertools.chain(*values.items())
+
+    flags = flags_of(values)
 
     def search():
         # Adam mixes types; the command itself does not run under strict promotion.
@@ -148,7 +154,8 @@ def test_a_search_with_a_hypernetwork(monkeypatch, capsys, tmp_path):
     assert "accuracy, trained" in (workdir / "report.html").read_text("utf-8")
 
     # Its hypernetwork serves blocks of any size.
-    _, config = session.parse(PRESETS, None, [*flags, "--num-nodes", "5"])
+    larger = list(flags_of(values | {"--num-nodes": "5"}))
+    _, config = session.parse(PRESETS, None, larger)
     net = config.space.supernet(data.load("digits"))
     assert isinstance(config.weights, hypernetworks.Hypernetwork)
     provider = hypernetworks.make_hypernetwork(config.weights, net)
