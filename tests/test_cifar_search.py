@@ -1,7 +1,6 @@
 """The search command on presets of ENAS and GHN, cut down to seconds."""
 
 import functools
-import itertools
 import json
 import pathlib
 
@@ -109,15 +108,16 @@ def test_a_search_with_a_hypernetwork(monkeypatch, capsys, tmp_path):
     few_ops = functools.partial(spaces.ghn_dag, ops=few)
     monkeypatch.setattr(spaces, "ghn_dag", few_ops)
     workdir = tmp_path / "run"
-    values = dict(zip(TINY[::2], TINY[1::2], strict=True)) | {
+    values: dict[str, str] = dict(zip(TINY[::2], TINY[1::2], strict=True)) | {
         **{"--num-cells": "3", "--epochs": "1", "--num-archs": "1"},
         **{"--num-nodes": "4", "--num-train-nodes": "3", "--finalist-epochs": "1"},
         **{"--hidden-size": "4", "--num-steps": "1", "--searcher-steps": "1"},
         **{"--devices": "1", "--workdir": str(workdir)},
     }
 
-    def flags_of(values):
-        return "--preset", "quick-ghn", *itertools.chain(*values.items())
+    def flags_of(values) -> tuple[str, ...]:
+        pairs: list[str] = [word for pair in values.items() for word in pair]
+        return "--preset", "quick-ghn", *pairs
 
     flags = flags_of(values)
 
