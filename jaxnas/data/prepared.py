@@ -4,7 +4,7 @@ import contextlib
 import pathlib
 import urllib.request
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -98,8 +98,9 @@ def read(
     features = builder.info.features
     if not isinstance(features, tfds.features.FeaturesDict):
         raise images.DatasetError(f"the examples in {version_dir} are no dictionaries")
-    found: dict[str, Any] = dict(features.items())
-    image, label = found.get("image"), found.get("label")
+    image, label = (
+        cast(Any, dict(features.items()).get(name)) for name in ("image", "label")
+    )
     if not isinstance(image, tfds.features.Image) or image.shape != image_shape:
         raise images.DatasetError(
             f"'image' in {version_dir} is {image}, expected an image of shape "
