@@ -41,7 +41,11 @@ def test_the_search_of_the_readme(tmp_path, monkeypatch, capsys):
         ("num_nodes=5", "num_nodes=1"),
         ("channels=8", "channels=2"),
         ("num_epochs=40", "num_epochs=1"),
-        ("TrainingBudget(6, num_seeds=2)", "TrainingBudget(1, num_seeds=1)"),
+        (
+            "Selection(scratch=studies.TrainingBudget(6, num_seeds=2)",
+            "Selection(num_candidates=1, num_random=1, num_scratch_random=2, "
+            "scratch=studies.TrainingBudget(1)",
+        ),
     ]:
         assert long in code
         code = code.replace(long, short)
