@@ -84,8 +84,11 @@ def prepare(preset: str, config: Config) -> Experiment:
         study_images.splits, batch_size, config.searcher_steps
     )
     optimizer = optimizers.make_optimizer(config.training, timetable.weight_steps)
-    net = config.space.supernet(dataset)
-    train_net = train_space(config).supernet(dataset)
+    net = train_net = config.space.supernet(dataset)
+    num_train_nodes = check_train_nodes(config)
+    if num_train_nodes is not None:
+        smaller = dataclasses.replace(config.space, num_nodes=num_train_nodes)
+        train_net = smaller.supernet(dataset)
     make_provider = provider_maker(config)
     make_provider(net)
     epoch_metrics = None
@@ -191,17 +194,15 @@ def make_searcher(config: Config, space):
     return searcher(space)
 
 
-def train_space(config: Config):
-    """The space that weights are trained in: blocks may have other numbers of nodes."""
+def check_train_nodes(config: Config) -> int | None:
+    """Nodes of the blocks that weights are trained in, if not those of the space."""
     num_nodes = getattr(config.weights, "num_train_nodes", None)
-    if num_nodes is None:
-        return config.space
-    if not isinstance(config.space, Dag):
+    if num_nodes is not None and not isinstance(config.space, Dag):
         raise ValueError(
             f"--num-train-nodes is {num_nodes}; only in the space dag can a "
             "hypernetwork be trained with other blocks than it ranks"
         )
-    return dataclasses.replace(config.space, num_nodes=num_nodes)
+    return num_nodes
 
 
 def provider_maker(config: Config):

@@ -172,6 +172,17 @@ def test_a_search_with_a_hypernetwork(monkeypatch, capsys, tmp_path):
     assert json.loads((workdir / "candidates.json").read_text()) == candidates
 
 
+@pytest.mark.parametrize(
+    ("preset", "is_one"), [("quick", True), ("quick-enas", True), ("quick-ghn", False)]
+)
+def test_weights_are_trained_in_the_supernet_that_is_searched(tmp_path, preset, is_one):
+    """If it is another one, candidates are random, not what the searcher samples."""
+    flags = ["--preset", preset, "--workdir", str(tmp_path / "run")]
+    experiment = cifar_search.prepare(*session.parse(PRESETS, None, flags))
+    nets = experiment.arguments["net"], experiment.arguments["train_net"]
+    assert (nets[0] is nets[1]) == is_one
+
+
 @pytest.mark.parametrize("name", ["ghn-cifar10", "quick-ghn"])
 def test_presets_of_hypernetworks(name):
     """Ranked by accuracy on all validation images (Zhang et al. 2019, section 5.2)."""
