@@ -1,20 +1,15 @@
 """The command that draws architectures."""
 
-import sys
 import xml.etree.ElementTree as ElementTree
 
 import draw
 import pytest
-import session
-from test_commands import assert_refused
+from test_commands import assert_refused, exit_status
 
 
 def run(monkeypatch, capsys, *flags):
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "")
-    monkeypatch.setattr(sys, "argv", ["draw.py", *map(str, flags)])
-    with pytest.raises(SystemExit) as exit_:
-        session.run(draw.main)
-    return exit_.value.code, *capsys.readouterr()
+    status = exit_status(monkeypatch, draw.main, *flags)
+    return status, *capsys.readouterr()
 
 
 @pytest.mark.parametrize("name", ["DARTS_V2", "ENAS_MACRO", "GHN", "ENAS_RECURRENT"])

@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import sys
 
 import numpy as np
 import presets.tabular_search
@@ -10,7 +9,7 @@ import pytest
 import session
 import tabular_search
 from pages import check_report
-from test_commands import assert_refused
+from test_commands import assert_refused, exit_status
 
 from jaxnas import report, studies
 
@@ -44,11 +43,8 @@ def csv(tmp_path):
 
 def run(monkeypatch, capsys, *flags):
     """Exit status, output and errors of the command."""
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "")
-    monkeypatch.setattr(sys, "argv", ["tabular_search.py", *map(str, flags)])
-    with pytest.raises(SystemExit) as exit_:
-        session.run(tabular_search.main)
-    return exit_.value.code, *capsys.readouterr()
+    status = exit_status(monkeypatch, tabular_search.main, *flags)
+    return status, *capsys.readouterr()
 
 
 def test_a_run_leaves_results_and_a_report(monkeypatch, capsys, tmp_path, npz):

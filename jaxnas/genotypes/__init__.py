@@ -32,7 +32,7 @@ from jaxnas.genotypes.enas_scripts import (
     to_enas_micro,
     to_enas_recurrent,
 )
-from jaxnas.genotypes.files import from_json, load, save, to_json, to_text
+from jaxnas.genotypes.files import from_json, load, save, to_dict, to_json, to_text
 from jaxnas.genotypes.kinds import AnyGenotype, check, register
 from jaxnas.genotypes.macro import MACRO_OPS, MacroGenotype, check_macro
 from jaxnas.genotypes.published import (
@@ -99,6 +99,7 @@ __all__ = [
     "register",
     "save",
     "to_darts",
+    "to_dict",
     "to_enas_macro",
     "to_enas_micro",
     "to_enas_recurrent",

@@ -34,7 +34,7 @@ def to_text(genotype: AnyGenotype) -> str:
     genotype = kinds.check(genotype)
     if isinstance(genotype, Genotype):
         return to_darts(genotype)
-    return json.dumps(_tagged(genotype))
+    return json.dumps(to_dict(genotype))
 
 
 def to_json(genotype: AnyGenotype) -> str:
@@ -55,12 +55,24 @@ def to_json(genotype: AnyGenotype) -> str:
     Raises:
       ValueError: if the genotype is invalid.
     """
-    fields = _tagged(kinds.check(genotype)).items()
+    fields = to_dict(genotype).items()
     lines = [f"  {json.dumps(name)}: {json.dumps(value)}" for name, value in fields]
     return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
-def _tagged(genotype: AnyGenotype) -> dict[str, Any]:
+def to_dict(genotype: AnyGenotype) -> dict[str, Any]:
+    """Write a genotype as the object of `to_json`, for a part of a larger file.
+
+    Args:
+      genotype: the genotype.
+
+    Returns:
+      The tag of the kind under `"type"`, then the fields.
+
+    Raises:
+      ValueError: if the genotype is invalid.
+    """
+    genotype = kinds.check(genotype)
     return {kinds.TAG: kinds.tag_of(genotype), **genotype._asdict()}
 
 

@@ -5,7 +5,6 @@ the found architecture and random ones trained from scratch with one budget.
 """
 
 import functools
-import json
 import os
 import pathlib
 from collections.abc import Callable, Sequence
@@ -332,10 +331,7 @@ def search(
         )
     if folder is not None:
         rows = [
-            {
-                **entry._asdict(),
-                "genotype": json.loads(genotypes.to_json(entry.genotype)),
-            }
+            entry._asdict() | {"genotype": genotypes.to_dict(entry.genotype)}
             for entry in top
         ]
         _files.write_json(folder / "candidates.json", rows, indent=1)
