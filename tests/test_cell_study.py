@@ -147,7 +147,7 @@ def test_trainings_that_diverge_are_told(monkeypatch, capsys, tmp_path, cell):
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (["shape"], "argument study: invalid choice: 'shape'"),
+        (["shape"], "invalid choice 'shape' for argument 'study'"),
         (["--genotype", "no/such"], "no/such is neither a file nor one of"),
         (["--genotype", "ENAS_MACRO"], "is a MacroGenotype; expected two cells"),
         (["--variants", "conn0-x"], "--variants has conn0-x; expected conn1"),
