@@ -27,7 +27,7 @@ NUM_NODES = 7
 
 
 def make_optimizer():
-    """The optimiser of the search, which clips as the step in PyTorch does."""
+    """The optimizer of the search, which clips as the step in PyTorch does."""
     return optim.adam(1e-3, clip_norm=5.0)
 
 

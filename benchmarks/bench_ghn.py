@@ -104,7 +104,7 @@ def torch_block(space: DagSpace, arch: Any):
 
 
 def make_optimizer():
-    """The optimiser of the search, which clips as the step in PyTorch does."""
+    """The optimizer of the search, which clips as the step in PyTorch does."""
     return optim.adam(1e-3, clip_norm=5.0)
 
 
@@ -218,7 +218,7 @@ def test_ranking(benchmark):
 
         return run
 
-    evaluate = train.evaluator(
+    evaluate = train.make_eval_fn(
         case.net._replace(apply=counted("evaluating", case.net.apply)),
         case.provider._replace(apply=counted("writing", case.provider.apply)),
         train.classification(),

@@ -71,7 +71,7 @@ SIZES = {
 
 
 class Case(NamedTuple):
-    """A network with weights and running statistics, and labelled images."""
+    """A network with weights and running statistics, and labeled images."""
 
     size: Size
     network: nn.Module
@@ -123,7 +123,9 @@ def make_case(name: str) -> Case:
     network, examples = make_network(size), make_examples(size)
     params, batch_stats = make_variables(network, examples["image"][: size.batch_size])
     draw_plane = jax.jit(
-        lambda params: analysis.random_plane(KEY, params, networks.stack_axes(params))
+        lambda params: analysis.random_plane(
+            KEY, params, networks.num_batch_dims(params)
+        )
     )
     return Case(size, network, draw_plane(params), batch_stats, examples)
 
@@ -194,7 +196,7 @@ def landscape_sides(case: Case) -> Sides:
     """Runs that return the losses of one row of points."""
     size, plane, batch_stats = case.size, case.plane, case.batch_stats
     loss = make_loss(case.network)
-    measure_surface = analysis.surface_measurer(
+    measure_surface = analysis.make_surface_fn(
         analysis.mean_metrics(lambda *args: {"loss": loss(*args)}, size.batch_size)
     )
 
@@ -254,7 +256,7 @@ def landscape_sides(case: Case) -> Sides:
 
 
 def gradient_sides(case: Case) -> Sides:
-    """Runs that return the variance of the gradient at the centre of the plane."""
+    """Runs that return the variance of the gradient at the center of the plane."""
     params, batch_stats = case.plane.center, case.batch_stats
     loss, num = make_loss(case.network), case.size.num_gradients
     examples = {name: array[:num] for name, array in case.examples.items()}
@@ -495,7 +497,7 @@ def state_dict(
         named[f"{name}.num_batches_tracked"] = np.zeros((), np.int64)
 
     def add_conv_norm(name, module):
-        if module["kernel"].ndim == 3:  # the halves of a factorised reduction
+        if module["kernel"].ndim == 3:  # the halves of a factorized reduction
             add_conv(f"{name}.even", module["kernel"][0])
             add_conv(f"{name}.odd", module["kernel"][1])
         else:

@@ -25,7 +25,7 @@ SKIPS = ("concat", "add")
 
 
 def make_optimizer():
-    """The optimiser of the search; its learning rate is that of the first step."""
+    """The optimizer of the search; its learning rate is that of the first step."""
     return optim.sgd(0.05, nesterov=True, weight_decay=1e-4)
 
 

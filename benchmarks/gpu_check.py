@@ -742,14 +742,14 @@ def make_search(size: Size, data_dir: pathlib.Path | None) -> Search:
     augment, splits = study_images.augment, study_images.splits
     settings = cifar_search.search_settings(config)
     net = config.space.supernet(dataset)
-    timetable = train.make_timetable(splits, batch_size, config.searcher_steps)
-    init, *updates = train.updates(
+    search_schedule = train.search_schedule(splits, batch_size, config.searcher_steps)
+    init, *updates = train.search_steps(
         net,
         cifar_search.provider_maker(config)(net),
         cifar_search.make_searcher(config, net.space),
         train.classification(),
-        optimizers.make_optimizer(config.training, timetable.weight_steps),
-        timetable,
+        optimizers.make_optimizer(config.training, search_schedule.weight_steps),
+        search_schedule,
         batch_size=batch_size,
         num_weight_archs=settings.num_weight_archs,
         num_search_archs=settings.num_search_archs,
@@ -762,10 +762,10 @@ def make_search(size: Size, data_dir: pathlib.Path | None) -> Search:
     )
     splits = jax.device_put(splits)
     return Search(
-        train.repeat(*updates),
+        train.scan_steps(*updates),
         jax.jit(init)(jax.random.key(config.run.seed), splits),
         splits,
-        timetable.steps_per_epoch,
+        search_schedule.steps_per_epoch,
         batch_size * (settings.num_weight_archs + settings.num_search_archs),
         dataset.source,
     )

@@ -142,7 +142,7 @@ def time_compilation(benchmark, cache: Path, setup: str) -> None:
     Args:
       benchmark: the fixture of pytest-benchmark.
       cache: an empty folder.
-      setup: a Python expression of the supernet, the optimiser and the batch size,
+      setup: a Python expression of the supernet, the optimizer and the batch size,
         over the modules `optim`, `spaces` and `supernets`.
     """
     environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(cache)}

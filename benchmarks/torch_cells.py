@@ -25,7 +25,7 @@ class FactorizedReduce(torch_micro.FactorizedReduce):
 
 
 def _pointwise(in_channels: int, channels: int) -> nn.Sequential:
-    """ReLU, 1x1 convolution, normalisation."""
+    """ReLU, 1x1 convolution, normalization."""
     return nn.Sequential(
         OrderedDict(
             relu=nn.ReLU(),
@@ -38,7 +38,7 @@ def _pointwise(in_channels: int, channels: int) -> nn.Sequential:
 def _separable(
     channels: int, size: int, stride: int, num_layers: int, dilation: int
 ) -> nn.Sequential:
-    """ReLU, depthwise, pointwise, normalisation; the first layer has the stride."""
+    """ReLU, depthwise, pointwise, normalization; the first layer has the stride."""
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     for i in range(num_layers):
         layers[f"relu_{i}"] = nn.ReLU()
@@ -211,7 +211,7 @@ def measure_row(
 
     Args:
       model: in evaluation mode; its parameters are replaced.
-      plane: the centre and two directions, in the order of the model's parameters.
+      plane: the center and two directions, in the order of the model's parameters.
       batches: images and labels, of equal size.
       alphas: places along the first direction.
       beta: the place along the second one.

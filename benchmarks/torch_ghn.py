@@ -87,7 +87,7 @@ def _node_shapes(op: str, width: int) -> dict[str, tuple[int, ...]]:
 
 
 def _cut(x: Tensor, shape: Sequence[int]) -> Tensor:
-    """Cut the first axes to a shape, height and width, the last, at the centre."""
+    """Cut the first axes to a shape, height and width, the last, at the center."""
     for axis, length in enumerate(shape):
         surplus = max(x.shape[axis] - length, 0)
         start = surplus // 2 if axis >= len(shape) - 2 else 0
@@ -264,7 +264,7 @@ class Hypernetwork(nn.Module):
 
 
 def _norm(x: Tensor) -> Tensor:
-    """Normalise with the statistics of the batch."""
+    """Normalize with the statistics of the batch."""
     return F.batch_norm(x, None, None, training=True)
 
 
@@ -345,7 +345,7 @@ class DagNetwork(nn.Module):
         leaves = {-2: [stem], -1: [stem]}
 
         def bottleneck(b: int, v: int) -> Tensor:
-            """ReLU, 1x1 convolution of the leaves of a block, normalisation."""
+            """ReLU, 1x1 convolution of the leaves of a block, normalization."""
             source = b - 1 - v
             names = [STEM] if source < 0 else block.leaves
             kernel = torch.cat([weights[b, v, leaf] for leaf in names], dim=1)
@@ -367,5 +367,5 @@ class DagNetwork(nn.Module):
 
 
 def make_optimizer(model: nn.Module) -> torch.optim.Adam:
-    """Return the optimiser of the search: Adam."""
+    """Return the optimizer of the search: Adam."""
     return torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)

@@ -2,7 +2,7 @@
 
 Each layer holds one module per operation, and a forward pass runs only the one its
 architecture names, and joins only the sources it selects. The network is that of
-Pham et al. (2018), section 2.3, normalised with the statistics of the batch.
+Pham et al. (2018), section 2.3, normalized with the statistics of the batch.
 """
 
 import math
@@ -25,7 +25,7 @@ OPS = (
 
 
 def _batch_norm(channels: int) -> nn.BatchNorm2d:
-    """Normalise with the statistics of the batch; learnt scale and offset."""
+    """Normalize with the statistics of the batch; learned scale and offset."""
     return nn.BatchNorm2d(channels, track_running_stats=False)
 
 
@@ -75,7 +75,7 @@ class FactorizedReduce(nn.Module):
 
 
 class Concatenate(nn.Module):
-    """ReLU, 1x1 convolution and normalisation of the sources of a layer.
+    """ReLU, 1x1 convolution and normalization of the sources of a layer.
 
     The weight has one block of columns per source that the layer could join, and those
     of the sources at hand are used.
@@ -96,7 +96,7 @@ class Concatenate(nn.Module):
 
 
 class Add(nn.Module):
-    """Normalisation of the sum of the sources of a layer."""
+    """Normalization of the sum of the sources of a layer."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -112,7 +112,7 @@ class MacroSupernet(nn.Module):
     """The ENAS macro supernet over NCHW images.
 
     After the first and the second third of the layers, the stem's and all layers'
-    outputs so far are halved, each by a factorised reduction of its own.
+    outputs so far are halved, each by a factorized reduction of its own.
 
     Args:
       num_layers: number of layers, 3 or more.
@@ -219,7 +219,7 @@ class MacroSupernet(nn.Module):
 
 
 def make_optimizer(model: nn.Module) -> torch.optim.SGD:
-    """Return the optimiser of the search: SGD with Nesterov momentum."""
+    """Return the optimizer of the search: SGD with Nesterov momentum."""
     return torch.optim.SGD(
         model.parameters(),
         lr=0.05,

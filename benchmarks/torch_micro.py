@@ -18,12 +18,12 @@ NUM_OPS = 5
 
 
 def _batch_norm(channels: int) -> nn.BatchNorm2d:
-    """Normalise with the statistics of the batch, in training and in evaluation."""
+    """Normalize with the statistics of the batch, in training and in evaluation."""
     return nn.BatchNorm2d(channels, affine=False, track_running_stats=False)
 
 
 def _pointwise(in_channels: int, channels: int) -> nn.Sequential:
-    """ReLU, 1x1 convolution, batch normalisation."""
+    """ReLU, 1x1 convolution, batch normalization."""
     return nn.Sequential(
         nn.ReLU(),
         nn.Conv2d(in_channels, channels, 1, bias=False),
@@ -32,7 +32,7 @@ def _pointwise(in_channels: int, channels: int) -> nn.Sequential:
 
 
 def _separable(channels: int, kernel_size: int, stride: int) -> nn.Sequential:
-    """Twice ReLU, depthwise, pointwise, normalisation; the first has the stride."""
+    """Twice ReLU, depthwise, pointwise, normalization; the first has the stride."""
     layers: list[nn.Module] = []
     for step in (stride, 1):
         layers += [
@@ -69,7 +69,7 @@ class FactorizedReduce(nn.Module):
 
 
 class LooseEnds(nn.Module):
-    """ReLU, 1x1 convolution and normalisation of the nodes nobody reads.
+    """ReLU, 1x1 convolution and normalization of the nodes nobody reads.
 
     The weight has one block of columns per node, and those of the given nodes are used.
     """
@@ -260,7 +260,7 @@ class MicroSupernet(nn.Module):
 
 
 def make_optimizer(model: nn.Module) -> torch.optim.SGD:
-    """Return the optimiser of the search: SGD with momentum and weight decay."""
+    """Return the optimizer of the search: SGD with momentum and weight decay."""
     return torch.optim.SGD(
         model.parameters(), lr=0.025, momentum=0.9, weight_decay=3e-4, fused=True
     )
@@ -296,7 +296,7 @@ def update(
         raise ValueError("archs is empty, expected at least one architecture.")
     parameters = list(model.parameters())
     optimizer.zero_grad(set_to_none=False)
-    for parameter in parameters:  # Optimisers skip parameters without a gradient.
+    for parameter in parameters:  # Optimizers skip parameters without a gradient.
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
     losses = [F.cross_entropy(model(images, arch), labels) for arch in archs]
@@ -322,7 +322,7 @@ def train_step(
 def eval_step(
     model: nn.Module, images: Tensor, labels: Tensor, arch: Sequence[int]
 ) -> tuple[float, float]:
-    """Evaluate one architecture, normalising with the statistics of this batch.
+    """Evaluate one architecture, normalizing with the statistics of this batch.
 
     Args:
       model: the supernet.

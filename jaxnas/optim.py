@@ -1,4 +1,4 @@
-"""Optimisers of the papers, as optax chains."""
+"""Optimizers of the papers, as optax chains."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ from jaxnas._checks import check_sizes
 def cosine_by_epoch(
     peak: float, num_epochs: int, steps_per_epoch: int
 ) -> optax.Schedule:
-    """Cosine from `peak` towards 0, constant within an epoch.
+    """Cosine from `peak` toward 0, constant within an epoch.
 
     Epoch `e` (from 0) uses `peak / 2 * (1 + cos(pi * e / num_epochs))`, so that the
     last epoch is small but not 0, as in the official codes of DARTS and ASNG-NAS.
@@ -20,10 +20,10 @@ def cosine_by_epoch(
     Args:
       peak: learning rate of the first epoch.
       num_epochs: length of the schedule.
-      steps_per_epoch: optimiser steps in one epoch.
+      steps_per_epoch: optimizer steps in one epoch.
 
     Returns:
-      A schedule over optimiser steps.
+      A schedule over optimizer steps.
 
     Raises:
       ValueError: if `steps_per_epoch` is not positive.
@@ -45,10 +45,10 @@ def step_decay(
       peak: learning rate of the first epoch.
       factor: what it is multiplied by.
       boundaries: epochs (from 0) that begin with a new learning rate, in order.
-      steps_per_epoch: optimiser steps in one epoch.
+      steps_per_epoch: optimizer steps in one epoch.
 
     Returns:
-      A schedule over optimiser steps.
+      A schedule over optimizer steps.
 
     Raises:
       ValueError: if `factor` or `steps_per_epoch` is not positive, or `boundaries` do
@@ -74,10 +74,10 @@ def exponential_by_epoch(
     Args:
       peak: learning rate of the first epoch.
       factor: ratio of the learning rates of one epoch and the one before.
-      steps_per_epoch: optimiser steps in one epoch.
+      steps_per_epoch: optimizer steps in one epoch.
 
     Returns:
-      A schedule over optimiser steps.
+      A schedule over optimizer steps.
 
     Raises:
       ValueError: if `factor` or `steps_per_epoch` is not positive.
@@ -98,12 +98,12 @@ def warm_up(
     batches call for large learning rates.
 
     Args:
-      schedule: what follows, over optimiser steps.
+      schedule: what follows, over optimizer steps.
       num_epochs: length of the warm-up; without any, the schedule is as it was.
-      steps_per_epoch: optimiser steps in one epoch.
+      steps_per_epoch: optimizer steps in one epoch.
 
     Returns:
-      A schedule over optimiser steps.
+      A schedule over optimizer steps.
 
     Raises:
       ValueError: if `num_epochs` is negative or `steps_per_epoch` not positive.
@@ -134,7 +134,7 @@ def warm_restarts(
       num_steps: length of the schedule; the last period may be cut short.
 
     Returns:
-      A schedule over optimiser steps.
+      A schedule over optimizer steps.
 
     Raises:
       ValueError: if `first_period` or `factor` is below 1.
@@ -180,10 +180,10 @@ def warm_restarts_by_epoch(
       first_period: length of the first period, in epochs.
       factor: ratio of the lengths of one period and the one before.
       num_epochs: length of the schedule; the last period may be cut short.
-      steps_per_epoch: optimiser steps in one epoch.
+      steps_per_epoch: optimizer steps in one epoch.
 
     Returns:
-      A schedule over optimiser steps.
+      A schedule over optimizer steps.
 
     Raises:
       ValueError: if `first_period`, `factor` or `steps_per_epoch` is below 1.
@@ -193,7 +193,7 @@ def warm_restarts_by_epoch(
 
 
 def _by_epoch(schedule: optax.Schedule, steps_per_epoch: int) -> optax.Schedule:
-    """Use a schedule over epochs as one over optimiser steps."""
+    """Use a schedule over epochs as one over optimizer steps."""
     check_sizes(steps_per_epoch=steps_per_epoch)
     # Strict promotion does not let optax multiply an int32 by Python's floats.
     return lambda step: schedule((jnp.asarray(step) // steps_per_epoch).astype(float))

@@ -80,7 +80,9 @@ def replicated(
     return lambda *args: compiled(len(args))(index, *args)
 
 
-def place(tree: Any, devices: Sequence[Device], *, axis_name: str = BATCH_AXIS) -> Any:
+def device_put(
+    tree: Any, devices: Sequence[Device], *, axis_name: str = BATCH_AXIS
+) -> Any:
     """Put a pytree where `replicated` leaves its results: whole, on every device.
 
     A state that starts elsewhere would make the second step compile again.
@@ -91,7 +93,7 @@ def place(tree: Any, devices: Sequence[Device], *, axis_name: str = BATCH_AXIS) 
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
 
 
-def share(total: int, num_devices: int, what: str) -> int:
+def per_device_size(total: int, num_devices: int, what: str) -> int:
     """Size of one device's share of `total`; `ValueError` unless it is whole."""
     if total % num_devices:
         raise ValueError(

@@ -34,7 +34,7 @@ Metrics = dict[str, jax.Array]
 """Named scalars (or arrays with one entry per architecture)."""
 
 SearchState = Any
-"""Pytree with everything a searcher has learnt."""
+"""Pytree with everything a searcher has learned."""
 
 
 class SearchSpace(Protocol):
@@ -70,20 +70,20 @@ class Graph(NamedTuple):
     before that; for the first blocks, what stands there.
 
     Attributes:
-      attributes: int32 `[num_blocks, num_nodes, num_attributes]`, what a node is: its
+      node_features: int32 `[num_blocks, num_nodes, num_attributes]`, what a node is: its
         operation, and what else a space may say of it.
       adjacency: bool `[num_blocks, num_nodes, num_nodes]`, at `[b, u, v]` whether node
         v reads node u; strictly upper triangular.
-      is_present: bool `[num_blocks, num_nodes]`; other nodes are padding, read nothing
+      node_mask: bool `[num_blocks, num_nodes]`; other nodes are padding, read nothing
         and are not read.
     """
 
-    attributes: jax.Array
+    node_features: jax.Array
     adjacency: jax.Array
-    is_present: jax.Array
+    node_mask: jax.Array
 
 
-class Site(NamedTuple):
+class NodeAssignment(NamedTuple):
     """Where an array of stacked weights belongs in the graph of an architecture.
 
     Attributes:
@@ -99,24 +99,24 @@ class Site(NamedTuple):
     is_used: jax.Array
 
 
-class Blueprint(NamedTuple):
+class GraphSpec(NamedTuple):
     """What must be known of a supernet to generate its weights.
 
     Attributes:
-      attribute_sizes: number of values of each attribute of a node.
+      feature_sizes: number of values of each attribute of a node.
       specs: `jaxnas.ops.WeightSpec` of every array of weights, in their structure.
-      graph: `arch -> Graph`; works inside `jax.jit`, as does `sites`.
-      sites: `arch -> sites`, a `Site` for every array of weights, in their structure;
+      graph: `arch -> Graph`; works inside `jax.jit`, as does `assignments`.
+      assignments: `arch -> assignments`, a `NodeAssignment` for every array of weights, in their structure;
         `None` for arrays that are the same for all architectures.
       settings: what the supernet was made with, as JSON holds it: its operations in
         their order and its sizes, but not the number of nodes of a block. Generated
         weights serve supernets with equal settings.
     """
 
-    attribute_sizes: tuple[int, ...]
+    feature_sizes: tuple[int, ...]
     specs: Any
     graph: Callable[[Arch], Graph]
-    sites: Callable[[Arch], Any]
+    assignments: Callable[[Arch], Any]
     settings: Mapping[str, Any] = types.MappingProxyType({})
 
 
@@ -129,14 +129,14 @@ class Supernet(NamedTuple):
       apply: `(weights, arch, inputs, *, train, key=None, batch_axis=None) ->
         outputs`. `batch_axis` names the mapped axis over which a batch is
         sharded; batch statistics are then taken over the whole batch.
-      blueprint: where its weights belong in the graph of an architecture, if it can
+      graph_spec: where its weights belong in the graph of an architecture, if it can
         tell.
     """
 
     space: Any
     init: Callable[[Key], Weights]
     apply: Callable[..., Outputs]
-    blueprint: Blueprint | None = None
+    graph_spec: GraphSpec | None = None
 
 
 class WeightProvider(NamedTuple):

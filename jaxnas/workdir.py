@@ -42,7 +42,7 @@ def prepare(
     config: Mapping[str, Any],
     environment: Mapping[str, str],
     *,
-    may_differ: Collection[str] = (),
+    ignored_keys: Collection[str] = (),
 ) -> pathlib.Path:
     """Make the folder of a run, or reopen the folder of the same run.
 
@@ -50,7 +50,7 @@ def prepare(
       path: the folder.
       config: everything that determines the result, as JSON can hold it.
       environment: what is recorded besides; see `environment`.
-      may_differ: keys of `config` that may change from one process to the next.
+      ignored_keys: keys of `config` that may change from one process to the next.
 
     Returns:
       The folder, with a `config.json`.
@@ -66,7 +66,7 @@ def prepare(
         earlier = _read(file)
         differing = [
             f"{key} (there {earlier.get(key)!r}, now {config.get(key)!r})"
-            for key in sorted({*earlier, *config} - set(may_differ))
+            for key in sorted({*earlier, *config} - set(ignored_keys))
             if earlier.get(key) != config.get(key)
         ]
         if differing:

@@ -43,7 +43,7 @@ def main() -> None:
     from jaxnas import studies
 
     networks = studies.anytime(**experiment.arguments, workdir=experiment.folder)
-    conclude(experiment, networks)
+    report_results(experiment, networks)
 
 
 def prepare(preset: str, config: Config) -> Experiment:
@@ -53,7 +53,7 @@ def prepare(preset: str, config: Config) -> Experiment:
     from jaxnas import optim, parallel, spaces, studies, supernets, train, workdir
 
     devices = parallel.local_devices(config.run.devices)
-    parallel.share(config.batch_size, len(devices), "batch_size")
+    parallel.per_device_size(config.batch_size, len(devices), "batch_size")
     dataset = images.load(config.images)
     study_images = images.study_images(
         config.images,
@@ -62,7 +62,7 @@ def prepare(preset: str, config: Config) -> Experiment:
         batch_size=config.batch_size,
         devices=devices,
     )
-    timetable = train.make_timetable(study_images.splits, config.batch_size, 0)
+    search_schedule = train.search_schedule(study_images.splits, config.batch_size, 0)
     sizes = config.num_nodes, config.num_exits
     space = spaces.anytime(*sizes, config.density)
     train_space = spaces.anytime(*sizes, config.density, min_nodes=config.min_nodes)
@@ -76,7 +76,7 @@ def prepare(preset: str, config: Config) -> Experiment:
     ghn_key, candidates_key, random_key, training_key = keys
     provider = hypernetworks.make_hypernetwork(config.hypernetwork, net)
     learning_rate = schedule(
-        config.learning_rate, 0.5, config.epochs, timetable.weight_steps
+        config.learning_rate, 0.5, config.epochs, search_schedule.weight_steps
     )
     hypernetwork = studies.HypernetworkTraining(
         provider,
@@ -102,7 +102,7 @@ def prepare(preset: str, config: Config) -> Experiment:
         config.run.workdir or pathlib.Path("runs") / f"anytime_search-{preset}",
         session.flags(config) | {"source": dataset.source},
         environment,
-        may_differ=MAY_DIFFER,
+        ignored_keys=MAY_DIFFER,
     )
     return Experiment(config, dataset, arguments, folder, environment)
 
@@ -148,7 +148,7 @@ def schedule(peak: float, factor: float, num_epochs: int, steps_per_epoch: int):
     return optim.step_decay(peak, factor, boundaries, steps_per_epoch)
 
 
-def conclude(experiment: Experiment, networks: list) -> None:
+def report_results(experiment: Experiment, networks: list) -> None:
     """Write and print what was found."""
     from jaxnas import _files, genotypes, metrics, report
     from jaxnas.report import drawing

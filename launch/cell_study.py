@@ -27,7 +27,7 @@ MAY_DIFFER = (
     *("variants", "num_seeds", "learning_rate", "learning_rates"),
     *("split", "radius", "resolution", "direction_seed", "num_surfaces"),
     *("landscape_images", "gradient_images", "gradient_resolution"),
-    *("gradient_batch_size", "gradient_chunk", "points_at_once"),
+    *("gradient_batch_size", "gradient_chunk", "point_batch_size"),
 )
 KINDS = ("landscape", "variance")
 
@@ -52,7 +52,7 @@ def main() -> None:
 
     parts = {"all": ("convergence", *KINDS), "topology": ()}
     selected = parts.get(config.study, (config.study,))
-    conclude(experiment, studies.study_cells(experiment.study, selected))
+    report_results(experiment, studies.study_cells(experiment.study, selected))
 
 
 def prepare(preset: str, config: Config) -> Experiment:
@@ -101,7 +101,7 @@ def prepare(preset: str, config: Config) -> Experiment:
         folder,
         session.flags(config) | {"original": original, "source": dataset.source},
         environment,
-        may_differ=MAY_DIFFER,
+        ignored_keys=MAY_DIFFER,
     )
     studies.save_cells(study)
     return Experiment(config, study, folder, environment)
@@ -144,7 +144,7 @@ def surface_settings(config: Config, kind: str):
         surfaces.direction_seed,
         config.run.seed,
         config.training.batch_size,
-        points_at_once=surfaces.points_at_once,
+        point_batch_size=surfaces.point_batch_size,
     )
     if kind == "landscape":
         return settings
@@ -156,7 +156,7 @@ def surface_settings(config: Config, kind: str):
     )
 
 
-def conclude(experiment: Experiment, cells: list) -> None:
+def report_results(experiment: Experiment, cells: list) -> None:
     """Write study.json and report.html of all that is there, and print the numbers."""
     from jaxnas import _files, analysis, report, studies
 

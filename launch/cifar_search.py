@@ -65,11 +65,11 @@ def prepare(preset: str, config: Config) -> Experiment:
 
     devices = parallel.local_devices(config.run.devices)
     batch_size = config.training.batch_size
-    parallel.share(batch_size, len(devices), "batch_size")
+    parallel.per_device_size(batch_size, len(devices), "batch_size")
     settings = search_settings(config)
     if config.shard == "archs":
         for name in ("num_weight_archs", "num_search_archs"):
-            parallel.share(getattr(settings, name), len(devices), name)
+            parallel.per_device_size(getattr(settings, name), len(devices), name)
     dataset = images.load(config.images)
     study_images = images.study_images(
         config.images,
@@ -80,10 +80,10 @@ def prepare(preset: str, config: Config) -> Experiment:
     )
     if config.scratch.scratch_random == 1:
         raise ValueError("--scratch-random is 1; expected 0, or 2 or more")
-    timetable = train.make_timetable(
+    search_schedule = train.search_schedule(
         study_images.splits, batch_size, config.searcher_steps
     )
-    optimizer = optimizers.make_optimizer(config.training, timetable.weight_steps)
+    optimizer = optimizers.make_optimizer(config.training, search_schedule.weight_steps)
     net = train_net = config.space.supernet(dataset)
     num_train_nodes = check_train_nodes(config)
     if num_train_nodes is not None:
@@ -103,7 +103,7 @@ def prepare(preset: str, config: Config) -> Experiment:
         config.run.workdir or pathlib.Path("runs") / f"cifar_search-{preset}",
         flags,
         environment,
-        may_differ=MAY_DIFFER,
+        ignored_keys=MAY_DIFFER,
     )
     scratch_folder = folder / "scratch"
     if config.scratch.scratch_random:
@@ -113,7 +113,7 @@ def prepare(preset: str, config: Config) -> Experiment:
             config.scratch.scratch_dir or scratch_folder,
             groups[0] | groups[1] | scratch,
             environment,
-            may_differ=("data_dir",),
+            ignored_keys=("data_dir",),
         )
     num_classes = len(dataset.class_names)
     arguments = {

@@ -47,7 +47,7 @@ def main() -> None:
         genotype = architectures.find_genotype(config.genotype)
         check_network(config, genotype)
         devices = parallel.local_devices(config.run.devices)
-        parallel.share(training.batch_size, len(devices), "batch_size")
+        parallel.per_device_size(training.batch_size, len(devices), "batch_size")
         dataset = load(config)
         steps_per_epoch = images.steps_per_epoch(dataset.train, training.batch_size)
         augment, normalize = images.preprocessing(config.images, dataset)
@@ -72,7 +72,7 @@ def main() -> None:
                 "source": dataset.source,
             },
             environment,
-            may_differ=MAY_DIFFER,
+            ignored_keys=MAY_DIFFER,
         )
         genotypes.save(folder / "genotype.json", genotype)
 
@@ -83,7 +83,7 @@ def main() -> None:
         flush=True,
     )
     try:
-        result = train.retrain(
+        result = train.train_from_scratch(
             network,
             train.classification(config.network.auxiliary_weight),
             optimizer,
@@ -191,7 +191,7 @@ def make_network(
             )
         )
     return of_width(
-        networks.largest_channels(of_width, config.params_limit, image_shape)
+        networks.channels_for_budget(of_width, config.params_limit, image_shape)
     )
 
 

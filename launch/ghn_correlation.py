@@ -55,7 +55,7 @@ def main() -> None:
     from jaxnas import studies
 
     study = studies.correlation(**experiment.arguments, workdir=experiment.folder)
-    conclude(experiment, study)
+    report_results(experiment, study)
 
 
 def prepare(preset: str, config: Config) -> Experiment:
@@ -70,7 +70,7 @@ def prepare(preset: str, config: Config) -> Experiment:
             f"--methods is {' '.join(methods)!r}; expected one or more, each once"
         )
     devices = parallel.local_devices(config.run.devices)
-    parallel.share(config.batch_size, len(devices), "batch_size")
+    parallel.per_device_size(config.batch_size, len(devices), "batch_size")
     dataset = images.load(config.images)
     study_images = images.study_images(
         config.images,
@@ -79,7 +79,7 @@ def prepare(preset: str, config: Config) -> Experiment:
         batch_size=config.batch_size,
         devices=devices,
     )
-    schedule = train.make_timetable(study_images.splits, config.batch_size, 0)
+    schedule = train.search_schedule(study_images.splits, config.batch_size, 0)
     steps_per_epoch = schedule.weight_steps
     num_steps = config.truth_epochs * steps_per_epoch
     sgd_steps = list(session.check_ascending("--sgd-steps", config.sgd_steps))
@@ -105,7 +105,7 @@ def prepare(preset: str, config: Config) -> Experiment:
         config.run.workdir or pathlib.Path("runs") / f"ghn_correlation-{preset}",
         flags,
         environment,
-        may_differ=MAY_DIFFER,
+        ignored_keys=MAY_DIFFER,
     )
     truth_folder = workdir.prepare(
         config.truth_dir or folder / "truth",
@@ -212,7 +212,7 @@ def make_sgd(config: Config, num_epochs: int, steps_per_epoch: int):
     )
 
 
-def conclude(experiment: Experiment, study) -> None:
+def report_results(experiment: Experiment, study) -> None:
     """Write scores.json and report.html, and print the correlations."""
     from jaxnas import _files, report
 

@@ -44,7 +44,7 @@ def main() -> None:
         num_archs_per_tell=config.archs_per_step,
         num_seeds=config.seeds,
     )
-    conclude(experiment, contenders)
+    report_results(experiment, contenders)
 
 
 def prepare(preset: str, config: Config) -> Experiment:
@@ -82,7 +82,7 @@ def prepare(preset: str, config: Config) -> Experiment:
         config.workdir or pathlib.Path("runs") / f"tabular_search-{preset}",
         session.flags(config) | {"source": source},
         environment,
-        may_differ=MAY_DIFFER,
+        ignored_keys=MAY_DIFFER,
     )
     return Experiment(config, table, source, searchers, folder, environment)
 
@@ -115,7 +115,7 @@ def make_searcher(name: str, config: Config, cardinalities: tuple[int, ...]):
     return search.reinforce(cardinalities, optimizer=optimizer, settings=settings)
 
 
-def conclude(experiment: Experiment, contenders: list) -> None:
+def report_results(experiment: Experiment, contenders: list) -> None:
     """Write results.json and report.html, and print the results."""
     from jaxnas import _files, report
 

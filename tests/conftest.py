@@ -13,7 +13,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 def quick_compilation(tmp_path_factory):
     """Equal programs are compiled once, as by processes that share a cache.
 
-    Almost nothing is optimised, which is well when compiling takes all the time.
+    Almost nothing is optimized, which is well when compiling takes all the time.
     """
     jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("xla")))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)

@@ -194,7 +194,7 @@ def test_operations_of_the_compiled_network_are_those_of_the_exits():
     shape = (16, 16, 3)
     network = networks.anytime(LARGE, 32, 10)
     flops = networks.cost(network, shape).flops
-    # A multiplication and an addition are two; pools and normalisation come on top.
+    # A multiplication and an addition are two; pools and normalization come on top.
     expected = 2 * analysis.exit_costs(LARGE, 32, 10, shape)
     assert expected[-1] < flops < 1.1 * expected[-1]
     first = networks.cost(network.clone(num_exits=1), shape).flops
@@ -231,7 +231,7 @@ def test_parameters_by_hand():
     assert networks.count_params(network(c), (8, 8, 3)) == total
     assert networks.cost(network(c), (8, 8, 3)).num_params == total
     largest = functools.partial(
-        networks.largest_channels, network, image_shape=(8, 8, 3)
+        networks.channels_for_budget, network, image_shape=(8, 8, 3)
     )
     assert (largest(total - 1), largest(total)) == (c - 1, c)
 
@@ -257,8 +257,8 @@ def normalize(key, images):
     return data.normalize(images, digits().mean, digits().std)
 
 
-def retrain(variables=None):
-    return train.retrain(
+def train_from_scratch(variables=None):
+    return train.train_from_scratch(
         networks.anytime(SMALL, 4, 10),
         train.multi_exit_classification(),
         optax.sgd(optax.linear_schedule(0.1, 0.0, 128), momentum=0.9),
@@ -277,7 +277,7 @@ def retrain(variables=None):
 def trained():
     """A network with exits, the result of a short training, test images."""
     test = data.split(digits().test, 198)[0]
-    return networks.anytime(SMALL, 4, 10), retrain(), test
+    return networks.anytime(SMALL, 4, 10), train_from_scratch(), test
 
 
 def test_it_learns_and_its_accuracy_does_not_depend_on_the_batch(trained):
@@ -287,7 +287,7 @@ def test_it_learns_and_its_accuracy_does_not_depend_on_the_batch(trained):
     in_order = np.argsort(test.labels, kind="stable")
     by_class = data.Split(test.images[in_order], test.labels[in_order])
     for split, batch_size in ((test, 99), (test, 1), (by_class, 99)):
-        evaluate = train.network_evaluator(
+        evaluate = train.make_network_eval_fn(
             network,
             train.multi_exit_classification(),
             normalize=normalize,
@@ -302,7 +302,7 @@ def test_parameters_without_statistics_get_them_and_are_trained_on(trained):
     params = result.state.params
     estimate = train.statistics_estimator(network, normalize=normalize, batch_size=99)
     variables = {"params": params, "batch_stats": estimate(params, digits().train)}
-    evaluate = train.network_evaluator(
+    evaluate = train.make_network_eval_fn(
         network,
         train.multi_exit_classification(),
         normalize=normalize,
@@ -312,7 +312,7 @@ def test_parameters_without_statistics_get_them_and_are_trained_on(trained):
     assert found["accuracy"] == pytest.approx(result.test["accuracy"], abs=0.1)
     none = jax.tree.map(jnp.ones_like, variables["batch_stats"])
     assert found["accuracy"] > evaluate(params, none, test)["accuracy"] + 0.2
-    after = retrain(variables)
+    after = train_from_scratch(variables)
     assert (
         after.test["loss"] < found["loss"] and after.test["loss"] < result.test["loss"]
     )

@@ -1,4 +1,4 @@
-"""The anytime supernet equals a network of one architecture; sites, sizes, errors."""
+"""The anytime supernet equals a network of one architecture; assignments, sizes, errors."""
 
 import functools
 
@@ -11,7 +11,7 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 
 from jaxnas import genotypes, ghn, spaces, supernets
-from jaxnas.types import Site
+from jaxnas.types import NodeAssignment
 
 CHANNELS, CLASSES, IMAGES = 2, 3, 4
 SPACE = spaces.anytime((4, 3, 2), (2, 1, 1), min_nodes=(2, 1, 1))
@@ -195,48 +195,53 @@ def test_one_compilation_serves_all_architectures(x64, gradient):
 @pytest.mark.parametrize("genotype", GENOTYPES.values(), ids=GENOTYPES)
 def test_what_the_sites_call_used_has_a_gradient(x64, net, gradient, genotype):
     arch = SPACE.encode(genotype)
-    assert net.blueprint is not None
-    sites = net.blueprint.sites(arch)
+    assert net.graph_spec is not None
+    assignments = net.graph_spec.assignments(arch)
     _, actual = gradient(arch)
 
-    def check(path, site, leaf, spec):
+    def check(path, assignment, leaf, spec):
         assert leaf.shape == spec.shape
-        if site is None:
+        if assignment is None:
             assert leaf.any()
             return
-        own = site.is_used.ndim
-        assert site.node.shape == (*leaf.shape[:own], 2)
-        assert site.source is None or site.source.shape == site.node.shape
+        own = assignment.is_used.ndim
+        assert assignment.node.shape == (*leaf.shape[:own], 2)
+        assert (
+            assignment.source is None
+            or assignment.source.shape == assignment.node.shape
+        )
         found = leaf.any(tuple(range(own, leaf.ndim)))
-        np.testing.assert_array_equal(found, site.is_used, jax.tree_util.keystr(path))
+        np.testing.assert_array_equal(
+            found, assignment.is_used, jax.tree_util.keystr(path)
+        )
 
     jax.tree_util.tree_map_with_path(
         check,
-        sites,
+        assignments,
         actual,
-        net.blueprint.specs,
-        is_leaf=lambda leaf: leaf is None or isinstance(leaf, Site),
+        net.graph_spec.specs,
+        is_leaf=lambda leaf: leaf is None or isinstance(leaf, NodeAssignment),
     )
 
 
 def test_the_graph_of_an_architecture(net):
-    assert net.blueprint is not None
-    assert net.blueprint.attribute_sizes == (6, 3, 2)
-    graph = net.blueprint.graph(SPACE.encode(SMALL))
-    chex.assert_shape(graph.attributes, (3, 6, 3))
+    assert net.graph_spec is not None
+    assert net.graph_spec.feature_sizes == (6, 3, 2)
+    graph = net.graph_spec.graph(SPACE.encode(SMALL))
+    chex.assert_shape(graph.node_features, (3, 6, 3))
     chex.assert_shape(graph.adjacency, (3, 6, 6))
     np.testing.assert_array_equal(
-        graph.is_present.astype(int),
+        graph.node_mask.astype(int),
         [[1, 1, 1, 1, 0, 0], [1, 0, 1, 0, 0, 0], [0, 1, 1, 0, 0, 0]],
     )
     expected = [[[0, 2], [1, 3], [2, 3]], [[0, 2]], [[1, 2]]]
     for adjacency, edges in zip(graph.adjacency, expected, strict=True):
         assert np.argwhere(adjacency).tolist() == edges
     np.testing.assert_array_equal(
-        graph.attributes[0, :4], [[0, 0, 0]] * 2 + [[2, 2, 1], [1, 2, 1]]
+        graph.node_features[0, :4], [[0, 0, 0]] * 2 + [[2, 2, 1], [1, 2, 1]]
     )
     np.testing.assert_array_equal(
-        graph.attributes[1, :3], [[0, 1, 0]] * 2 + [[3, 2, 1]]
+        graph.node_features[1, :3], [[0, 1, 0]] * 2 + [[3, 2, 1]]
     )
 
 

@@ -62,9 +62,9 @@ def test_random_flip_mirrors_half_of_the_images():
 @pytest.mark.parametrize("size", [1, 3, 4])
 def test_cut_out_clears_a_clipped_square(size):
     images = make_images(num=48).astype(np.float32)
-    centres = np.stack(np.divmod(np.arange(48), 6), axis=1)
-    outputs = augmentation.cut_out(jnp.asarray(images), jnp.asarray(centres), size)
-    for image, (row, column) in zip(images, centres, strict=True):
+    centers = np.stack(np.divmod(np.arange(48), 6), axis=1)
+    outputs = augmentation.cut_out(jnp.asarray(images), jnp.asarray(centers), size)
+    for image, (row, column) in zip(images, centers, strict=True):
         top, left = row - size // 2, column - size // 2
         image[max(top, 0) : top + size, max(left, 0) : left + size] = 0
     np.testing.assert_array_equal(outputs, images)
@@ -78,7 +78,7 @@ def test_random_cutout_centres_anywhere():
     assert counts.min() > 20 and counts.max() < 90  # Mean 50, deviation 6.9.
 
 
-def test_padding_is_black_before_and_cutout_mean_after_normalisation():
+def test_padding_is_black_before_and_cutout_mean_after_normalization():
     images = jnp.full((64, 8, 8, 3), 255, jnp.uint8)
     black = (0 - np.array(MEAN)) / np.array(STD)
     white = (1 - np.array(MEAN)) / np.array(STD)
@@ -91,7 +91,7 @@ def test_padding_is_black_before_and_cutout_mean_after_normalisation():
     np.testing.assert_allclose(values, [np.zeros(3), white], atol=1e-5)
 
 
-def test_padding_with_the_mean_is_zero_after_normalisation():
+def test_padding_with_the_mean_is_zero_after_normalization():
     """The same crops and flips, with other pixels around the images."""
     images, key = jnp.asarray(make_images()), jax.random.key(0)
     black, mean = (

@@ -1,4 +1,4 @@
-"""Blueprints: what a supernet says of its weights is true of the network it runs."""
+"""Graph specs: what a supernet says of its weights is true of the network it runs."""
 
 import chex
 import jax
@@ -7,18 +7,18 @@ import numpy as np
 import pytest
 
 from jaxnas import ops, spaces, supernets
-from jaxnas.types import Blueprint, Site, Supernet
+from jaxnas.types import GraphSpec, NodeAssignment, Supernet
 
 
-def is_site(leaf):
-    return leaf is None or isinstance(leaf, Site)
+def is_assignment(leaf):
+    return leaf is None or isinstance(leaf, NodeAssignment)
 
 
 def is_spec(leaf):
     return isinstance(leaf, ops.WeightSpec)
 
 
-# A new supernet with a blueprint is one more row.
+# A new supernet with a graph spec is one more row.
 NETS = {
     "micro-asng": lambda: supernets.micro(spaces.enas_micro(2), 2, 5, 3),
     "micro-asng-3-cells": lambda: supernets.micro(spaces.enas_micro(1), 2, 3, 3),
@@ -31,9 +31,9 @@ NETS = {
 all_nets = pytest.mark.parametrize("name", NETS)
 
 
-def blueprint(net: Supernet) -> Blueprint:
-    assert net.blueprint is not None
-    return net.blueprint
+def graph_spec(net: Supernet) -> GraphSpec:
+    assert net.graph_spec is not None
+    return net.graph_spec
 
 
 def sample(net, seed):
@@ -44,7 +44,7 @@ def sample(net, seed):
 def test_specs_are_those_of_the_weights(name):
     net = NETS[name]()
     weights = jax.eval_shape(net.init, jax.random.key(0))
-    specs = blueprint(net).specs
+    specs = graph_spec(net).specs
     shapes = jax.tree.map(lambda spec: spec.shape, specs, is_leaf=is_spec)
     expected = jax.tree.map(lambda leaf: leaf.shape, weights)
     assert shapes == expected
@@ -53,46 +53,48 @@ def test_specs_are_those_of_the_weights(name):
 @all_nets
 def test_graph(name):
     net = NETS[name]()
-    graph = jax.jit(blueprint(net).graph)(sample(net, 0))
-    num_blocks, num_nodes = graph.is_present.shape
-    sizes = blueprint(net).attribute_sizes
-    chex.assert_shape(graph.attributes, (num_blocks, num_nodes, len(sizes)))
+    graph = jax.jit(graph_spec(net).graph)(sample(net, 0))
+    num_blocks, num_nodes = graph.node_mask.shape
+    sizes = graph_spec(net).feature_sizes
+    chex.assert_shape(graph.node_features, (num_blocks, num_nodes, len(sizes)))
     chex.assert_shape(graph.adjacency, (num_blocks, num_nodes, num_nodes))
     chex.assert_type([*graph], [jnp.int32, bool, bool])
-    assert (np.asarray(graph.attributes) >= 0).all()
-    assert (np.asarray(graph.attributes) < np.array(sizes)).all()
+    assert (np.asarray(graph.node_features) >= 0).all()
+    assert (np.asarray(graph.node_features) < np.array(sizes)).all()
     edges = np.argwhere(np.asarray(graph.adjacency))
     assert (edges[:, 1] < edges[:, 2]).all()
-    assert graph.is_present[edges[:, 0], edges[:, 1]].all()
-    assert graph.is_present[edges[:, 0], edges[:, 2]].all()
+    assert graph.node_mask[edges[:, 0], edges[:, 1]].all()
+    assert graph.node_mask[edges[:, 0], edges[:, 2]].all()
     # What is present and no input reads something.
-    assert (graph.adjacency.any(1) == graph.is_present)[:, 2:].all()
+    assert (graph.adjacency.any(1) == graph.node_mask)[:, 2:].all()
 
 
 @all_nets
 def test_sites_fit_the_weights(name):
     net = NETS[name]()
     arch = sample(net, 0)
-    graph = blueprint(net).graph(arch)
-    sites = jax.jit(blueprint(net).sites)(arch)
-    assert jax.tree.structure(sites, is_leaf=is_site) == jax.tree.structure(
-        blueprint(net).specs, is_leaf=is_spec
+    graph = graph_spec(net).graph(arch)
+    assignments = jax.jit(graph_spec(net).assignments)(arch)
+    assert jax.tree.structure(assignments, is_leaf=is_assignment) == jax.tree.structure(
+        graph_spec(net).specs, is_leaf=is_spec
     )
-    specs = jax.tree.leaves(blueprint(net).specs, is_leaf=is_spec)
-    for spec, site in zip(specs, jax.tree.leaves(sites, is_leaf=is_site), strict=True):
-        if site is None:
+    specs = jax.tree.leaves(graph_spec(net).specs, is_leaf=is_spec)
+    for spec, assignment in zip(
+        specs, jax.tree.leaves(assignments, is_leaf=is_assignment), strict=True
+    ):
+        if assignment is None:
             continue
-        stack = spec.shape[: site.is_used.ndim]
-        chex.assert_shape(site.is_used, stack)
-        for place in (site.node, site.source):
+        stack = spec.shape[: assignment.is_used.ndim]
+        chex.assert_shape(assignment.is_used, stack)
+        for place in (assignment.node, assignment.source):
             if place is None:
                 continue
             chex.assert_shape(place, (*stack, 2))
             assert (place >= 0).all()
-            assert (np.asarray(place) < graph.is_present.shape).all()
+            assert (np.asarray(place) < graph.node_mask.shape).all()
             # What is used belongs to what is there.
-            present = graph.is_present[place[..., 0], place[..., 1]]
-            assert (present | ~site.is_used).all()
+            present = graph.node_mask[place[..., 0], place[..., 1]]
+            assert (present | ~assignment.is_used).all()
 
 
 # Tests of the other supernets say so of theirs.
@@ -115,17 +117,19 @@ def test_what_is_used_is_what_has_a_gradient(name):
     for seed in range(8):
         arch = sample(net, seed)
         # Blocks whose outputs nobody reads are of no use at all.
-        is_whole = bool(blueprint(net).graph(arch).is_present[:-1, :2].all())
-        sites = jax.tree.leaves(blueprint(net).sites(arch), is_leaf=is_site)
+        is_whole = bool(graph_spec(net).graph(arch).node_mask[:-1, :2].all())
+        assignments = jax.tree.leaves(
+            graph_spec(net).assignments(arch), is_leaf=is_assignment
+        )
         leaves = jax.tree.leaves(gradient(weights, arch))
-        for leaf, site in zip(leaves, sites, strict=True):
-            if site is None:
+        for leaf, assignment in zip(leaves, assignments, strict=True):
+            if assignment is None:
                 assert (leaf != 0).any()
                 continue
-            axes = tuple(range(site.is_used.ndim, leaf.ndim))
+            axes = tuple(range(assignment.is_used.ndim, leaf.ndim))
             has_gradient = (leaf != 0).any(axis=axes)
-            assert not (has_gradient & ~site.is_used).any()
+            assert not (has_gradient & ~assignment.is_used).any()
             if is_whole:
-                np.testing.assert_array_equal(has_gradient, site.is_used)
+                np.testing.assert_array_equal(has_gradient, assignment.is_used)
         num_whole += is_whole
     assert num_whole > 0

@@ -60,7 +60,7 @@ def make_state(step: int) -> State:
         jax.tree.map(jnp.ones_like, trained), OPTIMIZER.init(trained), trained
     )
     state = State(jnp.int32(step), key, params, opt_state, {"loss": jnp.float32(step)})
-    return parallel.place(state, jax.devices()[:1])
+    return parallel.device_put(state, jax.devices()[:1])
 
 
 def assert_bitwise_equal(actual, expected):
@@ -105,8 +105,8 @@ def test_the_newest_is_restored_in_the_same_process(tmp_path):
 def test_restores_onto_other_devices(tmp_path, num_before, num_after):
     before, after = jax.devices()[:num_before], jax.devices()[:num_after]
     with Checkpoints(tmp_path) as checkpoints:
-        checkpoints.save(5, parallel.place(make_state(5), before))
-    restored = restore(tmp_path, parallel.place(make_state(0), after))
+        checkpoints.save(5, parallel.device_put(make_state(5), before))
+    restored = restore(tmp_path, parallel.device_put(make_state(0), after))
     assert_bitwise_equal(restored, make_state(5))
     for leaf in jax.tree.leaves(restored):
         assert leaf.sharding.device_set == set(after)

@@ -206,7 +206,7 @@ TWO = ("--devices", "2")
         ),
         ((*GHN, "micro"), ("--num-train-nodes is 7",)),
         ((*GHN, "--num-train-nodes", "2"), ("num_nodes is 2; expected",)),
-        (("ghn", "macro"), ("the supernet has no blueprint",)),
+        (("ghn", "macro"), ("the supernet has no graph spec",)),
         ((*GHN, "--decay-at", "9", "3"), ("--decay-at is 9 3; expected ascending",)),
         ((*GHN, "--decay", "0"), ("--decay is 0.0; expected a positive number",)),
         ((*TWO, "--shard", "archs", "--num-archs", "3"), ("num_weight_archs of 3",)),

@@ -57,7 +57,7 @@ def tiny(tmp_path_factory):
 def variables(tmp_path_factory):
     """The environment of a command: one cache of compiled programs for all.
 
-    Almost nothing is optimised, since compiling takes all the time.
+    Almost nothing is optimized, since compiling takes all the time.
     """
     return {
         **os.environ,

@@ -171,9 +171,9 @@ class Squares(nn.Module):
 def test_networks_from_elsewhere():
     assert networks.count_params(Squares(3), (2, 2, 2)) == 2 * 27
     for limit, channels in ((2, 1), (249, 4), (250, 5), (2 * 9**3 + 1, 9)):
-        assert networks.largest_channels(Squares, limit, (2, 2, 2)) == channels
+        assert networks.channels_for_budget(Squares, limit, (2, 2, 2)) == channels
     with pytest.raises(ValueError, match="params_limit is 1; with a single channel"):
-        networks.largest_channels(Squares, 1, (2, 2, 2))
+        networks.channels_for_budget(Squares, 1, (2, 2, 2))
     with pytest.raises(ValueError, match="have 2, 2 and 2 parameters with 1, 2 and 3"):
         constant = dataclasses.replace(Squares(1), power=0)
-        networks.largest_channels(lambda n: constant, 9, (2, 2, 2))
+        networks.channels_for_budget(lambda n: constant, 9, (2, 2, 2))

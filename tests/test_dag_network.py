@@ -89,7 +89,7 @@ def test_largest_channels_is_the_boundary():
     network = functools.partial(networks.dag, BLOCK, num_blocks=4)
     count = networks.count_params(network(5), (32, 32, 3))
     largest = functools.partial(
-        networks.largest_channels, network, image_shape=(32, 32, 3)
+        networks.channels_for_budget, network, image_shape=(32, 32, 3)
     )
     assert (largest(count - 1), largest(count), largest(count + 1)) == (4, 5, 5)
 
@@ -127,7 +127,7 @@ def test_flops_are_those_of_every_input_and_block():
 
 def definition(genotype, num_blocks, params, statistics, images):
     """Evaluation of a network of unrolled blocks, node by node."""
-    vocabulary = ops.vocabulary()
+    primitives = ops.primitives()
 
     def norm(x, module, number=0):
         scale, mean = (tree[f"BatchNorm_{number}"] for tree in module)
@@ -171,7 +171,7 @@ def definition(genotype, num_blocks, params, statistics, images):
             total = 0.0
             for source in inputs:
                 numbers = iter(range(9))
-                total += vocabulary[name].apply(
+                total += primitives[name].apply(
                     states[source],
                     found[0],
                     1,
@@ -239,7 +239,7 @@ def test_running_statistics_are_those_over_all_inputs():
     np.testing.assert_allclose(after["var"], expected, atol=1e-5)
 
 
-# Several inputs of operations with one, two and no normalisations; leaves 3, 4 and 5.
+# Several inputs of operations with one, two and no normalizations; leaves 3, 4 and 5.
 LEAVES = DagGenotype(
     ops=("conv_1x1", "sep_conv_3x3", "max_pool_3x3", "skip_connect"),
     inputs=((0, 1), (0, 2), (1, 2), (0, 2)),

@@ -11,7 +11,7 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 
 from jaxnas import genotypes, ops, spaces, supernets
-from jaxnas.types import Site
+from jaxnas.types import NodeAssignment
 
 CHANNELS, CLASSES, IMAGES = 2, 3, 4
 FEW_OPS = ("max_pool_3x3", "conv_1x1", "skip_connect")
@@ -118,8 +118,8 @@ def compiled(function):
 
 
 def blueprint_of(net):
-    assert net.blueprint is not None
-    return net.blueprint
+    assert net.graph_spec is not None
+    return net.graph_spec
 
 
 class Net:
@@ -318,8 +318,8 @@ def test_room_for_more_nodes_changes_nothing(x64):
 # Where the weights belong -------------------------------------------------------------
 
 
-def is_site(leaf):
-    return leaf is None or isinstance(leaf, Site)
+def is_assignment(leaf):
+    return leaf is None or isinstance(leaf, NodeAssignment)
 
 
 def is_spec(leaf):
@@ -328,33 +328,33 @@ def is_spec(leaf):
 
 @pytest.mark.parametrize("genotype", FEW_BLOCKS.values(), ids=FEW_BLOCKS)
 def test_the_used_weights_are_those_with_a_gradient(x64, few, genotype):
-    sites = blueprint_of(few.net).sites(FEW.encode(genotype))
-    flat_sites = jax.tree.leaves(sites, is_leaf=is_site)
+    assignments = blueprint_of(few.net).assignments(FEW.encode(genotype))
+    flat_assignments = jax.tree.leaves(assignments, is_leaf=is_assignment)
     flat_gradients = jax.tree_util.tree_leaves_with_path(few.gradient(genotype)[1])
-    for site, (path, leaf) in zip(flat_sites, flat_gradients, strict=True):
-        if site is None:
+    for assignment, (path, leaf) in zip(flat_assignments, flat_gradients, strict=True):
+        if assignment is None:
             assert leaf.any(), path
         else:
-            has_gradient = leaf.any(tuple(range(site.is_used.ndim, leaf.ndim)))
-            np.testing.assert_array_equal(has_gradient, site.is_used, str(path))
+            has_gradient = leaf.any(tuple(range(assignment.is_used.ndim, leaf.ndim)))
+            np.testing.assert_array_equal(has_gradient, assignment.is_used, str(path))
 
 
 def test_graph():
     net = supernets.dag(FEW, CHANNELS, 3)
     graph = jax.jit(blueprint_of(net).graph)(FEW.encode(FEW_BLOCKS["without node 0"]))
     # Operations in the order of FEW_OPS, after the input; node 5 is not there.
-    attributes = [0, 0, 3, 2, 2]
+    node_features = [0, 0, 3, 2, 2]
     edges = [(1, 2), (1, 3), (2, 3), (2, 4)]
-    assert blueprint_of(net).attribute_sizes == (4,)
-    chex.assert_shape(graph.attributes, (4, 6, 1))
+    assert blueprint_of(net).feature_sizes == (4,)
+    chex.assert_shape(graph.node_features, (4, 6, 1))
     chex.assert_shape(graph.adjacency, (4, 6, 6))
     for number in range(3):
-        assert graph.attributes[number, :5, 0].tolist() == attributes
+        assert graph.node_features[number, :5, 0].tolist() == node_features
         assert [(u, v) for u, v in np.argwhere(graph.adjacency[number])] == edges
-        assert graph.is_present[number].tolist() == [False, *[True] * 4, False]
+        assert graph.node_mask[number].tolist() == [False, *[True] * 4, False]
     # The head is node 0 of one more block.
-    assert not graph.attributes[3].any() and not graph.adjacency[3].any()
-    assert graph.is_present[3].tolist() == [True, *[False] * 5]
+    assert not graph.node_features[3].any() and not graph.adjacency[3].any()
+    assert graph.node_mask[3].tolist() == [True, *[False] * 5]
 
 
 # Of four blocks the stages have 1, 1 and 2.
@@ -374,44 +374,48 @@ def test_graph():
 )
 def test_bottlenecks_belong_to_the_edges_between_blocks(place, reader, source):
     net = supernets.dag(FEW, CHANNELS, 4)
-    sites = blueprint_of(net).sites(FEW.encode(FEW_BLOCKS["both"]))
+    assignments = blueprint_of(net).assignments(FEW.encode(FEW_BLOCKS["both"]))
     specs = blueprint_of(net).specs
     for key in place:
-        sites, specs = sites[key], specs[key]
+        assignments, specs = assignments[key], specs[key]
     num_rows = 1 if source is None else 4
     stack = (1, num_rows) if place[-1] == "input_0" else (num_rows,)
     assert specs.shape[:-2] == stack
-    np.testing.assert_array_equal(sites.node, np.broadcast_to(reader, (*stack, 2)))
+    np.testing.assert_array_equal(
+        assignments.node, np.broadcast_to(reader, (*stack, 2))
+    )
     if source is None:
-        assert sites.source is None and sites.is_used.all()
+        assert assignments.source is None and assignments.is_used.all()
     else:
         expected = [(source, node) for node in range(2, 6)]
-        np.testing.assert_array_equal(sites.source.reshape(-1, 2), expected)
+        np.testing.assert_array_equal(assignments.source.reshape(-1, 2), expected)
         # The leaves are nodes 2 and 4.
-        assert sites.is_used.reshape(-1).tolist() == [True, False, True, False]
+        assert assignments.is_used.reshape(-1).tolist() == [True, False, True, False]
 
 
 def test_weights_of_nodes_belong_to_them():
     net = supernets.dag(FEW, CHANNELS, 4)
-    sites = blueprint_of(net).sites(FEW.encode(FEW_BLOCKS["without node 0"]))
-    site = sites["stages"][2]["nodes"]["conv_1x1"]["kernel"]
+    assignments = blueprint_of(net).assignments(
+        FEW.encode(FEW_BLOCKS["without node 0"])
+    )
+    assignment = assignments["stages"][2]["nodes"]["conv_1x1"]["kernel"]
     expected = [[(block, node) for node in range(2, 6)] for block in (2, 3)]
-    np.testing.assert_array_equal(site.node, expected)
-    assert site.source is None
+    np.testing.assert_array_equal(assignment.node, expected)
+    assert assignment.source is None
     # Nodes 3 and 4; and nobody reads block 2, the one before the last.
-    assert site.is_used.tolist() == [[False] * 4, [False, True, True, False]]
+    assert assignment.is_used.tolist() == [[False] * 4, [False, True, True, False]]
 
 
 def test_parameters_of_the_published_block():
     space = spaces.ghn_dag()
     net = supernets.dag(space, 32, 18, 10)
-    sites = blueprint_of(net).sites(space.encode(genotypes.named("GHN")))
+    assignments = blueprint_of(net).assignments(space.encode(genotypes.named("GHN")))
     num_used = sum(
-        np.prod(spec.shape[site.is_used.ndim :]) * int(site.is_used.sum())
-        if isinstance(site, Site)
+        np.prod(spec.shape[assignment.is_used.ndim :]) * int(assignment.is_used.sum())
+        if isinstance(assignment, NodeAssignment)
         else np.prod(spec.shape)
-        for site, spec in zip(
-            jax.tree.leaves(sites, is_leaf=is_site),
+        for assignment, spec in zip(
+            jax.tree.leaves(assignments, is_leaf=is_assignment),
             jax.tree.leaves(blueprint_of(net).specs, is_leaf=is_spec),
             strict=True,
         )

@@ -62,9 +62,9 @@ def test_val_stands_in_for_test(root):
 
 
 def test_grey_images_become_rgb_and_deeper_folders_are_searched(root):
-    grey = write_image(root / "train/cat/deep/z.PNG", 7, mode="L")
+    gray = write_image(root / "train/cat/deep/z.PNG", 7, mode="L")
     train = data.load("folder", root).train
-    assert rows([np.repeat(grey[..., None], 3, axis=-1)], [1]) < rows(*train)
+    assert rows([np.repeat(gray[..., None], 3, axis=-1)], [1]) < rows(*train)
 
 
 def test_image_size_resizes_the_shorter_side_and_keeps_the_centre(root):

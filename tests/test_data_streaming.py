@@ -14,7 +14,7 @@ from jaxnas.data import streaming
 
 @pytest.fixture
 def root(tmp_path):
-    """Ten images for training and five for testing, of one grey value each."""
+    """Ten images for training and five for testing, of one gray value each."""
     for split, num in (("train", 10), ("val", 5)):
         for value in range(num):
             path = tmp_path / split / ("ant", "bee")[value % 2] / f"{value}.jpg"
@@ -24,7 +24,7 @@ def root(tmp_path):
 
 
 def values(batch):
-    """Which images are in a batch, by their grey value."""
+    """Which images are in a batch, by their gray value."""
     return [round(float(image.mean()) / 10) for image in batch.images]
 
 

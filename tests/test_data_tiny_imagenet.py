@@ -25,7 +25,7 @@ def write_image(path, seed, size=64, mode="RGB"):
 
 
 def write_tree(root):
-    """Write the official layout with three classes; one training image is grey."""
+    """Write the official layout with three classes; one training image is gray."""
     root.mkdir(parents=True)
     (root / "wnids.txt").write_text("".join(f"{wnid}\n" for wnid in WNIDS))
     words = ["n01000000\tgoldfish, Carassius auratus", "n09999999\tnot among them"]
@@ -126,7 +126,7 @@ def test_every_training_image_keeps_its_label(root):
         for path in (root / "train" / wnid / "images").iterdir()
     }
     assert found == expected and len(expected) == 15
-    # One image is grey.
+    # One image is gray.
     assert sum(np.ptp(image, axis=-1).max() == 0 for image in train.images) == 1
     # The order is a random one, so that the first images are a sample of all classes.
     assert len(set(train.labels[:5].tolist())) > 1

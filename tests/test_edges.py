@@ -58,11 +58,11 @@ def random_arrays(seed):
     return states, weights, sources, projection
 
 
-def scalar(evaluator, ops, edges, projection):
+def scalar(make_eval_fn, ops, edges, projection):
     """A function of states, weights and sources whose value is one number."""
 
     def function(states, weights, sources=None):
-        return (evaluator(ops, states, weights, edges, sources) * projection).sum()
+        return (make_eval_fn(ops, states, weights, edges, sources) * projection).sum()
 
     return function
 
@@ -252,8 +252,8 @@ def test_grad_of_vmap(x64):
     edges = random_edges(0)
     batch = jnp.stack([states, 2 * states])
 
-    def total(weights, evaluator):
-        function = scalar(evaluator, OPS, edges, projection)
+    def total(weights, make_eval_fn):
+        function = scalar(make_eval_fn, OPS, edges, projection)
         return jax.vmap(function, (0, None))(batch, weights).sum()
 
     actual, expected = (jax.grad(total)(weights, f) for f in (evaluate, loop))

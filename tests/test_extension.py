@@ -120,8 +120,8 @@ def test_the_network_is_counted_and_fitted():
     def of_width(width):
         return toy.ChainNetwork(CHAIN, width, 2)
 
-    assert networks.largest_channels(of_width, traced, (8, 8, 1)) == 8
-    assert networks.largest_channels(of_width, traced - 1, (8, 8, 1)) == 7
+    assert networks.channels_for_budget(of_width, traced, (8, 8, 1)) == 8
+    assert networks.channels_for_budget(of_width, traced - 1, (8, 8, 1)) == 7
 
 
 @pytest.mark.usefixtures("quick_compilation")
@@ -176,7 +176,7 @@ def test_search_ranking_and_training(images, tmp_path):
     )
     check_report(tmp_path / "report.html")
 
-    result = train.retrain(
+    result = train.train_from_scratch(
         network_of(found),
         train.classification(),
         optim.sgd(optim.cosine_by_epoch(0.1, 4, 8)),

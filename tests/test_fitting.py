@@ -59,8 +59,8 @@ def small() -> data.Split:
 
 
 def make(net=None, *, split=None, **changes):
-    options = {"at_steps": (3, 10), "batch_size": BATCH_SIZE, "augment": augment}
-    return fitting.fitter(
+    options = {"snapshot_steps": (3, 10), "batch_size": BATCH_SIZE, "augment": augment}
+    return fitting.make_standalone_train_fn(
         net or perceptron(),
         train.classification(),
         optax.sgd(0.1, 0.9),
@@ -106,17 +106,17 @@ def test_it_is_the_loop_over_weight_steps():
 def test_one_program_trains_all_and_stops_do_not_matter():
     net = perceptron()
     apply = chex.assert_max_traces(net.apply, 1)
-    fit = make(net._replace(apply=apply), at_steps=(2, 5, 30))
+    fit = make(net._replace(apply=apply), snapshot_steps=(2, 5, 30))
     key = jax.random.key(0)
     results = [list(fit(jnp.array([i]), key)) for i in (0, 1)]
     (*_, again) = fit(jnp.array([1]), key)
     chex.assert_trees_all_equal(again.weights, results[1][-1].weights)
-    at_once = make(at_steps=(30,))
+    at_once = make(snapshot_steps=(30,))
     (whole,) = at_once(jnp.array([1]), key)
     chex.assert_trees_all_equal(whole.weights, again.weights)
     (other,) = at_once(jnp.array([1]), jax.random.key(1))
     assert not np.allclose(other.weights, again.weights)
-    evaluate = train.evaluator(
+    evaluate = train.make_eval_fn(
         net,
         weights.shared(net),
         train.classification(),
@@ -133,7 +133,7 @@ def test_one_program_trains_all_and_stops_do_not_matter():
 
 def test_a_training_with_a_folder_is_resumed(tmp_path, monkeypatch, capsys):
     key, arch = jax.random.key(4), jnp.array([1], jnp.int32)
-    (whole,) = make(at_steps=(50,))(arch, key)
+    (whole,) = make(snapshot_steps=(50,))(arch, key)
     assert whole.seconds is not None and whole.seconds > 0
 
     def interrupted(*args, **options):
@@ -143,24 +143,26 @@ def test_a_training_with_a_folder_is_resumed(tmp_path, monkeypatch, capsys):
     append = metrics.append
     with monkeypatch.context() as patch, pytest.raises(train.Interrupted):
         patch.setattr(metrics, "append", interrupted)
-        list(make(at_steps=(50,))(arch, key, workdir=tmp_path))
+        list(make(snapshot_steps=(50,))(arch, key, workdir=tmp_path))
     saved = [int(entry.name) for entry in (tmp_path / "checkpoints").iterdir()]
     assert saved and 0 < max(saved) < 50
-    (resumed,) = make(at_steps=(50,))(
+    (resumed,) = make(snapshot_steps=(50,))(
         arch, key, workdir=tmp_path, description="network 1"
     )
     assert resumed.step == 50 and resumed.seconds is None
     chex.assert_trees_all_equal(resumed.weights, whole.weights)
     assert "network 1 50/50 loss" in capsys.readouterr().out
     # One that is done is not repeated.
-    (again,) = make(at_steps=(50,))(arch, key, workdir=tmp_path)
+    (again,) = make(snapshot_steps=(50,))(arch, key, workdir=tmp_path)
     chex.assert_trees_all_equal(again.weights, whole.weights)
-    with pytest.raises(ValueError, match=r"at_steps is \[3, 10\]; expected one number"):
+    with pytest.raises(
+        ValueError, match=r"snapshot_steps is \[3, 10\]; expected one number"
+    ):
         next(make()(arch, key, workdir=tmp_path / "other"))
 
 
 def test_a_training_that_diverges_ends(tmp_path):
-    fit = make(at_steps=(6,), augment=lambda key, x: augment(key, x) * jnp.inf)
+    fit = make(snapshot_steps=(6,), augment=lambda key, x: augment(key, x) * jnp.inf)
     (snapshot,) = fit(jnp.array([0]), jax.random.key(0), workdir=tmp_path)
     assert snapshot.step == 6 and not np.isfinite(snapshot.weights[0]).all()
 
@@ -176,9 +178,12 @@ def test_many_devices_share_batches():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"at_steps": ()}, r"at_steps is \[\]; expected ascending numbers of steps"),
-        ({"at_steps": (0, 5)}, r"at_steps is \[0, 5\]"),
-        ({"at_steps": (5, 5)}, r"at_steps is \[5, 5\]"),
+        (
+            {"snapshot_steps": ()},
+            r"snapshot_steps is \[\]; expected ascending numbers of steps",
+        ),
+        ({"snapshot_steps": (0, 5)}, r"snapshot_steps is \[0, 5\]"),
+        ({"snapshot_steps": (5, 5)}, r"snapshot_steps is \[5, 5\]"),
         ({"batch_size": 201}, "batch_size is 201, but there are only 200 images"),
         ({"devices": jax.devices()[:1] * 5}, "batch_size of 48 cannot be divided"),
     ],

@@ -42,7 +42,7 @@ def random_genotype(rng: random.Random) -> genotypes.Genotype:
     return genotypes.Genotype(*cell(), *cell())
 
 
-def test_check_normalises_to_tuples_and_python_integers():
+def test_check_normalizes_to_tuples_and_python_integers():
     fields: list[Any] = [
         [["skip_connect", np.int64(0)], ["sep_conv_3x3", 1]],
         range(2, 3),

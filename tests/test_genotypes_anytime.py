@@ -15,7 +15,7 @@ NETWORK = genotypes.AnytimeGenotype(
 )
 
 
-def test_check_anytime_normalises_to_tuples_and_python_integers():
+def test_check_anytime_normalizes_to_tuples_and_python_integers():
     fields: dict[str, Any] = {
         "ops": [list(ops) for ops in NETWORK.ops],
         "inputs": [[range(2), [2]], [[1], [np.int64(0), 1]], [[0]]],

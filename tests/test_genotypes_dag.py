@@ -41,7 +41,7 @@ def test_leaves_are_the_nodes_nobody_reads():
     assert genotypes.dag_leaves(single) == (2,)
 
 
-def test_check_dag_normalises_to_tuples_and_python_integers():
+def test_check_dag_normalizes_to_tuples_and_python_integers():
     inputs: Any = [[0], range(2), [np.int64(1), np.int32(3)]]
     ops: Any = list(BLOCK.ops)
     checked = genotypes.check(genotypes.DagGenotype(ops, inputs))

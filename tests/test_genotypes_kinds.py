@@ -18,7 +18,7 @@ RECURRENT = genotypes.RecurrentGenotype(
 EVERY_NAME = (*genotypes.NAMES, *genotypes.MACRO_NAMES, *genotypes.RECURRENT_NAMES)
 
 
-def test_check_macro_normalises_to_tuples_and_python_integers():
+def test_check_macro_normalizes_to_tuples_and_python_integers():
     skips: Any = [[], range(0), np.arange(2).tolist(), [np.int64(2)]]
     ops: Any = list(MACRO.ops)
     checked = genotypes.check_macro(genotypes.MacroGenotype(ops, skips))
@@ -56,7 +56,7 @@ def test_check_macro_names_the_layer(changes, message):
         genotypes.check_macro(MACRO._replace(**changes))
 
 
-def test_check_recurrent_normalises_to_tuples_and_python_integers():
+def test_check_recurrent_normalizes_to_tuples_and_python_integers():
     fields: Any = (list(RECURRENT.activations), [0, np.int32(0), 2])
     checked = genotypes.check_recurrent(genotypes.RecurrentGenotype(*fields))
     assert checked == RECURRENT

@@ -15,7 +15,7 @@ import pytest
 
 from jaxnas import genotypes, ghn, ops, spaces, supernets, train, weights
 from jaxnas.ghn import decoder
-from jaxnas.types import Site
+from jaxnas.types import NodeAssignment
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -37,27 +37,31 @@ def make_small_net():
     return supernets.dag(spaces.ghn_dag(6, ops=ops), 2, 3, 3)
 
 
-def is_site(leaf):
-    return leaf is None or isinstance(leaf, Site)
+def is_assignment(leaf):
+    return leaf is None or isinstance(leaf, NodeAssignment)
 
 
-def sites_of(net, arch):
-    """The site of every array, in order."""
-    assert net.blueprint is not None
-    return jax.tree.leaves(net.blueprint.sites(arch), is_leaf=is_site)
+def assignments_of(net, arch):
+    """The assignment of every array, in order."""
+    assert net.graph_spec is not None
+    return jax.tree.leaves(net.graph_spec.assignments(arch), is_leaf=is_assignment)
 
 
 def entries(net, arch, generated):
     """Every used entry: (array, block, node, source block and node) -> its values."""
-    sites = sites_of(net, arch)
+    assignments = assignments_of(net, arch)
     found = {}
     leaves = jax.tree_util.tree_leaves_with_path(generated)
-    for (path, leaf), site in zip(leaves, sites, strict=True):
-        if site is None:
+    for (path, leaf), assignment in zip(leaves, assignments, strict=True):
+        if assignment is None:
             continue
-        for index in map(tuple, np.argwhere(site.is_used)):
-            source = None if site.source is None else (*np.asarray(site.source[index]),)
-            where = (*np.asarray(site.node[index]),)
+        for index in map(tuple, np.argwhere(assignment.is_used)):
+            source = (
+                None
+                if assignment.source is None
+                else (*np.asarray(assignment.source[index]),)
+            )
+            where = (*np.asarray(assignment.node[index]),)
             found[jax.tree_util.keystr(path), where, source] = np.asarray(leaf[index])
     return found
 
@@ -181,8 +185,8 @@ def test_all_neighboring_blocks_of_a_deep_stack_differ(num_nodes):
     net = make_net(num_nodes, num_blocks=18)
     archs = [net.space.sample(jax.random.key(seed)) for seed in range(8)]
     # Blocks that do not read the one before are every other one.
-    assert net.blueprint is not None
-    archs = [a for a in archs if net.blueprint.graph(a).is_present[0, 0]][:3]
+    assert net.graph_spec is not None
+    archs = [a for a in archs if net.graph_spec.graph(a).node_mask[0, 0]][:3]
 
     def differences(**options):
         provider = ghn.hypernetwork(net, **options)
@@ -248,7 +252,7 @@ def test_block_differences_of_cells(layout):
 
 def test_blocks_of_a_network_without_blueprint():
     net = supernets.macro(spaces.enas_macro(3), 2, 4)
-    with pytest.raises(ValueError, match="the supernet has no blueprint"):
+    with pytest.raises(ValueError, match="the supernet has no graph spec"):
         ghn.block_differences(net, {}, jnp.zeros(3, jnp.int32))
 
 
@@ -329,11 +333,15 @@ def test_weights_have_one_compilation_and_are_0_where_unused():
         chex.assert_trees_all_equal_shapes_and_dtypes(
             generated, jax.eval_shape(net.init, jax.random.key(0))
         )
-        sites = sites_of(net, arch)
-        for leaf, site in zip(jax.tree.leaves(generated), sites, strict=True):
-            if site is not None:
-                axes = tuple(range(site.is_used.ndim, leaf.ndim))
-                np.testing.assert_array_equal((leaf != 0).any(axis=axes), site.is_used)
+        assignments = assignments_of(net, arch)
+        for leaf, assignment in zip(
+            jax.tree.leaves(generated), assignments, strict=True
+        ):
+            if assignment is not None:
+                axes = tuple(range(assignment.is_used.ndim, leaf.ndim))
+                np.testing.assert_array_equal(
+                    (leaf != 0).any(axis=axes), assignment.is_used
+                )
 
 
 @pytest.mark.parametrize("layout", ["asng", "enas"])
@@ -354,12 +362,12 @@ def test_weights_of_cells(layout):
 
 def decode_one(spec, base, *, tile=64, **options):
     """What a decoder writes that also knows a larger kernel of the same branch."""
-    site = Site(jnp.zeros((1, 2), jnp.int32), None, jnp.ones(1, bool))
+    assignment = NodeAssignment(jnp.zeros((1, 2), jnp.int32), None, jnp.ones(1, bool))
     arrays: list[Any] = [
-        decoder.WeightArray("kernel", s.stack(1), site) for s in (spec, base)
+        decoder.WeightArray("kernel", s.stack(1), assignment) for s in (spec, base)
     ]
     specs = decoder.decoder_specs(arrays, 3, 4, tile)
-    params = ops.draw(jax.random.key(0), specs)
+    params = ops.init(jax.random.key(0), specs)
     embeddings = jax.random.normal(jax.random.key(1), (1, 1, 3))
     options = {"fan_in_scaling": False, **options}
     return [
@@ -622,9 +630,9 @@ def test_a_file_with_other_parameters(tmp_path):
     ghn.save(path, params, provider)
     with np.load(path) as archive:
         arrays = dict(archive)
-    arrays["graph/attributes/0"] = np.zeros((2, 6))
+    arrays["graph/node_features/0"] = np.zeros((2, 6))
     np.savez(path, **arrays)
-    message = r"other parameters: graph/attributes/0 is \(2, 6\); expected \(10, 6\)"
+    message = r"other parameters: graph/node_features/0 is \(2, 6\); expected \(10, 6\)"
     with pytest.raises(ValueError, match=message):
         ghn.load(path, provider)
     other = ghn.hypernetwork(make_net(), **SMALL | {"hidden_size": 8})
@@ -657,7 +665,7 @@ def test_breaking_symmetry():
         "tiled": jnp.tile(jnp.array([[1.0, -2.0]]), (3, 2)),
         "unused": jnp.zeros(2),
     }
-    noisy = ghn.break_symmetry(jax.random.key(0), generated, scale=0.01)
+    noisy = ghn.add_noise(jax.random.key(0), generated, scale=0.01)
     assert (noisy["unused"] == 0).all()
     difference = noisy["tiled"] - generated["tiled"]
     assert np.unique(difference).size == difference.size
@@ -669,7 +677,7 @@ def test_generated_weights_can_be_trained():
     provider = ghn.hypernetwork(net, **SMALL)
     arch = net.space.encode(BLOCK)
     params = jax.jit(provider.init)(jax.random.key(0))
-    start = ghn.break_symmetry(jax.random.key(1), provider.apply(params, arch))
+    start = ghn.add_noise(jax.random.key(1), provider.apply(params, arch))
     optimizer = optax.sgd(0.05)
     step = jax.jit(
         train.weight_step(net, weights.shared(net), train.classification(), optimizer)
@@ -705,5 +713,5 @@ def test_wrong_options(options, message):
 
 def test_a_supernet_without_blueprint():
     net = supernets.macro(spaces.enas_macro(3), 2, 4)
-    with pytest.raises(ValueError, match="the supernet has no blueprint"):
+    with pytest.raises(ValueError, match="the supernet has no graph spec"):
         ghn.hypernetwork(net)

@@ -222,7 +222,7 @@ def test_results_belong_to_architectures(monkeypatch, capsys, tmp_path):
 def test_scores_of_sgd_do_not_come_from_the_truth(monkeypatch, capsys, tmp_path):
     """The whole training of SGD ends elsewhere than the one it is compared with."""
     evaluated = []
-    make_evaluator = train.evaluator
+    make_evaluator = train.make_eval_fn
 
     def recording(*args, **options):
         evaluate = make_evaluator(*args, **options)
@@ -233,7 +233,7 @@ def test_scores_of_sgd_do_not_come_from_the_truth(monkeypatch, capsys, tmp_path)
 
         return record
 
-    monkeypatch.setattr(train, "evaluator", recording)
+    monkeypatch.setattr(train, "make_eval_fn", recording)
     flags = ("--methods", "sgd", "--sgd-steps", 12)
     status, _, errors = run(monkeypatch, capsys, tmp_path / "run", *flags)
     assert (status, errors) == (0, "")
@@ -346,7 +346,7 @@ def test_networks_and_hypernetworks_of_a_configuration():
         ).init,
         jax.random.key(0),
     )
-    (size,) = {a.shape[1] for a in shared["graph"]["attributes"]}
+    (size,) = {a.shape[1] for a in shared["graph"]["node_features"]}
     assert size == 32
     # No channel is a copy: 2, doubled twice.
     assert shared["decoder"]["branches"]["edge_2d"]["kernel"].shape == (64, 8, 8)

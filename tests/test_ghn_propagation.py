@@ -20,13 +20,13 @@ def draw(*, virtual_edges=False, num_blocks=None, seed=0):
             specs,
             is_leaf=lambda leaf: isinstance(leaf, ops.WeightSpec),
         )
-    return ops.draw(jax.random.key(seed), specs)
+    return ops.init(jax.random.key(seed), specs)
 
 
 def sample(num_nodes, seed, max_nodes=None):
     space = spaces.ghn_dag(num_nodes, max_nodes=max_nodes, density=0.5)
     arch = space.sample(jax.random.key(seed))
-    return np.asarray(space.adjacency(arch)), np.asarray(space.is_present(arch))
+    return np.asarray(space.adjacency(arch)), np.asarray(space.node_mask(arch))
 
 
 def initial(num_nodes, seed=0):
@@ -175,11 +175,11 @@ def make_graph(num_blocks, num_nodes=5, seed=2):
     blocks = [sample(num_nodes, seed + i) for i in range(num_blocks)]
     rng = np.random.default_rng(0)
     return Graph(
-        attributes=jnp.asarray(
+        node_features=jnp.asarray(
             rng.integers(0, 3, (num_blocks, num_nodes, 2)), jnp.int32
         ),
         adjacency=jnp.stack([adjacency for adjacency, _ in blocks]),
-        is_present=jnp.stack([present for _, present in blocks]),
+        node_mask=jnp.stack([present for _, present in blocks]),
     )
 
 
@@ -188,7 +188,7 @@ def make_graph(num_blocks, num_nodes=5, seed=2):
 def test_stack_of_blocks(x64, share, pass_embeddings):
     graph = make_graph(3)
     graph = graph._replace(  # an input that nobody reads
-        is_present=graph.is_present.at[1, 1].set(False),
+        node_mask=graph.node_mask.at[1, 1].set(False),
         adjacency=graph.adjacency.at[1, 1].set(False),
     )
     tables = [initial(3, 5), initial(3, 6)]
@@ -202,12 +202,12 @@ def test_stack_of_blocks(x64, share, pass_embeddings):
             pass_embeddings=pass_embeddings,
             virtual_edges=None,
         )
-    )({"attributes": tables, "blocks": blocks}, graph)
+    )({"node_features": tables, "blocks": blocks}, graph)
     graph = jax.tree.map(np.asarray, graph)
     last = before = np.zeros(SIZE)
     for b in range(3):
         own = jax.tree.map(lambda p, b=b: np.asarray(p if share else p[b]), blocks)
-        kinds = graph.attributes[b]
+        kinds = graph.node_features[b]
         states = tables[0][kinds[:, 0]] + tables[1][kinds[:, 1]]
         passed = None
         if pass_embeddings == "once":
@@ -215,7 +215,7 @@ def test_stack_of_blocks(x64, share, pass_embeddings):
             states[1] = reference_update(own["update"], before, states[1])
         if pass_embeddings == "every_phase":
             passed = np.stack([last, before])
-        present = graph.is_present[b]
+        present = graph.node_mask[b]
         states = reference_propagate(
             own,
             states,

@@ -185,11 +185,11 @@ def test_numerics_passes_what_is_accurate_only(monkeypatch):
     assert saved.results[-1] == json.loads(json.dumps(result))
     assert result["errors"]["exact"]["highest"]["gradient"] < 1e-6
 
-    made["cancelling"] = lambda: make_function(1e5)
-    saved, size = Saved(), TINY._replace(functions=("exact", "cancelling"))
-    with pytest.raises(gpu_check.CheckFailed, match="cancelling, highest, loss"):
+    made["canceling"] = lambda: make_function(1e5)
+    saved, size = Saved(), TINY._replace(functions=("exact", "canceling"))
+    with pytest.raises(gpu_check.CheckFailed, match="canceling, highest, loss"):
         gpu_check.check_numerics(make_task(saved)._replace(size=size))
-    assert saved.results[-1]["errors"].keys() == {"exact", "cancelling"}
+    assert saved.results[-1]["errors"].keys() == {"exact", "canceling"}
 
 
 NUMERICS = gpu_check.NetSize(2, 3, 2)

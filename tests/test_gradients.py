@@ -104,7 +104,7 @@ def test_surfaces_of_variance():
 
     x = jax.random.normal(jax.random.key(2), (NUM,))
     plane = analysis.Plane(*({"w": jnp.array([v])} for v in (1.0, 1.0, 0.5)))
-    measurer = analysis.surface_measurer(analysis.gradient_variance(loss))
+    measurer = analysis.make_surface_fn(analysis.gradient_variance(loss))
     surface = measurer(plane, None, {"x": x}, [-1.0, 0.0, 2.0], [-2.0, 0.0])
     w = 1 + np.array([[-1.0, 0.0, 2.0]]) + 0.5 * np.array([[-2.0], [0.0]])
     np.testing.assert_allclose(

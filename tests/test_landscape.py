@@ -40,11 +40,11 @@ def quadratic_values():
 
 
 @pytest.mark.parametrize("num_devices", [1, 4])
-@pytest.mark.parametrize("points_at_once", [1, 2, 7])
-def test_a_quadratic_is_measured_exactly(num_devices, points_at_once):
-    measurer = analysis.surface_measurer(
+@pytest.mark.parametrize("point_batch_size", [1, 2, 7])
+def test_a_quadratic_is_measured_exactly(num_devices, point_batch_size):
+    measurer = analysis.make_surface_fn(
         analysis.mean_metrics(quadratic, batch_size=2),
-        points_at_once=points_at_once,
+        point_batch_size=point_batch_size,
         devices=jax.local_devices()[:num_devices],
     )
     surface = measurer(*quadratic_case(), X, Y)
@@ -122,10 +122,10 @@ def trained_network():
 def test_the_centre_has_the_loss_of_the_network():
     network, params, batch_stats, examples = trained_network()
     step = train.network_evaluation_step(network, train.classification())
-    stacks = networks.stack_axes(params)
+    stacks = networks.num_batch_dims(params)
     plane = analysis.random_plane(jax.random.key(2), params, stacks)
-    measurer = analysis.surface_measurer(analysis.mean_metrics(step, batch_size=6))
-    grid = analysis.grid(0.5, 3)
+    measurer = analysis.make_surface_fn(analysis.mean_metrics(step, batch_size=6))
+    grid = analysis.coordinates(0.5, 3)
     surface = measurer(plane, batch_stats, examples, grid, grid)
     expected = jax.jit(step)(params, batch_stats, examples)
     assert surface.at_center("loss") == float(expected["loss"])
@@ -140,7 +140,7 @@ def test_interrupted_measurements_go_on(tmp_path, monkeypatch):
         jax.debug.callback(lambda: measured.append(0))
         return analysis.mean_metrics(quadratic, 2)(params, constants, examples)
 
-    measurer = analysis.surface_measurer(measure)
+    measurer = analysis.make_surface_fn(measure)
     write_rows = landscape._write_rows
 
     def write_two_rows(*args):
@@ -171,7 +171,7 @@ def test_interrupted_measurements_go_on(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("what", ["weights", "constants", "examples", "places"])
 def test_a_file_of_another_surface_is_refused(tmp_path, what):
-    measurer = analysis.surface_measurer(analysis.mean_metrics(quadratic, 2))
+    measurer = analysis.make_surface_fn(analysis.mean_metrics(quadratic, 2))
     file = tmp_path / "surface.npz"
     plane, target, examples = quadratic_case()
     measurer(plane, target, examples, X, Y, file)
@@ -209,7 +209,7 @@ def test_a_row_that_is_not_a_number_has_been_measured(tmp_path, monkeypatch):
 
     plane = analysis.Plane(*({"w": jnp.full((1,), x)} for x in (0.0, 0.0, 1.0)))
     examples, file = {"factor": jnp.ones(1)}, tmp_path / "surface.npz"
-    measurer = analysis.surface_measurer(analysis.mean_metrics(broken, 1))
+    measurer = analysis.make_surface_fn(analysis.mean_metrics(broken, 1))
 
     def interrupt(num_rows):
         if num_rows == 2:
@@ -235,7 +235,7 @@ def test_walls_that_are_not_finite_are_kept():
         return {"loss": loss * batch["factor"].mean()}
 
     plane = analysis.Plane(*({"w": jnp.full((1,), x)} for x in (0.0, 1.0, 0.0)))
-    measurer = analysis.surface_measurer(analysis.mean_metrics(steep, 1))
+    measurer = analysis.make_surface_fn(analysis.mean_metrics(steep, 1))
     surface = measurer(plane, None, {"factor": jnp.ones(1)}, X, [0.0])
     np.testing.assert_array_equal(
         np.isinf(surface.values["loss"]), [[True, True, False, True, True]]
@@ -252,22 +252,22 @@ def test_basin_share():
     with pytest.raises(ValueError, match="no point at"):
         analysis.basin_share(surface._replace(alphas=axis + 0.5))
     loss[1, 1] = np.nan
-    with pytest.raises(ValueError, match="loss of the centre is nan"):
+    with pytest.raises(ValueError, match="loss of the center is nan"):
         analysis.basin_share(surface)
 
 
 def test_grids_have_a_centre():
-    np.testing.assert_allclose(analysis.grid(1.0, 5), X)
-    assert 0.0 in analysis.grid(0.3, 51)
+    np.testing.assert_allclose(analysis.coordinates(1.0, 5), X)
+    assert 0.0 in analysis.coordinates(0.3, 51)
     with pytest.raises(ValueError, match="resolution is 4; expected an odd number"):
-        analysis.grid(1.0, 4)
+        analysis.coordinates(1.0, 4)
     with pytest.raises(ValueError, match="radius is nan"):
-        analysis.grid(float("nan"), 5)
+        analysis.coordinates(float("nan"), 5)
 
 
 def test_wrong_inputs():
     measure = analysis.mean_metrics(quadratic, 2)
-    measurer = analysis.surface_measurer(measure)
+    measurer = analysis.make_surface_fn(measure)
     plane, target, examples = quadratic_case()
     with pytest.raises(ValueError, match=r"alphas has shape \[0\]"):
         measurer(plane, target, examples, [], Y)
@@ -276,8 +276,8 @@ def test_wrong_inputs():
         measurer(plane, target, wrong, X, Y)
     with pytest.raises(ValueError, match="batch_size is 0"):
         analysis.mean_metrics(quadratic, 0)
-    with pytest.raises(ValueError, match="points_at_once is 0"):
-        analysis.surface_measurer(measure, points_at_once=0)
+    with pytest.raises(ValueError, match="point_batch_size is 0"):
+        analysis.make_surface_fn(measure, point_batch_size=0)
 
 
 def test_one_compilation_serves_all_planes():
@@ -288,7 +288,7 @@ def test_one_compilation_serves_all_planes():
         num_traces += 1
         return analysis.mean_metrics(quadratic, 2)(params, constants, examples)
 
-    measurer = analysis.surface_measurer(measure)
+    measurer = analysis.make_surface_fn(measure)
     plane, target, examples = quadratic_case()
     measurer(plane, target, examples, X, Y)
     first = num_traces

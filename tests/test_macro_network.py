@@ -76,7 +76,7 @@ def test_largest_channels_is_the_boundary(separable):
     network = functools.partial(networks.macro, ALL_OPS, separable=separable)
     count = networks.count_params(network(5), (32, 32, 3))
     largest = functools.partial(
-        networks.largest_channels, network, image_shape=(32, 32, 3)
+        networks.channels_for_budget, network, image_shape=(32, 32, 3)
     )
     assert (largest(count - 1), largest(count), largest(count + 1)) == (4, 5, 5)
 

@@ -1,4 +1,4 @@
-"""The network trained from scratch: sizes, normalisation, paths and heads."""
+"""The network trained from scratch: sizes, normalization, paths and heads."""
 
 import functools
 import json
@@ -90,8 +90,8 @@ def count_params(genotype, *sizes, image_channels=3, **options):
     return networks.count_params(network, (32, 32, image_channels))
 
 
-def largest_channels(genotype, params_limit, *, image_channels=3, **options):
-    return networks.largest_channels(
+def channels_for_budget(genotype, params_limit, *, image_channels=3, **options):
+    return networks.channels_for_budget(
         functools.partial(networks.micro, genotype, **options),
         params_limit,
         (32, 32, image_channels),
@@ -133,8 +133,8 @@ def test_count_and_channels_of_asng(name):
     expected = COUNTS["asng"][name]
     genotype = spaces.enas_micro().decode(expected["arch"])
     count = functools.partial(count_params, genotype, cell_output="projection")
-    channels = largest_channels(genotype, 4_000_000, cell_output="projection")
-    assert channels == expected["largest_channels"]
+    channels = channels_for_budget(genotype, 4_000_000, cell_output="projection")
+    assert channels == expected["channels_for_budget"]
     assert count(channels) == expected["num_params"]
     assert count(36) == expected["num_params_at_36_channels"]
 
@@ -143,7 +143,7 @@ def test_count_of_asng_with_auxiliary_head():
     expected = COUNTS["asng"]["zeros"]
     count = count_params(
         spaces.enas_micro().decode(expected["arch"]),
-        expected["largest_channels"],
+        expected["channels_for_budget"],
         auxiliary=True,
         cell_output="projection",
     )
@@ -161,7 +161,7 @@ def test_largest_channels_is_the_boundary(cell_output, skeleton):
     }
     for channels in (1, 2, 5):
         count = count_params(SMALL, channels, **options)
-        largest = functools.partial(largest_channels, SMALL, **options)
+        largest = functools.partial(channels_for_budget, SMALL, **options)
         assert largest(count) == channels
         if channels > 1:
             assert largest(count - 1) == channels - 1
@@ -173,11 +173,11 @@ def test_largest_channels_is_the_boundary(cell_output, skeleton):
 def test_largest_channels_needs_room_for_one():
     count = count_params(SMALL, 1, 3)
     with pytest.raises(ValueError, match=f"single channel .* already has {count}"):
-        largest_channels(SMALL, count - 1, num_cells=3)
+        channels_for_budget(SMALL, count - 1, num_cells=3)
 
 
 @pytest.mark.parametrize("auxiliary", [False, True])
-def test_cost_counts_what_is_initialised(auxiliary):
+def test_cost_counts_what_is_initialized(auxiliary):
     network = networks.micro(SMALL, 2, 7, 10, auxiliary=auxiliary)
     num_params, flops = networks.cost(network, (32, 32, 1))
     assert num_params == size(shapes(network, 32)["params"])
@@ -396,7 +396,7 @@ def test_enas_preprocesses_only_what_differs():
         **{"cell_6": [0, 1], "cell_7": [0], "cells_8_to_8": []},
     }
     assert params["cell_3"]["preprocess_0"]["kernel"].shape == (2, 4)
-    # Half of the size: a factorised reduction.
+    # Half of the size: a factorized reduction.
     assert params["cell_4"]["preprocess_0"]["kernel"].shape == (2, 2, 2)
     assert all("base" in params[name] for name in preprocessed)
 
@@ -488,7 +488,7 @@ def test_kernels_of_enas_are_normal():
 
 def test_dropout_depends_on_its_key_and_preserves_the_mean():
     x = jnp.ones((2000, 1, 1, 3))
-    classifier = layers.Classifier(2, False, 0.25, layers.draw_he_normal)
+    classifier = layers.Classifier(2, False, 0.25, layers.init_he_normal)
     variables = {"params": {"kernel": jnp.eye(3)[:, :2]}}
 
     def features(seed):

@@ -39,7 +39,7 @@ def convolve(x, kernel, stride=1, groups=1):
     )
 
 
-def normalise(x):
+def normalize(x):
     mean = x.mean((0, 1, 2), keepdims=True)
     return (x - mean) / jnp.sqrt(x.var((0, 1, 2), keepdims=True) + 1e-5)
 
@@ -51,7 +51,7 @@ def pool(x, initial, function, stride):
 
 
 def affine(x, weights):
-    """The learnt scale and offset after a normalisation, if there are any."""
+    """The learned scale and offset after a normalization, if there are any."""
     if "scale" not in weights:
         return x
     scale, offset = weights["scale"], weights["offset"]
@@ -59,14 +59,14 @@ def affine(x, weights):
 
 
 def shrink_or_project(x, kernel):
-    """Convolution and normalisation; `kernel` is `[C, D]` or `[2, C, D / 2]`."""
+    """Convolution and normalization; `kernel` is `[C, D]` or `[2, C, D / 2]`."""
     if kernel.ndim == 2:
-        return normalise(convolve(x, kernel[None, None]))
+        return normalize(convolve(x, kernel[None, None]))
     halves = (
         convolve(x, kernel[0][None, None], 2),
         convolve(x[:, 1:, 1:], kernel[1][None, None], 2),
     )
-    return normalise(jnp.concatenate(halves, -1))
+    return normalize(jnp.concatenate(halves, -1))
 
 
 def operation(name, x, weights, stride, counts_padding=True):
@@ -83,7 +83,7 @@ def operation(name, x, weights, stride, counts_padding=True):
     for layer, step in enumerate((stride, 1)):
         own = at(weights, layer)
         x = convolve(jax.nn.relu(x), own["depthwise"][:, :, None], step, x.shape[-1])
-        x = normalise(convolve(x, own["pointwise"][None, None]))
+        x = normalize(convolve(x, own["pointwise"][None, None]))
         x = affine(x, own)
     return x
 
@@ -203,7 +203,7 @@ def enas_output(space, num_cells, weights, cells, x):
 def reference(layout, space, num_cells, weights, arch, images):
     cells = np.asarray(arch).reshape(2, space.num_nodes, 4).tolist()
     stem, classifier = weights["stem"], weights["classifier"]
-    x = affine(normalise(convolve(images, stem["kernel"])), stem)
+    x = affine(normalize(convolve(images, stem["kernel"])), stem)
     output = {"asng": asng_output, "enas": enas_output}[layout]
     x = output(space, num_cells, weights, cells, x)
     logits = x.mean((1, 2)) @ classifier["kernel"]
@@ -463,7 +463,7 @@ def test_only_sampled_weights_of_enas_have_a_gradient(x64, enas):
         assert np.flatnonzero(joined).tolist() == ENAS_ENDS[kind]
 
 
-def test_enas_normalises_over_all_devices(x64, enas):
+def test_enas_normalizes_over_all_devices(x64, enas):
     def apply(images):
         arch = jnp.array(ENAS_ARCH, jnp.int32).reshape(-1)
         return enas.net.apply(enas.weights, arch, images, batch_axis="devices")

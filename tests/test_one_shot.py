@@ -279,10 +279,10 @@ def test_wrong_sizes(options, message):
 
 def test_an_epoch_is_that_of_the_smaller_split():
     _, (first, second) = load()
-    assert train.make_timetable(train.SearchSplits(first, second), 16) == (4, None)
-    assert train.make_timetable(train.SearchSplits(second, first), 64) == (1, None)
+    assert train.search_schedule(train.SearchSplits(first, second), 16) == (4, None)
+    assert train.search_schedule(train.SearchSplits(second, first), 64) == (1, None)
     with pytest.raises(ValueError, match="batch_size is 65"):
-        train.make_timetable(train.SearchSplits(second, first), 65)
+        train.search_schedule(train.SearchSplits(second, first), 65)
 
 
 # Ranking ----------------------------------------------------------------------------

@@ -28,7 +28,7 @@ def normalize(key, images):
 
 
 def make(net=NET, provider=PROVIDER, **options):
-    return train.evaluator(
+    return train.make_eval_fn(
         net, provider, TASK, **{"normalize": normalize, "batch_size": 8, **options}
     )
 
@@ -69,7 +69,7 @@ def test_every_image_counts_once(num_images, num_devices):
 
 
 def test_images_sorted_by_class_are_judged_like_shuffled_ones(quick_compilation):
-    """A supernet normalises by the batch; sorted, a batch would be of one class."""
+    """A supernet normalizes by the batch; sorted, a batch would be of one class."""
     digits = data.load("digits")
 
     def normalized(key, images):
@@ -79,17 +79,17 @@ def test_images_sorted_by_class_are_judged_like_shuffled_ones(quick_compilation)
     net = supernets.micro(spaces.enas_micro(1), 4, 3, 10, image_channels=1)
     arch = jnp.array([0, 1, 3, 3, 0, 1, 3, 3], jnp.int32)  # separable convolutions
     steps = 3 * (digits.train.num_images // 64)
-    fit = train.fitter(
+    fit = train.make_standalone_train_fn(
         net,
         train.classification(),
         optax.sgd(0.1, 0.9),
         digits.train,
-        at_steps=[steps],
+        snapshot_steps=[steps],
         batch_size=64,
         augment=normalized,
     )
     (snapshot,) = fit(arch, jax.random.key(0))
-    evaluate = train.evaluator(
+    evaluate = train.make_eval_fn(
         net,
         weights.shared(net),
         train.classification(),

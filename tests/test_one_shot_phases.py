@@ -109,7 +109,7 @@ def recording(num: int) -> Searcher:
     )
 
 
-def make(timetable, **options):
+def make(schedule, **options):
     digits, splits = test_one_shot.load()
     net = test_one_shot.perceptron()
 
@@ -117,13 +117,13 @@ def make(timetable, **options):
         del key
         return data.normalize(images, digits.mean, digits.std)
 
-    made = train.updates(
+    made = train.search_steps(
         net,
         weights.shared(net),
         recording(4),
         train.classification(),
         optax.sgd(0.1),
-        timetable,
+        schedule,
         batch_size=16,
         num_weight_archs=1,
         num_search_archs=4,
@@ -135,15 +135,15 @@ def make(timetable, **options):
 
 
 def test_an_update_changes_its_own_part_only():
-    updates, state, splits = make(train.Timetable(4, 3))
-    advance = jax.jit(train.repeat(updates.weights))
+    updates, state, splits = make(train.SearchSchedule(4, 3))
+    advance = jax.jit(train.scan_steps(updates.weights))
     after = advance(state, splits, jnp.int32(4))
     assert int(after.step) == 4
     chex.assert_trees_all_equal(after.searcher, state.searcher)
     kernel = state.weights.params["hidden"]
     assert not np.array_equal(after.weights.params["hidden"], kernel)
 
-    told = jax.jit(train.repeat(updates.searcher))(after, splits, jnp.int32(3))
+    told = jax.jit(train.scan_steps(updates.searcher))(after, splits, jnp.int32(3))
     assert int(told.step) == 7
     chex.assert_trees_all_equal(told.weights, after.weights)
     assert np.all(told.searcher > 0)
@@ -151,8 +151,10 @@ def test_an_update_changes_its_own_part_only():
 
 @pytest.mark.parametrize("batch_per_arch", [True, False])
 def test_a_batch_for_every_architecture(batch_per_arch):
-    updates, state, splits = make(train.Timetable(4, 3), batch_per_arch=batch_per_arch)
-    update = jax.jit(train.repeat(updates.searcher))
+    updates, state, splits = make(
+        train.SearchSchedule(4, 3), batch_per_arch=batch_per_arch
+    )
+    update = jax.jit(train.scan_steps(updates.searcher))
     state = update(state._replace(step=jnp.int32(4)), splits, 1)
     losses = np.asarray(state.searcher)
     # All architectures are equal, so that only their batches can differ.
@@ -160,7 +162,7 @@ def test_a_batch_for_every_architecture(batch_per_arch):
 
 
 def test_batches_of_both_phases_cover_a_pass(monkeypatch):
-    """Four batches of 16 are a pass through 70 images, whatever the timetable."""
+    """Four batches of 16 are a pass through 70 images, whatever the schedule."""
     seen = []
     shuffled = batches.shuffled
 
@@ -168,13 +170,13 @@ def test_batches_of_both_phases_cover_a_pass(monkeypatch):
         seen.append((split.labels.shape[0], int(order.epoch), int(position)))
         return shuffled(key, split, order, position, batch_size, preprocess)
 
-    updates, state, splits = make(train.Timetable(4, 3))
+    updates, state, splits = make(train.SearchSchedule(4, 3))
     monkeypatch.setattr(batches, "shuffled", spy)
     with jax.disable_jit():
         for step in (0, 3, 4, 6, 7, 11):
             now = state._replace(step=jnp.int32(step))
             update = updates.weights if step % 7 < 4 else updates.searcher
-            train.repeat(update)(now, splits, jnp.int32(1))
+            train.scan_steps(update)(now, splits, jnp.int32(1))
     assert seen == [
         *((64, 0, 0), (64, 0, 3), (70, 0, 0), (70, 0, 2)),
         *((64, 1, 0), (70, 0, 3)),
@@ -182,8 +184,8 @@ def test_batches_of_both_phases_cover_a_pass(monkeypatch):
 
 
 def test_the_objective_is_what_the_searcher_is_told():
-    updates, state, splits = make(train.Timetable(4), objective=train.error_rate)
-    state = jax.jit(train.repeat(updates.searcher))(state, splits, 1)
+    updates, state, splits = make(train.SearchSchedule(4), objective=train.error_rate)
+    state = jax.jit(train.scan_steps(updates.searcher))(state, splits, 1)
     error = 1 - state.epoch_metrics["validation/accuracy"]
     np.testing.assert_allclose(state.searcher, jnp.full(4, error), rtol=1e-6)
     assert float(error) * 16 == pytest.approx(round(float(error) * 16))
@@ -191,9 +193,9 @@ def test_the_objective_is_what_the_searcher_is_told():
 
 def test_wrong_timetable():
     _, splits = test_one_shot.load()
-    assert train.make_timetable(splits, 16, 5) == train.Timetable(4, 5)
+    assert train.search_schedule(splits, 16, 5) == train.SearchSchedule(4, 5)
     with pytest.raises(ValueError, match="searcher_steps is -1; expected 0 or more"):
-        train.make_timetable(splits, 16, -1)
+        train.search_schedule(splits, 16, -1)
 
 
 def test_rank_by_another_objective():

@@ -96,13 +96,13 @@ def test_wrong_options(options, message):
 def test_one_axis_is_shared_out():
     net = test_one_shot.perceptron()
     with pytest.raises(ValueError, match="batch_axis is 'b' and arch_axis is 'a'; exp"):
-        train.updates(
+        train.search_steps(
             net,
             weights.shared(net),
             search.random_search(net.space.cardinalities),
             train.classification(),
             optax.sgd(0.1),
-            train.Timetable(4),
+            train.SearchSchedule(4),
             batch_size=16,
             num_weight_archs=4,
             num_search_archs=4,
@@ -135,6 +135,6 @@ def test_a_search_without_updates_of_the_searcher(tmp_path):
 
 def test_timetable_without_updates_of_the_searcher():
     _, splits = test_one_shot.load()
-    timetable = train.make_timetable(splits, 16, 0)
-    assert timetable == train.Timetable(4, 0)
-    assert timetable.steps_per_epoch == 4
+    schedule = train.search_schedule(splits, 16, 0)
+    assert schedule == train.SearchSchedule(4, 0)
+    assert schedule.steps_per_epoch == 4

@@ -52,7 +52,7 @@ def maximum(x, stride):
     return pool(x, -jnp.inf, lax.max, stride)
 
 
-def normalise(x):
+def normalize(x):
     mean, variance = x.mean((0, 1, 2), keepdims=True), x.var((0, 1, 2), keepdims=True)
     return (x - mean) / jnp.sqrt(variance + 1e-5)
 
@@ -133,7 +133,7 @@ def test_max_pool(x64, ties, stride):
 
 def test_the_first_of_equal_pixels_has_the_gradient_of_a_max_pool():
     gradient = jax.grad(lambda x: ops.max_pool_3x3(x).sum())(jnp.zeros((1, 3, 3, 1)))
-    # Pixel (0, 0) is the first of the windows around it and its three neighbours.
+    # Pixel (0, 0) is the first of the windows around it and its three neighbors.
     np.testing.assert_array_equal(gradient[0, ..., 0], [[4, 2, 0], [2, 1, 0], [0] * 3])
 
 
@@ -278,7 +278,7 @@ def test_factorized_reduce_refuses_odd_channels():
 
 def test_batch_norm(x64):
     x = 3 * image(4, 3, 2, 5) + 2
-    assert_equal_with_gradients(ops.batch_norm, normalise, x)
+    assert_equal_with_gradients(ops.batch_norm, normalize, x)
     wide = ops.batch_norm(x, epsilon=10.0)
     np.testing.assert_allclose(wide.var((0, 1, 2)), (v := x.var((0, 1, 2))) / (v + 10))
 
@@ -291,7 +291,7 @@ def test_batch_norm_over_a_mapped_axis(x64):
         )
         return norm(shards).reshape(x.shape)
 
-    assert_equal_with_gradients(sharded, normalise, image(8, 3, 2, 5))
+    assert_equal_with_gradients(sharded, normalize, image(8, 3, 2, 5))
 
 
 def test_batch_norm_has_statistics_in_single_precision():
@@ -299,7 +299,7 @@ def test_batch_norm_has_statistics_in_single_precision():
     x = (100 + image(4, 3, 2, 5)).astype(jnp.bfloat16)
     y = ops.batch_norm(x)
     assert y.dtype == jnp.bfloat16
-    expected = normalise(x.astype(jnp.float32))
+    expected = normalize(x.astype(jnp.float32))
     np.testing.assert_allclose(y.astype(jnp.float32), expected, rtol=0.02, atol=0.02)
 
 
@@ -309,25 +309,25 @@ def test_batch_norm_of_a_constant_channel_is_finite():
     assert np.isfinite(value) and np.isfinite(gradient).all()
 
 
-# The vocabulary -----------------------------------------------------------------------
+# The primitives -----------------------------------------------------------------------
 
 
 def separable(dilation, x, weights, stride):
     for kernel, mix in zip(weights["depthwise"], weights["pointwise"], strict=True):
         x = depthwise(jax.nn.relu(x), kernel, stride, dilation)
-        x, stride = normalise(convolve(x, mix[None, None])), 1
+        x, stride = normalize(convolve(x, mix[None, None])), 1
     return x
 
 
 def skip(x, weights, stride):
     if stride == 1:
         return x
-    return normalise(reduce_by_halves(jax.nn.relu(x), weights["kernel"]))
+    return normalize(reduce_by_halves(jax.nn.relu(x), weights["kernel"]))
 
 
 def conv_7x1_1x7(x, weights, stride):
     x = convolve(jax.nn.relu(x), weights["kernel_1x7"], (1, stride))
-    return normalise(convolve(x, weights["kernel_7x1"], (stride, 1)))
+    return normalize(convolve(x, weights["kernel_7x1"], (stride, 1)))
 
 
 # The definition of each operation; a new one adds a row.
@@ -341,7 +341,7 @@ REFERENCES = {
     "sep_conv_7x7": lambda *args: separable(1, *args),
     "dil_conv_3x3": lambda *args: separable(2, *args),
     "dil_conv_5x5": lambda *args: separable(2, *args),
-    "conv_1x1": lambda x, weights, stride: normalise(
+    "conv_1x1": lambda x, weights, stride: normalize(
         convolve(jax.nn.relu(x), weights["kernel"][None, None], (stride, stride))
     ),
     "conv_7x1_1x7": conv_7x1_1x7,
@@ -362,15 +362,15 @@ class Reads(dict):
 
 def test_the_vocabulary_has_every_operation_of_a_genotype():
     named = {*genotypes.OPS, *genotypes.DAG_OPS}
-    assert set(ops.vocabulary()) == named == set(REFERENCES)
+    assert set(ops.primitives()) == named == set(REFERENCES)
 
 
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("name", REFERENCES)
 def test_operation(x64, name, stride):
-    op = ops.vocabulary()[name]
+    op = ops.primitives()[name]
     x = image(3, 6, 8, 4)
-    weights = Reads(ops.draw(jax.random.key(0), op.specs(4, stride)))
+    weights = Reads(ops.init(jax.random.key(0), op.specs(4, stride)))
     y = op.apply(x, weights, stride, ops.batch_norm)
     chex.assert_shape(y, (3, 6 // stride, 8 // stride, 4))
     assert weights.names == set(weights)
@@ -395,14 +395,14 @@ def test_operation(x64, name, stride):
     ],
 )
 def test_number_of_weights(name, stride, total):
-    specs = ops.vocabulary()[name].specs(4, stride)
+    specs = ops.primitives()[name].specs(4, stride)
     assert sum(np.prod(spec.shape, dtype=int) for spec in specs.values()) == total
 
 
 def test_average_pools_count_the_padding_on_request():
     x = jnp.ones((1, 4, 4, 1))
     pools = [
-        ops.vocabulary(count_include_pad=counts)["avg_pool_3x3"]
+        ops.primitives(count_include_pad=counts)["avg_pool_3x3"]
         for counts in (False, True)
     ]
     inside, outside = (pool.apply(x, {}, 1, ops.batch_norm)[0, 0, 0] for pool in pools)
@@ -410,13 +410,13 @@ def test_average_pools_count_the_padding_on_request():
 
 
 def test_a_strided_skip_refuses_odd_channels():
-    specs = ops.vocabulary()["skip_connect"].specs
+    specs = ops.primitives()["skip_connect"].specs
     assert specs(3, 1) == {}
     with pytest.raises(ValueError, match="to 3 channels: expected an even number"):
         specs(3, 2)
 
 
-# How many normalisations an operation has; those not listed have none.
+# How many normalizations an operation has; those not listed have none.
 NUM_NORMS = {
     ("skip_connect", 2): 1,
     **{
@@ -438,19 +438,19 @@ NUM_NORMS = {
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("name", REFERENCES)
 def test_affine_norms(x64, name, stride):
-    plain = ops.vocabulary()[name]
+    plain = ops.primitives()[name]
     op = ops.with_affine_norms(plain)
     num_norms = NUM_NORMS.get((name, stride), 0)
     affine = ops.affine_specs(num_norms, 4) if num_norms else {}
     specs = op.specs(4, stride)
     assert specs == plain.specs(4, stride) | affine
 
-    weights = ops.draw(jax.random.key(0), specs)
+    weights = ops.init(jax.random.key(0), specs)
     affine = {"scale": image(num_norms, 4, seed=1), "offset": image(num_norms, 4)}
     weights |= affine if num_norms else {}
 
     def layer_by_layer(x, weights):
-        """One normalisation at a time: it comes last in each layer."""
+        """One normalization at a time: it comes last in each layer."""
         if not num_norms:
             return REFERENCES[name](x, weights, stride)
         for n in range(num_norms):
@@ -479,7 +479,7 @@ SPECS = {
 
 
 def test_draw_is_uniform_within_the_bounds_of_each_spec():
-    weights = ops.draw(jax.random.key(0), SPECS)
+    weights = ops.init(jax.random.key(0), SPECS)
     chex.assert_shape([weights["a"], *weights["b"]], [(20, 30), (7,), (40, 3, 5)])
     for leaf, bound in ((weights["a"], 0.5), (weights["b"][1], 0.2)):
         assert np.abs(leaf).max() <= bound
@@ -490,9 +490,9 @@ def test_draw_is_uniform_within_the_bounds_of_each_spec():
 
 
 def test_draw_is_determined_by_the_key():
-    first = ops.draw(jax.random.key(0), SPECS)
-    again = ops.draw(jax.random.key(0), SPECS)
-    other = ops.draw(jax.random.key(1), SPECS)
+    first = ops.init(jax.random.key(0), SPECS)
+    again = ops.init(jax.random.key(0), SPECS)
+    other = ops.init(jax.random.key(1), SPECS)
     chex.assert_trees_all_equal(first, again)
     assert not (first["a"] == other["a"]).any()
     # Stacked copies are independent.
@@ -501,7 +501,7 @@ def test_draw_is_determined_by_the_key():
 
 
 def test_draw_of_normal_values_has_the_scale_of_he():
-    weights = ops.draw(jax.random.key(0), SPECS, "he_normal")
+    weights = ops.init(jax.random.key(0), SPECS, "he_normal")
     chex.assert_shape([weights["a"], *weights["b"]], [(20, 30), (7,), (40, 3, 5)])
     for leaf, fan_in in ((weights["a"], 4), (weights["b"][1], 25)):
         deviation = np.sqrt(2 / fan_in)
@@ -510,8 +510,8 @@ def test_draw_of_normal_values_has_the_scale_of_he():
         assert abs(leaf.std() - deviation) < 5 * deviation / np.sqrt(2 * 600)
         beyond = (np.abs(leaf) > 2 * deviation).mean()
         assert abs(beyond - 0.0455) < 5 * np.sqrt(0.0455 * 0.9545 / 600)
-    again = ops.draw(jax.random.key(0), SPECS, "he_normal")
-    other = ops.draw(jax.random.key(1), SPECS, "he_normal")
+    again = ops.init(jax.random.key(0), SPECS, "he_normal")
+    other = ops.init(jax.random.key(1), SPECS, "he_normal")
     chex.assert_trees_all_equal(weights, again)
     assert not (weights["a"] == other["a"]).any()
 
@@ -520,15 +520,15 @@ def test_draw_of_normal_values_has_the_scale_of_he():
 def test_draw_keeps_constants(distribution):
     half = ops.WeightSpec((2,), 9, 0.5).stack(3)
     specs = {"affine": ops.affine_specs(3, 4), "half": half, **SPECS}
-    weights = ops.draw(jax.random.key(0), specs, distribution)
+    weights = ops.init(jax.random.key(0), specs, distribution)
     expected = {"scale": jnp.ones((3, 4)), "offset": jnp.zeros((3, 4))}
     chex.assert_trees_all_equal(weights["affine"], expected)
     np.testing.assert_array_equal(weights["half"], np.full((3, 2), 0.5))
     # They take no random numbers from the others.
-    others = ops.draw(jax.random.key(0), SPECS, distribution)
+    others = ops.init(jax.random.key(0), SPECS, distribution)
     chex.assert_trees_all_equal({name: weights[name] for name in SPECS}, others)
     assert {leaf.dtype for leaf in jax.tree.leaves(weights)} == {jnp.float32.dtype}
 
 
 def test_draw_of_no_weights():
-    assert ops.draw(jax.random.key(0), {}) == {}
+    assert ops.init(jax.random.key(0), {}) == {}

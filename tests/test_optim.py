@@ -1,4 +1,4 @@
-"""Schedules and optimisers against their formulas."""
+"""Schedules and optimizers against their formulas."""
 
 import math
 
@@ -19,7 +19,7 @@ def implicit_promotion():
 
 
 def rates(schedule, num_steps):
-    """As a compiled optimiser reads them: of an int32 count."""
+    """As a compiled optimizer reads them: of an int32 count."""
     steps = jnp.arange(num_steps, dtype=jnp.int32)
     return np.array([jax.jit(schedule)(step) for step in steps])
 

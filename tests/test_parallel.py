@@ -39,7 +39,7 @@ def test_replicated_computes_the_same_on_any_number_of_devices(num_devices, axis
     step = parallel.replicated(
         step_of(num_devices, axis_name), devices, axis_name=axis_name
     )
-    state = parallel.place(start(), devices, axis_name=axis_name)
+    state = parallel.device_put(start(), devices, axis_name=axis_name)
     batches = np.random.default_rng(0).normal(size=(3, 8, 3)).astype(np.float32)
     for batch in batches:
         state = step(state, batch)
@@ -52,7 +52,7 @@ def test_replicated_computes_the_same_on_any_number_of_devices(num_devices, axis
 @pytest.mark.parametrize("num_devices", NUM_DEVICES)
 def test_a_placed_state_lies_where_the_step_leaves_it(num_devices):
     devices = parallel.local_devices(num_devices)
-    placed = parallel.place(start(), devices)
+    placed = parallel.device_put(start(), devices)
     result = parallel.replicated(step_of(num_devices), devices)(placed, np.ones((8, 3)))
     for name, leaf in result.items():
         assert leaf.sharding.is_equivalent_to(placed[name].sharding, leaf.ndim)
@@ -65,7 +65,7 @@ def test_place_keeps_values_of_any_leaf(num_devices):
     devices = parallel.local_devices(num_devices)[-1:] * (num_devices == 1)
     devices = devices or parallel.local_devices(num_devices)
     tree = {"key": jax.random.key(3), "host": np.arange(4), "scalar": jnp.int32(2)}
-    placed = parallel.place(tree, devices)
+    placed = parallel.device_put(tree, devices)
     np.testing.assert_array_equal(placed["host"], np.arange(4))
     assert placed["scalar"] == 2
     np.testing.assert_array_equal(
@@ -79,8 +79,8 @@ def test_place_keeps_values_of_any_leaf(num_devices):
 def test_replicated_gives_away_the_memory_of_donated_arguments(num_devices):
     devices = parallel.local_devices(num_devices)
     step = parallel.replicated(step_of(num_devices), devices, donate_argnums=0)
-    state = parallel.place(start(), devices)
-    batch = parallel.place(jnp.ones((8, 3)), devices)
+    state = parallel.device_put(start(), devices)
+    batch = parallel.device_put(jnp.ones((8, 3)), devices)
     step(state, batch)
     assert state["sum"].is_deleted() and not batch.is_deleted()
 
@@ -99,12 +99,12 @@ def test_local_devices_refuses_what_is_not_there(num):
 
 
 def test_share():
-    assert parallel.share(64, 4, "batch_size") == 16
-    assert parallel.share(6, 1, "batch_size") == 6
+    assert parallel.per_device_size(64, 4, "batch_size") == 16
+    assert parallel.per_device_size(6, 1, "batch_size") == 6
     with pytest.raises(
         ValueError, match="batch_size of 6 cannot be divided among 4 devices"
     ):
-        parallel.share(6, 4, "batch_size")
+        parallel.per_device_size(6, 4, "batch_size")
 
 
 def from_copies(copies):

@@ -74,7 +74,7 @@ ENAS_SEARCH = [
         {"momentum": 0.9, "clip_norm": 0.0},
     ),
     (
-        "models.py: crops are padded after normalisation; scripts: no CutOut",
+        "models.py: crops are padded after normalization; scripts: no CutOut",
         {"crop_padding": 4, "crop_fill": "mean", "flip": True, "cutout": 0},
     ),
     (
@@ -109,7 +109,7 @@ ENAS_TRAINING = [
         {"momentum": 0.9, "clip_norm": 0.0},
     ),
     (
-        "models.py: crops are padded after normalisation",
+        "models.py: crops are padded after normalization",
         {"crop_padding": 4, "crop_fill": "mean", "flip": True},
     ),
 ]

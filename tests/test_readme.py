@@ -11,7 +11,7 @@ README = pathlib.Path(__file__).parent.parent / "README.md"
 def test_surfaces_of_any_model(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", README.read_text("utf-8"), re.DOTALL)
-    (code,) = (block for block in blocks if "surface_measurer" in block)
+    (code,) = (block for block in blocks if "make_surface_fn" in block)
     exec(compile(code, README.name, "exec"), {"jax": jax})
     share, deviation = map(float, capsys.readouterr().out.split())
     assert 0 < share <= 1 and deviation > 0

@@ -76,7 +76,7 @@ def test_numbers_are_by_seed_and_learning_rate():
         "learning_rate_0.25/final_test_loss": [1.0],
         "learning_rate_0.25/final_test_accuracy": [0.5],
         "learning_rate_0.25/diverged": [0.0],
-        # Within 1 nat are the centre and the middles of the edges, then the centre.
+        # Within 1 nat are the center and the middles of the edges, then the center.
         "basin_share": [pytest.approx(5 / 9), pytest.approx(1 / 9)],
         "loss_at_center": [0.25, 0.25],
         "median_loss": [1.25, 2.25],

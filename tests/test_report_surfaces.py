@@ -16,7 +16,7 @@ CHARTS = {
     "heat map": lambda surface, value, **options: surfaces.heat_map(
         surface, value, title="A & B", label="loss (nats)", **options
     ),
-    "relief": lambda surface, value, **options: surfaces.relief_chart(
+    "relief": lambda surface, value, **options: surfaces.surface_plot(
         surface, value, title="A & B", label="loss (nats)", **options
     ),
 }
@@ -24,7 +24,7 @@ every_chart = pytest.mark.parametrize("chart", CHARTS.values(), ids=list(CHARTS)
 
 
 def bowl(num=5, **values) -> analysis.Surface:
-    """The loss rises from 0 in the centre to 8 in the corners."""
+    """The loss rises from 0 in the center to 8 in the corners."""
     places = np.linspace(-1, 1, num)
     loss = 4 * (places**2 + places[:, None] ** 2)
     return analysis.Surface(places, places, {"loss": loss} | values)
@@ -82,8 +82,8 @@ def test_contours_are_drawn_where_the_levels_are_met():
     assert "0.1" in labels and "1.1" in labels and "0.6" not in labels
     figure = surfaces.contour_chart(bowl(), "loss", title="Loss", levels=[1, 3, 100])
     assert artist(figure, "QuadContourSet").levels.tolist() == [1, 3]
-    (centre,) = figure.axes[0].lines
-    assert np.asarray(centre.get_xydata()).tolist() == [[0.0, 0.0]]
+    (center,) = figure.axes[0].lines
+    assert np.asarray(center.get_xydata()).tolist() == [[0.0, 0.0]]
     figure = surfaces.contour_chart(bowl(), "loss", title="Loss", levels=[50])
     assert not artists(figure, "QuadContourSet")
 
@@ -123,7 +123,7 @@ def test_heat_maps_have_the_colours_asked_for(options, expected, extend):
 
 def heights(surface, **options):
     """The mean heights of the facets of a relief, ascending."""
-    figure = surfaces.relief_chart(surface, "loss", title="A", label="loss", **options)
+    figure = surfaces.surface_plot(surface, "loss", title="A", label="loss", **options)
     facets = artist(figure, "Poly3DCollection")
     assert facets.get_clim() == pytest.approx(facets.axes.get_zlim())
     assert facets.get_cmap().name == "coolwarm" and facets.get_rasterized()
@@ -179,4 +179,4 @@ def test_levels_ascend(levels):
 
 def test_limits_ascend():
     with pytest.raises(ValueError, match=r"z_limits are \(1, 1\); expected a lower"):
-        surfaces.relief_chart(bowl(), "loss", title="A", label="", z_limits=(1, 1))
+        surfaces.surface_plot(bowl(), "loss", title="A", label="", z_limits=(1, 1))

@@ -59,7 +59,7 @@ def run(workdir=None, *, net=None, seed=0, num_images=200, **options):
         del key
         return data.normalize(images, digits().mean, digits().std)
 
-    return train.retrain(
+    return train.train_from_scratch(
         network() if net is None else net,
         train.classification(),
         optax.sgd(0.05, momentum=0.9),
@@ -193,7 +193,7 @@ class Linear(nn.Module):
     ],
 )
 def test_probability_of_drop_path_grows(growth, num_epochs, total):
-    # It is 0 in the initialisation; five steps an epoch follow.
+    # It is 0 in the initialization; five steps an epoch follow.
     result = run(
         net=Linear(),
         num_epochs=num_epochs,
@@ -294,7 +294,7 @@ def test_one_program_trains_networks_that_differ_in_what_they_are_told():
         "normalize": normalize,
     }
     parts = network(), train.classification(), optax.sgd(0.05), split
-    run = train.retrainer(*parts, **settings)
+    run = train.make_train_fn(*parts, **settings)
     variant = GENOTYPE._replace(normal=GENOTYPE.normal[::-1])
     assert {source for _, source in variant.normal} == {0, 1}
     first, again, other = (
@@ -310,5 +310,7 @@ def test_one_program_trains_networks_that_differ_in_what_they_are_told():
     chex.assert_trees_all_equal(first, again)
     kernel = first["classifier"]["kernel"]
     assert not np.array_equal(kernel, other["classifier"]["kernel"])
-    told = train.retrain(*parts, key=jax.random.key(0), **settings).state.params
+    told = train.train_from_scratch(
+        *parts, key=jax.random.key(0), **settings
+    ).state.params
     chex.assert_trees_all_close(first, told, rtol=1e-3, atol=1e-4)

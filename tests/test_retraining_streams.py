@@ -42,7 +42,7 @@ def stream(num):
 
 
 def run(workdir=None, num_epochs=3, num_devices=1, images=None, **options):
-    return train.retrain(
+    return train.train_from_scratch(
         Linear(),
         train.classification(),
         optax.sgd(0.05),

@@ -77,5 +77,5 @@ def test_a_training_continues_where_it_was_interrupted(tmp_path, monkeypatch, re
 def test_wrong_numbers():
     with pytest.raises(ValueError, match="num_seeds is 0; expected at least 1"):
         run(ARCHS, num_seeds=0)
-    with pytest.raises(ValueError, match=r"at_steps is \[0\]"):
+    with pytest.raises(ValueError, match=r"snapshot_steps is \[0\]"):
         run(ARCHS, num_steps=0)

@@ -68,7 +68,7 @@ def test_samples_are_valid_and_come_back(archs):
 
 def test_samples_follow_the_distribution(archs):
     num = len(archs)
-    present = np.asarray(jax.vmap(lambda arch: SPACE.is_present(arch, 0))(archs))
+    present = np.asarray(jax.vmap(lambda arch: SPACE.node_mask(arch, 0))(archs))
     sizes = np.bincount(present.sum(1) - 2, minlength=7)
     assert not sizes[:3].any()
     np.testing.assert_allclose(sizes[3:], num / 4, atol=5 * (num / 4) ** 0.5)
@@ -104,7 +104,7 @@ def test_the_graph_of_a_network():
     np.testing.assert_array_equal(SMALL.node_ops(arch, 0), [0, 3, 0])
     np.testing.assert_array_equal(SMALL.node_scales(arch, 1), [2])
     np.testing.assert_array_equal(SMALL.has_exit(arch, 0), [False, True, False])
-    np.testing.assert_array_equal(SMALL.is_present(arch, 0), [1, 1, 1, 1, 0])
+    np.testing.assert_array_equal(SMALL.node_mask(arch, 0), [1, 1, 1, 1, 0])
     np.testing.assert_array_equal(SMALL.is_leaf(arch, 0), [0, 0, 0, 1, 0])
 
 

@@ -167,7 +167,7 @@ def test_the_graph_of_a_vector(max_nodes):
     ops = jax.jit(space.node_ops)(arch)
     assert ops.dtype == jnp.int32
     assert ops.tolist() == [1, 0, 7, 0, 0][: max_nodes - 2]
-    assert space.is_present(arch).tolist() == [n < 5 for n in range(max_nodes)]
+    assert space.node_mask(arch).tolist() == [n < 5 for n in range(max_nodes)]
     assert space.is_leaf(arch).tolist() == [n in (2, 4) for n in range(max_nodes)]
 
 
@@ -175,7 +175,7 @@ def test_inputs_are_present_but_no_leaves():
     # Nobody reads node 0.
     arch = jnp.asarray([0, 0, 1], jnp.int32)
     space = spaces.ghn_dag(3)
-    assert space.is_present(arch).tolist() == [True, True, True]
+    assert space.node_mask(arch).tolist() == [True, True, True]
     assert space.is_leaf(arch).tolist() == [False, False, True]
 
 

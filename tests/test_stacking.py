@@ -46,15 +46,15 @@ def test_what_is_left_are_arrays_of_a_known_shape(network):
         assert num_stacked <= 1 + is_scanned
         assert num_stacked >= is_scanned
 
-    jax.tree_util.tree_map_with_path(check, params, networks.stack_axes(params))
+    jax.tree_util.tree_map_with_path(check, params, networks.num_batch_dims(params))
     assert len(found) > 4
 
 
-def test_planes_of_a_network_move_filters_but_no_normalisation():
+def test_planes_of_a_network_move_filters_but_no_normalization():
     network = networks.micro(genotypes.named("DARTS"), 2, 9, 3)
     params = network.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)), train=True)
     params = params["params"]
-    stacks = networks.stack_axes(params)
+    stacks = networks.num_batch_dims(params)
     plane = jax.jit(
         lambda params: analysis.random_plane(jax.random.key(1), params, stacks)
     )(params)

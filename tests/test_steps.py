@@ -480,10 +480,11 @@ def test_every_batch_is_preprocessed_with_a_key_of_its_own():
 
 def test_share_divides_a_batch_among_the_devices():
     batch = images_and_labels()
-    assert batches.share(batch, None, 4) is batch
-    assert batches.share(batch, "devices", 1) is batch
+    assert batches.local_batch(batch, None, 4) is batch
+    assert batches.local_batch(batch, "devices", 1) is batch
     shares = jax.pmap(
-        lambda _: batches.share(batch, "devices", NUM_DEVICES), axis_name="devices"
+        lambda _: batches.local_batch(batch, "devices", NUM_DEVICES),
+        axis_name="devices",
     )(np.arange(NUM_DEVICES))
     whole = jax.tree.map(lambda x: x.reshape(8, *x.shape[2:]), shares)
     chex.assert_shape(shares["label"], (4, 2))

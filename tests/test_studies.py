@@ -170,7 +170,9 @@ def test_predictors_are_checked_before_anything_is_trained(images, tmp_path):
 
     with pytest.raises(ValueError, match="there are 0 predictors"):
         correlate([])
-    with pytest.raises(ValueError, match=r"at_steps is \[2, 5\]; expected at most 4"):
+    with pytest.raises(
+        ValueError, match=r"snapshot_steps is \[2, 5\]; expected at most 4"
+    ):
         correlate([studies.EarlyScores([2, 5], jax.random.key(1))])
     assert not (tmp_path / "run").exists()
 

@@ -149,7 +149,7 @@ def test_presets():
 
 def contender(name, final):
     values = np.linspace(0.1, final, 4)[None] + np.array([[0.0], [0.02]])
-    return studies.Contender(name, values, values / 2)
+    return studies.Algorithm(name, values, values / 2)
 
 
 def compare(path, contenders, **options) -> None:
@@ -188,11 +188,11 @@ def test_the_report_holds_results_and_curves(tmp_path):
         ([], "there are 0 contenders; expected 1 to 5"),
         ([contender(str(i), 0.5) for i in range(6)], "there are 6 contenders"),
         (
-            [studies.Contender("short", np.zeros((2, 4)), np.zeros((2, 3)))],
+            [studies.Algorithm("short", np.zeros((2, 4)), np.zeros((2, 3)))],
             r"mode of short has shape \(2, 3\); expected \(2, 4\), seeds and",
         ),
         (
-            [contender("a", 0.5), studies.Contender("b", *np.zeros((2, 1, 4)))],
+            [contender("a", 0.5), studies.Algorithm("b", *np.zeros((2, 1, 4)))],
             r"incumbent of b has shape \(1, 4\); expected \(2, 4\)",
         ),
     ],

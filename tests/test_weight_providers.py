@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import pytest
 
 from jaxnas import ghn, ops, spaces, supernets, weights
-from jaxnas.types import Blueprint, Graph, Site, Supernet
+from jaxnas.types import Graph, GraphSpec, NodeAssignment, Supernet
 
 # A new provider is one more row.
 PROVIDERS = {
@@ -46,8 +46,8 @@ def linear() -> Supernet:
     def sites(arch):
         matrices, bias = jnp.array([[0, 2]] * 3, jnp.int32), jnp.array([0, 3])
         return {
-            "matrix": Site(matrices, None, jnp.arange(3) == arch[0]),
-            "bias": [Site(bias, None, arch[1] == i) for i in range(2)],
+            "matrix": NodeAssignment(matrices, None, jnp.arange(3) == arch[0]),
+            "bias": [NodeAssignment(bias, None, arch[1] == i) for i in range(2)],
         }
 
     specs = {
@@ -55,7 +55,7 @@ def linear() -> Supernet:
         "bias": [ops.WeightSpec((5,), 1)] * 2,
     }
     space = types.SimpleNamespace(cardinalities=(3, 2))
-    return Supernet(space, init, apply, Blueprint((3,), specs, graph, sites))
+    return Supernet(space, init, apply, GraphSpec((3,), specs, graph, sites))
 
 
 ARCHS = jnp.array([[a, b] for a in range(3) for b in range(2)], jnp.int32)
@@ -78,7 +78,7 @@ NETS = {
         pytest.param(make, net, id=f"{provider}-{name}")
         for provider, make in PROVIDERS.items()
         for name, net in NETS.items()
-        if provider == "shared" or net.blueprint is not None
+        if provider == "shared" or net.graph_spec is not None
     ],
 )
 def test_weights_have_the_structure_of_the_supernet(make, net):

@@ -59,9 +59,9 @@ def test_differing_keys_are_named(tmp_path, config, message):
 def test_some_keys_may_differ(tmp_path):
     workdir.prepare(tmp_path, CONFIG, ENVIRONMENT)
     other = CONFIG | {"name": "b", "seed": 4}
-    workdir.prepare(tmp_path, other, ENVIRONMENT, may_differ=("name", "seed"))
+    workdir.prepare(tmp_path, other, ENVIRONMENT, ignored_keys=("name", "seed"))
     with pytest.raises(ValueError, match="configuration: seed") as error:
-        workdir.prepare(tmp_path, other, ENVIRONMENT, may_differ=("name",))
+        workdir.prepare(tmp_path, other, ENVIRONMENT, ignored_keys=("name",))
     assert "name" not in str(error.value)
 
 

@@ -21,7 +21,7 @@ def exit_costs(
 
     The network runs until it has the answer of an exit: what this exit and those
     before it need is run, the rest is not. Convolutions and linear layers count,
-    pooling and normalisation do not.
+    pooling and normalization do not.
 
     Args:
       genotype: the architecture.

@@ -27,7 +27,7 @@ def gradient_variance(
     Args:
       loss: `(params, constants, batch) -> loss`, the mean over a batch of
         `batch_size` examples, whose leaves are `[batch_size, ...]`. It must treat
-        examples one by one: normalisation has to use running statistics.
+        examples one by one: normalization has to use running statistics.
       batch_size: examples of one gradient. The paper's definition is by single
         examples; gradients of larger batches vary less, by their size.
       chunk_size: gradients that are held in memory at the same time, each as large as

@@ -1,6 +1,6 @@
 """Loss landscapes: a plane through trained weights (Shu et al. 2020, section 4.2).
 
-The plane is spanned by two random directions that are normalised filter by filter
+The plane is spanned by two random directions that are normalized filter by filter
 (Li et al. 2018), so that networks whose weights differ in scale can be compared. What
 is measured at each of its points is up to the caller: a mean over images, as
 `mean_metrics` makes it, or the variance of gradients, see `gradient_variance`.
@@ -50,7 +50,7 @@ class Plane(NamedTuple):
     second: Params
 
     def point(self, alpha: jax.Array, beta: jax.Array) -> Params:
-        """The parameters at a place; those of the centre, to the bit, at (0, 0)."""
+        """The parameters at a place; those of the center, to the bit, at (0, 0)."""
         return jax.tree.map(
             lambda w, x, y: w + alpha.astype(w.dtype) * x + beta.astype(w.dtype) * y,
             *self,
@@ -87,12 +87,12 @@ class Surface(NamedTuple):
         return float(self.values[name][rows[0], columns[0]])
 
 
-def grid(radius: float = 1.0, resolution: int = 51) -> np.ndarray:
+def coordinates(radius: float = 1.0, resolution: int = 51) -> np.ndarray:
     """Equally spaced places from `-radius` to `radius`, float64 `[resolution]`.
 
     Raises:
       ValueError: unless the radius is positive and finite, and the resolution odd, so
-        that the centre is one of them, and at least 3.
+        that the center is one of them, and at least 3.
     """
     if not 0 < radius < math.inf:
         raise ValueError(f"radius is {radius}; expected a positive number")
@@ -102,54 +102,54 @@ def grid(radius: float = 1.0, resolution: int = 51) -> np.ndarray:
     return steps * (radius / (resolution // 2))
 
 
-def random_plane(key: Key, params: Params, stack_axes: Any = 0) -> Plane:
+def random_plane(key: Key, params: Params, num_batch_dims: Any = 0) -> Plane:
     """Draw a plane through trained parameters.
 
     Both directions are Gaussian, then scaled so that every filter of a direction has
     the norm of the same filter of the parameters; they are not made orthogonal. The
     filters of an array lie along its last axis, as in Flax. Arrays of one axis (biases,
-    scales and offsets of normalisation) do not move.
+    scales and offsets of normalization) do not move.
 
     Args:
       key: random key; equal keys and shapes give the same directions before scaling.
       params: trained parameters, a pytree of float arrays.
-      stack_axes: number of leading axes that only stack independent arrays, for all
-        parameters or as a pytree with one for each; see `jaxnas.networks.stack_axes`.
+      num_batch_dims: number of leading axes that only stack independent arrays, for all
+        parameters or as a pytree with one for each; see `jaxnas.networks.num_batch_dims`.
 
     Returns:
-      The plane, with the parameters in its centre.
+      The plane, with the parameters in its center.
 
     Source: Li et al. (2018), section 4; official net_plotter.py with `--xnorm filter
     --xignore biasbn`, where filters lie along the first axis.
     """
-    if isinstance(stack_axes, int):
-        stack_axes = jax.tree.map(lambda _: stack_axes, params)
+    if isinstance(num_batch_dims, int):
+        num_batch_dims = jax.tree.map(lambda _: num_batch_dims, params)
     # One draw for all arrays: each call of the generator takes time to compile.
     flat, unravel = ravel_pytree(params)
     draws = jax.random.normal(key, (2, flat.size), flat.dtype)
 
     def scaled(draw: jax.Array) -> Params:
-        return jax.tree.map(filter_normalized, unravel(draw), params, stack_axes)
+        return jax.tree.map(filter_normalized, unravel(draw), params, num_batch_dims)
 
     return Plane(params, scaled(draws[0]), scaled(draws[1]))
 
 
 def filter_normalized(
-    direction: jax.Array, weights: jax.Array, stack_axes: int = 0
+    direction: jax.Array, weights: jax.Array, num_batch_dims: int = 0
 ) -> jax.Array:
     """Give every filter of a direction the norm of the same filter of the weights.
 
     Args:
       direction: of the shape of the weights.
       weights: one array of parameters; filters lie along the last axis.
-      stack_axes: number of leading axes that stack independent arrays.
+      num_batch_dims: number of leading axes that stack independent arrays.
 
     Returns:
       The scaled direction, zero for arrays that have one axis besides stacking ones.
     """
-    if weights.ndim - stack_axes <= 1:
+    if weights.ndim - num_batch_dims <= 1:
         return jnp.zeros_like(weights)
-    axes = tuple(range(stack_axes, weights.ndim - 1))
+    axes = tuple(range(num_batch_dims, weights.ndim - 1))
 
     def norm(array: jax.Array) -> jax.Array:
         return jnp.sqrt(jnp.square(array).sum(axes, keepdims=True))
@@ -198,17 +198,17 @@ def mean_metrics(
     return measure
 
 
-def surface_measurer(
+def make_surface_fn(
     measure: Measure,
     *,
-    points_at_once: int = 1,
+    point_batch_size: int = 1,
     devices: Sequence[Device] | None = None,
 ) -> Callable[..., Surface]:
     """Make the measurement of surfaces, one compiled program for a row of points.
 
     Args:
       measure: what is measured at a point.
-      points_at_once: points that a device handles side by side, as one batched
+      point_batch_size: points that a device handles side by side, as one batched
         computation; they need as much memory more. Where single points keep the device
         busy, 1 is fastest.
       devices: where to run; the first device if `None`. They share out the points.
@@ -226,7 +226,7 @@ def surface_measurer(
         the file is damaged, or holds a surface of other weights, directions, examples
         or places.
     """
-    check_sizes(points_at_once=points_at_once)
+    check_sizes(point_batch_size=point_batch_size)
     devices = [jax.local_devices()[0]] if devices is None else list(devices)
     num_devices = len(devices)
 
@@ -239,7 +239,7 @@ def surface_measurer(
         def measure_point(alpha):
             return measure(plane.point(alpha, beta), constants, examples)
 
-        batching = {"batch_size": points_at_once} if points_at_once > 1 else {}
+        batching = {"batch_size": point_batch_size} if point_batch_size > 1 else {}
         row = lax.map(measure_point, alphas, **batching)
         if num_devices > 1:
             row = lax.all_gather(row, _POINT_AXIS, tiled=True)
@@ -270,7 +270,7 @@ def surface_measurer(
             rows = _read_rows(path, fingerprint)
         padding = -alphas.size % num_devices
         padded = jnp.asarray(np.pad(alphas, (0, padding), mode="edge"), jnp.float32)
-        placed = parallel.place(
+        placed = parallel.device_put(
             (plane, constants, dict(examples)), devices, axis_name=_POINT_AXIS
         )
         for beta in betas[len(rows) :]:
@@ -310,14 +310,14 @@ def load_surface(file: str | os.PathLike[str]) -> Surface:
 
 
 def basin_share(surface: Surface, rise: float = 1.0) -> float:
-    """The share of the points whose loss is little above that of the centre.
+    """The share of the points whose loss is little above that of the center.
 
     A number for how wide and smooth a basin is: it does not depend on how high the
     walls around it are.
 
     Args:
       surface: with values `loss`.
-      rise: how much above the centre, in the unit of the loss.
+      rise: how much above the center, in the unit of the loss.
 
     Returns:
       Between 0 and 1; points whose loss is not finite are outside.
@@ -327,7 +327,7 @@ def basin_share(surface: Surface, rise: float = 1.0) -> float:
     """
     center = surface.at_center("loss")
     if not math.isfinite(center):
-        raise ValueError(f"the loss of the centre is {center}; expected a number")
+        raise ValueError(f"the loss of the center is {center}; expected a number")
     return float((surface.values["loss"] <= center + rise).mean())
 
 

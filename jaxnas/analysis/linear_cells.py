@@ -119,7 +119,7 @@ def compare_linear_cells(
       num_nodes: nodes of both cells.
       features: width of a node, and of the input.
       num_classes: outputs of the classifier.
-      num_instances: labelled inputs.
+      num_instances: labeled inputs.
       num_pairs: pairs of matrices per node, between which smoothness is measured.
       spectral_norm: the largest singular value of all matrices.
 

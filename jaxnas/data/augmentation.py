@@ -1,4 +1,4 @@
-"""Normalisation and augmentation on the device, inside the compiled step.
+"""Normalization and augmentation on the device, inside the compiled step.
 
 Every image gets its own draw. All sizes are static, so one compilation serves a
 whole run.
@@ -55,7 +55,7 @@ def augment(
     flip: bool = False,
     cutout: int = 0,
 ) -> jax.Array:
-    """Crop, flip, normalise and cut out.
+    """Crop, flip, normalize and cut out.
 
     The draws of one augmentation do not depend on whether the others are on.
 
@@ -66,10 +66,10 @@ def augment(
       std: per-channel standard deviation of the same pixels.
       crop_padding: pixels added on every side before a random crop back to the
         original size; 0 for none.
-      crop_fill: what these pixels are: `"black"`, added before normalisation (DARTS,
+      crop_fill: what these pixels are: `"black"`, added before normalization (DARTS,
         ASNG-NAS), or the `"mean"`, added as zeros after it (ENAS).
       flip: whether to mirror each image left to right with probability 1/2.
-      cutout: side in pixels of the square set to 0 after normalisation; 0 for none.
+      cutout: side in pixels of the square set to 0 after normalization; 0 for none.
 
     Returns:
       float32 of the same shape.
@@ -161,7 +161,7 @@ def random_cutout(key: types.Key, images: jax.Array, size: int) -> jax.Array:
 
     Args:
       key: a typed PRNG key.
-      images: normalised images `[batch, height, width, channels]`.
+      images: normalized images `[batch, height, width, channels]`.
       size: side of the square in pixels, at most the image's smaller side.
 
     Returns:
@@ -184,13 +184,13 @@ def random_cutout(key: types.Key, images: jax.Array, size: int) -> jax.Array:
     return cut_out(images, jnp.stack([rows, columns], axis=1), size)
 
 
-def cut_out(images: jax.Array, centres: jax.Array, size: int) -> jax.Array:
+def cut_out(images: jax.Array, centers: jax.Array, size: int) -> jax.Array:
     """Set a square around a given pixel of each image to zero.
 
     Args:
       images: `[batch, height, width, channels]`.
-      centres: int32 `[batch, 2]`, row and column; the square reaches from
-        `centre - size // 2` over `size` pixels and ends at the image's borders.
+      centers: int32 `[batch, 2]`, row and column; the square reaches from
+        `center - size // 2` over `size` pixels and ends at the image's borders.
       size: side of the square in pixels.
 
     Returns:
@@ -198,13 +198,13 @@ def cut_out(images: jax.Array, centres: jax.Array, size: int) -> jax.Array:
     """
     height, width = images.shape[1:3]
 
-    def inside(length: int, centre: jax.Array) -> jax.Array:
-        first = centre[:, None] - size // 2
+    def inside(length: int, center: jax.Array) -> jax.Array:
+        first = center[:, None] - size // 2
         position = jnp.arange(length)[None, :]
         return (position >= first) & (position < first + size)
 
-    rows = inside(height, centres[:, 0])
-    columns = inside(width, centres[:, 1])
+    rows = inside(height, centers[:, 0])
+    columns = inside(width, centers[:, 1])
     square = rows[:, :, None, None] & columns[:, None, :, None]
     return jnp.where(square, jnp.zeros((), images.dtype), images)
 

@@ -9,7 +9,7 @@ NUM_TRAIN = 1500
 
 
 def load() -> images.ImageDataset:
-    """Load scikit-learn's digits: 1,797 grey images of 8x8 pixels, 10 classes.
+    """Load scikit-learn's digits: 1,797 gray images of 8x8 pixels, 10 classes.
 
     Returns:
       1,500 training and 297 test images `[8, 8, 1]`, with the file's pixel values

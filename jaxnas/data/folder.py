@@ -65,7 +65,7 @@ def load(data_dir: pathlib.Path, image_size: int | None = None) -> images.ImageD
     Args:
       data_dir: the folder that holds `train` and `test`, or `train` and `val`.
       image_size: side of the square images to make, in pixels: the shorter side is
-        resized to it (bilinear, antialiased) and the centre is kept. Without it,
+        resized to it (bilinear, antialiased) and the center is kept. Without it,
         all images must have one size.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Labelled images in memory: the types every loader of this package returns."""
+"""Labeled images in memory: the types every loader of this package returns."""
 
 from typing import Any, NamedTuple
 
@@ -13,7 +13,7 @@ class DatasetError(ValueError):
 
 
 class Split(NamedTuple):
-    """Labelled images.
+    """Labeled images.
 
     Attributes:
       images: uint8 `[num, height, width, channels]`.

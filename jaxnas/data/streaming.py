@@ -35,7 +35,7 @@ _Result = TypeVar("_Result")
 
 
 class Example(NamedTuple):
-    """A labelled image that is not decoded yet.
+    """A labeled image that is not decoded yet.
 
     Attributes:
       contents: an image file.
@@ -49,7 +49,7 @@ class Example(NamedTuple):
 
 
 class Stream(NamedTuple):
-    """Labelled images that are read when they are needed.
+    """Labeled images that are read when they are needed.
 
     Attributes:
       num_images: how many there are.
@@ -182,7 +182,7 @@ def random_resized_crop(
 
     The rectangle has 8 to 100 % of the area and a ratio of width to height between 3/4
     and 4/3, uniform in its logarithm; if ten of them do not fit into the image, it is
-    the largest square in the centre.
+    the largest square in the center.
 
     Args:
       image: RGB.
@@ -208,7 +208,7 @@ def random_resized_crop(
 def central_crop(image: "Image.Image", size: int) -> np.ndarray:
     """Cut out the central 7/8 of the shorter side and bring them to one size.
 
-    Of 224 pixels, this is the centre of an image whose shorter side has 256 pixels.
+    Of 224 pixels, this is the center of an image whose shorter side has 256 pixels.
 
     Args:
       image: RGB.
@@ -277,7 +277,7 @@ def shuffled(
 
 
 def in_order(stream: Stream, batch_size: int) -> Iterator[dict[str, Any]]:
-    """All images once, cut from the centre, in batches of one size.
+    """All images once, cut from the center, in batches of one size.
 
     The last batch is filled up with images from the beginning, whose `weight` is 0.
 

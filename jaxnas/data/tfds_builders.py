@@ -55,7 +55,7 @@ class JaxnasCifar10(tfds.core.GeneratorBasedBuilder):
     def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
             builder=self,
-            description="CIFAR, 32x32 colour images, as PNG files.",
+            description="CIFAR, 32x32 color images, as PNG files.",
             features=tfds.features.FeaturesDict(
                 {
                     "id": tfds.features.Text(),
@@ -120,7 +120,7 @@ class JaxnasCifar100(JaxnasCifar10):
 class JaxnasTinyImagenet200(tfds.core.GeneratorBasedBuilder):
     """Tiny-ImageNet-200 as the original JPEG files, in `tiny_imagenet`'s order.
 
-    Grey images are stored as they are. The official test images have no labels and are
+    Gray images are stored as they are. The official test images have no labels and are
     left out.
     """
 

@@ -251,9 +251,9 @@ def open_archive(path: pathlib.Path) -> Iterator[Tree]:
 def find(tree: Tree) -> Listing:
     """List the images of the official layout with their classes.
 
-    `wnids.txt` decides which classes there are; a class is labelled by the rank of its
+    `wnids.txt` decides which classes there are; a class is labeled by the rank of its
     identifier in alphabetical order. Training images are those in `train/WNID`.
-    Validation images are labelled by `val/val_annotations.txt`; where it is absent, by
+    Validation images are labeled by `val/val_annotations.txt`; where it is absent, by
     their folders `val/WNID`, to which many programs want them moved.
 
     Args:

@@ -45,7 +45,7 @@ class AnytimeGenotype(NamedTuple):
 
 
 def check_anytime(genotype: AnytimeGenotype) -> AnytimeGenotype:
-    """Check the blocks and normalise their lists to tuples.
+    """Check the blocks and normalize their lists to tuples.
 
     Args:
       genotype: an `AnytimeGenotype` whose fields may be lists, tuples or ranges.

@@ -81,7 +81,7 @@ kinds.register("cells", Genotype, check_cells)
 def check_cell(
     pairs: Sequence[Edge], concat: Sequence[int], *, place: str = "cell"
 ) -> tuple[tuple[Edge, ...], tuple[int, ...]]:
-    """Check one cell and normalise its lists to tuples.
+    """Check one cell and normalize its lists to tuples.
 
     Args:
       pairs: `(op, source)` pairs, two for every node.

@@ -45,7 +45,7 @@ class DagGenotype(NamedTuple):
 
 
 def check_dag(genotype: DagGenotype) -> DagGenotype:
-    """Check a block and normalise its lists to tuples.
+    """Check a block and normalize its lists to tuples.
 
     Args:
       genotype: a `DagGenotype` whose fields may be lists, tuples or ranges.

@@ -40,7 +40,7 @@ class MacroGenotype(NamedTuple):
 
 
 def check_macro(genotype: MacroGenotype) -> MacroGenotype:
-    """Check a macro genotype and normalise its lists to tuples.
+    """Check a macro genotype and normalize its lists to tuples.
 
     Args:
       genotype: a `MacroGenotype` whose fields may be lists, tuples or ranges.

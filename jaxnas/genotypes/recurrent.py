@@ -29,7 +29,7 @@ class RecurrentGenotype(NamedTuple):
 
 
 def check_recurrent(genotype: RecurrentGenotype) -> RecurrentGenotype:
-    """Check a recurrent genotype and normalise its lists to tuples.
+    """Check a recurrent genotype and normalize its lists to tuples.
 
     Args:
       genotype: a `RecurrentGenotype` whose fields may be lists, tuples or ranges.

@@ -31,7 +31,7 @@ Predict the weights of an architecture, and evaluate it:
 >>> def normalize(key, images):
 ...     return data.normalize(images, digits.mean, digits.std)
 >>> task = train.classification()
->>> evaluate = train.evaluator(
+>>> evaluate = train.make_eval_fn(
 ...     net, weights.shared(net), task, normalize=normalize, batch_size=99
 ... )
 >>> before = evaluate(predicted, arch, digits.test)
@@ -39,11 +39,11 @@ Predict the weights of an architecture, and evaluate it:
 Fine-tune from them:
 
 >>> optimizer = optax.sgd(0.05, momentum=0.9)
->>> fit = train.fitter(
-...     net, task, optimizer, digits.train, at_steps=[40], batch_size=50,
+>>> fit = train.make_standalone_train_fn(
+...     net, task, optimizer, digits.train, snapshot_steps=[40], batch_size=50,
 ...     augment=normalize,
 ... )
->>> start = ghn.break_symmetry(jax.random.key(1), predicted)
+>>> start = ghn.add_noise(jax.random.key(1), predicted)
 >>> (snapshot,) = fit(arch, jax.random.key(2), start)
 >>> after = evaluate(snapshot.weights, arch, digits.test)
 >>> after["loss"] < before["loss"]
@@ -52,16 +52,16 @@ True
 
 from jaxnas.ghn.blocks import block_differences, block_metrics
 from jaxnas.ghn.files import load, load_settings, save
-from jaxnas.ghn.finetuning import break_symmetry
+from jaxnas.ghn.finetuning import add_noise
 from jaxnas.ghn.hypernetwork import hypernetwork
 from jaxnas.ghn.propagation import PassEmbeddings, Propagation
 
 __all__ = [
     "PassEmbeddings",
     "Propagation",
+    "add_noise",
     "block_differences",
     "block_metrics",
-    "break_symmetry",
     "hypernetwork",
     "load",
     "load_settings",

@@ -6,46 +6,46 @@ from collections.abc import Callable, Sequence
 import jax
 import numpy as np
 
-from jaxnas.types import Arch, Params, Site, Supernet, WeightProvider, Weights
+from jaxnas.types import Arch, NodeAssignment, Params, Supernet, WeightProvider, Weights
 
 
 def block_differences(net: Supernet, weights: Weights, arch: Arch) -> np.ndarray:
     """How much the weights of neighboring blocks differ.
 
-    Nodes of two blocks are compared if they have equal numbers and attributes and are
+    Nodes of two blocks are compared if they have equal numbers and node_features and are
     used in both: all of their weights but those of edges. Of a wider layer, as after a
     reduction, the first channels count, which are those that the decoder writes alike.
 
     Args:
-      net: the supernet; it must have a blueprint.
+      net: the supernet; it must have a graph spec.
       weights: generated weights, those of `provider.apply(params, arch)`.
       arch: the architecture.
 
     Returns:
       float64 `[num_blocks - 1]` for the blocks that the architecture uses: the norm of
-      the difference over the norm of the first of two neighbours' weights; 1e-7 is
+      the difference over the norm of the first of two neighbors' weights; 1e-7 is
       rounding. NaN where there is nothing to compare.
 
     Raises:
-      ValueError: if the supernet has no blueprint.
+      ValueError: if the supernet has no graph spec.
     """
-    blueprint = net.blueprint
-    if blueprint is None:
-        raise ValueError("the supernet has no blueprint, so its blocks are unknown")
-    attributes = np.asarray(blueprint.graph(arch).attributes)
-    sites = jax.tree.leaves(
-        blueprint.sites(arch),
-        is_leaf=lambda leaf: leaf is None or isinstance(leaf, Site),
+    graph_spec = net.graph_spec
+    if graph_spec is None:
+        raise ValueError("the supernet has no graph spec, so its blocks are unknown")
+    node_features = np.asarray(graph_spec.graph(arch).node_features)
+    assignments = jax.tree.leaves(
+        graph_spec.assignments(arch),
+        is_leaf=lambda leaf: leaf is None or isinstance(leaf, NodeAssignment),
     )
     # By node, name and number of axes, as the decoder has its branches.
     blocks: dict[int, dict[tuple[int, str, int], np.ndarray]] = {}
     leaves = jax.tree_util.tree_leaves_with_path(weights)
-    for (path, leaf), site in zip(leaves, sites, strict=True):
-        if site is None or site.source is not None:
+    for (path, leaf), assignment in zip(leaves, assignments, strict=True):
+        if assignment is None or assignment.source is not None:
             continue
         name = jax.tree_util.keystr(path[-1:], simple=True)
-        values, nodes = np.asarray(leaf, np.float64), np.asarray(site.node)
-        for index in map(tuple, np.argwhere(np.asarray(site.is_used))):
+        values, nodes = np.asarray(leaf, np.float64), np.asarray(assignment.node)
+        for index in map(tuple, np.argwhere(np.asarray(assignment.is_used))):
             block, node = map(int, nodes[index])
             entry = values[index]
             blocks.setdefault(block, {})[node, name, entry.ndim] = entry
@@ -54,7 +54,7 @@ def block_differences(net: Supernet, weights: Weights, arch: Arch) -> np.ndarray
     def difference(first: int, second: int) -> float:
         total = size = 0.0
         for key in blocks[first].keys() & blocks[second].keys():
-            if (attributes[first, key[0]] == attributes[second, key[0]]).all():
+            if (node_features[first, key[0]] == node_features[second, key[0]]).all():
                 pair = blocks[first][key], blocks[second][key]
                 shape = np.minimum(*(values.shape for values in pair))
                 a, b = (values[tuple(map(slice, shape))] for values in pair)
@@ -71,7 +71,7 @@ def block_metrics(
     """Make metrics of how well a hypernetwork tells blocks apart, for `train.search`.
 
     Args:
-      net: the supernet; it must have a blueprint.
+      net: the supernet; it must have a graph spec.
       provider: a hypernetwork for it.
       archs: architectures to look at.
 

@@ -1,7 +1,7 @@
 """From the embeddings of nodes to the weights of a network.
 
 Zhang et al. 2019, section 3.3 and appendix: a hidden layer that all nodes share, and an
-output branch for each kind of weights. A small kernel is the centre of a large one, a
+output branch for each kind of weights. A small kernel is the center of a large one, a
 narrow layer has the first channels of a wide one, and more channels than a branch has
 repeat its tile.
 """
@@ -14,7 +14,7 @@ from jax.tree_util import keystr
 
 from jaxnas.ghn.propagation import linear, linear_specs
 from jaxnas.ops import WeightSpec
-from jaxnas.types import Params, Site
+from jaxnas.types import NodeAssignment, Params
 
 
 class WeightArray(NamedTuple):
@@ -23,37 +23,38 @@ class WeightArray(NamedTuple):
     Attributes:
       name: the last part of its path.
       spec: its shape and scale.
-      site: where it belongs in the graph; `None` if it is learnt and not generated.
+      assignment: where it belongs in the graph; `None` if it is learned and not generated.
     """
 
     name: str
     spec: WeightSpec
-    site: Site | None
+    assignment: NodeAssignment | None
 
 
-def weight_arrays(specs: Any, sites: Any) -> list[WeightArray]:
-    """All arrays of weights of a blueprint, in order."""
+def weight_arrays(specs: Any, assignments: Any) -> list[WeightArray]:
+    """All arrays of weights of a graph spec, in order."""
     leaves = jax.tree_util.tree_leaves_with_path(
         specs, is_leaf=lambda leaf: isinstance(leaf, WeightSpec)
     )
     places = jax.tree.leaves(
-        sites, is_leaf=lambda leaf: leaf is None or isinstance(leaf, Site)
+        assignments,
+        is_leaf=lambda leaf: leaf is None or isinstance(leaf, NodeAssignment),
     )
     return [
-        WeightArray(keystr(path[-1:], simple=True), spec, site)
-        for (path, spec), site in zip(leaves, places, strict=True)
+        WeightArray(keystr(path[-1:], simple=True), spec, assignment)
+        for (path, spec), assignment in zip(leaves, places, strict=True)
     ]
 
 
-def _entry_shape(spec: WeightSpec, site: Site) -> tuple[int, ...]:
+def _entry_shape(spec: WeightSpec, assignment: NodeAssignment) -> tuple[int, ...]:
     """The shape of what one node or edge has of an array of weights."""
-    return spec.shape[site.is_used.ndim :]
+    return spec.shape[assignment.is_used.ndim :]
 
 
-def _branch(name: str, spec: WeightSpec, site: Site) -> str:
+def _branch(name: str, spec: WeightSpec, assignment: NodeAssignment) -> str:
     """Name of the branch that writes an array: edges share theirs."""
-    kind = name if site.source is None else "edge"
-    return f"{kind}_{len(_entry_shape(spec, site))}d"
+    kind = name if assignment.source is None else "edge"
+    return f"{kind}_{len(_entry_shape(spec, assignment))}d"
 
 
 def decoder_specs(
@@ -73,17 +74,17 @@ def decoder_specs(
     """
     shapes: dict[str, tuple[int, ...]] = {}
     has_edges = False
-    for name, spec, site in arrays:
-        if site is None:
+    for name, spec, assignment in arrays:
+        if assignment is None:
             continue
-        has_edges |= site.source is not None
-        entry = _entry_shape(spec, site)
+        has_edges |= assignment.source is not None
+        entry = _entry_shape(spec, assignment)
         axes = range(-len(entry), 0)
         limited = tuple(
             length if tile is None or axis in spec.spatial else min(length, tile)
             for axis, length in zip(axes, entry, strict=True)
         )
-        branch = _branch(name, spec, site)
+        branch = _branch(name, spec, assignment)
         largest = shapes.get(branch, limited)
         shapes[branch] = tuple(map(max, largest, limited))
     hidden = {"node_hidden": linear_specs(size, hidden_size)}
@@ -96,7 +97,7 @@ def decoder_specs(
 
 
 def _fit(array: jax.Array, shape: tuple[int, ...], spatial: tuple[int, ...]):
-    """Cut the last axes of an array to a shape: spatial ones from the centre."""
+    """Cut the last axes of an array to a shape: spatial ones from the center."""
     for axis, length in zip(range(-len(shape), 0), shape, strict=True):
         surplus = max(array.shape[axis] - length, 0)
         start = surplus // 2 if axis in spatial else 0
@@ -148,43 +149,59 @@ def decode(
 
     # Arrays of one branch and of the same nodes are cut from one product: most nodes
     # are there once for each operation they might have.
-    def product_of(name: str, spec: WeightSpec, site: Site) -> tuple[str, int, int]:
-        return _branch(name, spec, site), id(site.node), id(site.source)
+    def product_of(
+        name: str, spec: WeightSpec, assignment: NodeAssignment
+    ) -> tuple[str, int, int]:
+        return (
+            _branch(name, spec, assignment),
+            id(assignment.node),
+            id(assignment.source),
+        )
 
     shapes: dict[Any, tuple[int, ...]] = {}
-    for name, spec, site in arrays:
-        if site is not None:
-            entry, product = _entry_shape(spec, site), product_of(name, spec, site)
+    for name, spec, assignment in arrays:
+        if assignment is not None:
+            entry, product = (
+                _entry_shape(spec, assignment),
+                product_of(name, spec, assignment),
+            )
             shapes[product] = tuple(map(max, shapes.get(product, entry), entry))
     products: dict[Any, jax.Array] = {}
 
-    def multiply(name: str, spec: WeightSpec, site: Site) -> jax.Array:
-        block, node = site.node[..., 0], site.node[..., 1]
-        if site.source is None:
+    def multiply(name: str, spec: WeightSpec, assignment: NodeAssignment) -> jax.Array:
+        block, node = assignment.node[..., 0], assignment.node[..., 1]
+        if assignment.source is None:
             hidden = node_hidden[block, node]
         else:
-            other = embeddings[site.source[..., 0], site.source[..., 1]]
+            other = embeddings[assignment.source[..., 0], assignment.source[..., 1]]
             ends = jnp.concatenate([other, embeddings[block, node]], axis=-1)
             hidden = jax.nn.relu(linear(params["edge_hidden"], ends))
-        shape = shapes[product_of(name, spec, site)]
-        branch = params["branches"][_branch(name, spec, site)]
+        shape = shapes[product_of(name, spec, assignment)]
+        branch = params["branches"][_branch(name, spec, assignment)]
         branch = {
             part: _fit(leaf, shape, spec.spatial) for part, leaf in branch.items()
         }
         return linear(branch, hidden)
 
-    def write(name: str, spec: WeightSpec, site: Site | None) -> jax.Array:
-        if site is None:
+    def write(
+        name: str, spec: WeightSpec, assignment: NodeAssignment | None
+    ) -> jax.Array:
+        if assignment is None:
             return next(rest)
-        product, entry = product_of(name, spec, site), _entry_shape(spec, site)
+        product, entry = (
+            product_of(name, spec, assignment),
+            _entry_shape(spec, assignment),
+        )
         if product not in products:
-            products[product] = multiply(name, spec, site)
+            products[product] = multiply(name, spec, assignment)
         values = _tile(_fit(products[product], entry, spec.spatial), entry)
         if fan_in_scaling and spec.constant is None:
             values = values * _fan_in_scale(spec)
         if spec.constant is not None:
             values = values + spec.constant
-        is_used = site.is_used.reshape(site.is_used.shape + (1,) * len(entry))
+        is_used = assignment.is_used.reshape(
+            assignment.is_used.shape + (1,) * len(entry)
+        )
         return jnp.where(is_used, values, jnp.zeros((), values.dtype))
 
     return [write(*array) for array in arrays]

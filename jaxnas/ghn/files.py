@@ -79,7 +79,7 @@ def load_settings(path: str | os.PathLike[str]) -> dict[str, dict[str, Any]]:
     Returns:
       `hypernetwork`: the arguments of `hypernetwork` besides the supernet, so that
       `hypernetwork(net, **load_settings(path)["hypernetwork"])` makes it again;
-      `supernet`: the settings of the supernet's blueprint.
+      `supernet`: the settings of the supernet's graph spec.
 
     Raises:
       ValueError: if this is no such file, or it has no settings.
@@ -146,7 +146,7 @@ def _check_shapes(
 
 
 def _named(params: Params) -> dict[str, Any]:
-    """The arrays by their paths, such as `graph/attributes/0`."""
+    """The arrays by their paths, such as `graph/node_features/0`."""
     return {
         jax.tree_util.keystr(path, simple=True, separator="/"): leaf
         for path, leaf in jax.tree_util.tree_leaves_with_path(params)

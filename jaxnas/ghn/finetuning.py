@@ -7,7 +7,7 @@ from jax.flatten_util import ravel_pytree
 from jaxnas.types import Key, Weights
 
 
-def break_symmetry(key: Key, weights: Weights, scale: float = 0.01) -> Weights:
+def add_noise(key: Key, weights: Weights, scale: float = 0.01) -> Weights:
     """Add a little noise to generated weights, before they are trained on.
 
     Kernels with more channels than the hypernetwork's tile repeat it, and filters that

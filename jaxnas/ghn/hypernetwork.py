@@ -46,7 +46,7 @@ def hypernetwork(
     `spaces.ghn_dag(17)` that is otherwise alike.
 
     Args:
-      net: the supernet the weights are for; it must have a blueprint.
+      net: the supernet the weights are for; it must have a graph spec.
       hidden_size: size of the embedding of a node.
       num_steps: phases of message passing in a block (T).
       propagation: `"forward_backward"`: nodes are updated one after the other, there
@@ -65,11 +65,11 @@ def hypernetwork(
       share_blocks: whether all blocks are read by the same functions.
       fan_in_scaling: whether weights are scaled by their fan-in (Knyazev et al. 2021).
       virtual_edges: the largest distance from which nodes receive messages (Knyazev et
-        al. 2021: 50); from neighbours only if `None`.
-      layer_norm: whether embeddings are normalised before they are decoded (Knyazev et
+        al. 2021: 50); from neighbors only if `None`.
+      layer_norm: whether embeddings are normalized before they are decoded (Knyazev et
         al. 2021).
       weight_penalty: `weight_penalty / 2` times the squares of all generated weights
-        are added to what is minimised (Knyazev et al. 2023), though not to the loss
+        are added to what is minimized (Knyazev et al. 2023), though not to the loss
         that is shown.
 
     Returns:
@@ -77,7 +77,7 @@ def hypernetwork(
       are those of the supernet and the arguments above.
 
     Raises:
-      ValueError: if the supernet has no blueprint, `propagation` or `pass_embeddings`
+      ValueError: if the supernet has no graph spec, `propagation` or `pass_embeddings`
         is unknown, or a number is out of range.
 
     Source: Zhang et al. 2019, sections 3 and 4, with the sizes of its experiments. How
@@ -88,10 +88,10 @@ def hypernetwork(
     channels and 9 operations there are 19.8 million parameters, 14.9 million of them
     for the 7x1 and 1x7 convolutions; with tiles of 64 x 64, 5.2 million.
     """
-    blueprint = net.blueprint
-    if blueprint is None:
+    graph_spec = net.graph_spec
+    if graph_spec is None:
         raise ValueError(
-            "the supernet has no blueprint, so its weights cannot be generated; "
+            "the supernet has no graph spec, so its weights cannot be generated; "
             "expected one that has, such as supernets.dag"
         )
     if propagation not in PROPAGATIONS:
@@ -124,32 +124,32 @@ def hypernetwork(
         "layer_norm": layer_norm,
         "weight_penalty": weight_penalty,
     }
-    settings = {"hypernetwork": arguments, "supernet": dict(blueprint.settings)}
+    settings = {"hypernetwork": arguments, "supernet": dict(graph_spec.settings)}
     treedef = jax.tree.structure(
-        blueprint.specs, is_leaf=lambda leaf: isinstance(leaf, ops.WeightSpec)
+        graph_spec.specs, is_leaf=lambda leaf: isinstance(leaf, ops.WeightSpec)
     )
 
     def init(key: Key) -> Params:
         net_key, key = jax.random.split(key)
         arch = jnp.zeros(len(net.space.cardinalities), jnp.int32)
-        arrays = decoder.weight_arrays(blueprint.specs, blueprint.sites(arch))
+        arrays = decoder.weight_arrays(graph_spec.specs, graph_spec.assignments(arch))
         blocks = message_passing.specs(
             hidden_size, virtual_edges=virtual_edges is not None
         )
         if not share_blocks:
-            num_blocks = blueprint.graph(arch).is_present.shape[0]
+            num_blocks = graph_spec.graph(arch).node_mask.shape[0]
             blocks = jax.tree.map(
                 lambda spec: spec.stack(num_blocks),
                 blocks,
                 is_leaf=lambda leaf: isinstance(leaf, ops.WeightSpec),
             )
-        attributes = [
-            ops.WeightSpec((num, hidden_size), 1) for num in blueprint.attribute_sizes
+        node_features = [
+            ops.WeightSpec((num, hidden_size), 1) for num in graph_spec.feature_sizes
         ]
-        params = ops.draw(
+        params = ops.init(
             key,
             {
-                "graph": {"attributes": attributes, "blocks": blocks},
+                "graph": {"node_features": node_features, "blocks": blocks},
                 "decoder": decoder.decoder_specs(
                     arrays, hidden_size, decoder_size, tile
                 ),
@@ -159,14 +159,14 @@ def hypernetwork(
         params["learned"] = [
             weight
             for weight, array in zip(weights, arrays, strict=True)
-            if array.site is None
+            if array.assignment is None
         ]
         return params
 
     def apply(params: Params, arch: Arch) -> Weights:
         embeddings = message_passing.embed(
             params["graph"],
-            blueprint.graph(arch),
+            graph_spec.graph(arch),
             num_steps=num_steps,
             propagation=propagation,
             pass_embeddings=pass_embeddings,
@@ -174,7 +174,7 @@ def hypernetwork(
         )
         if layer_norm:
             embeddings = jax.nn.standardize(embeddings, epsilon=1e-5)
-        arrays = decoder.weight_arrays(blueprint.specs, blueprint.sites(arch))
+        arrays = decoder.weight_arrays(graph_spec.specs, graph_spec.assignments(arch))
         weights = decoder.decode(
             params["decoder"],
             embeddings,
@@ -184,7 +184,9 @@ def hypernetwork(
         )
         if weight_penalty > 0:
             weights = [
-                weight if array.site is None else _penalize(weight_penalty, weight)
+                weight
+                if array.assignment is None
+                else _penalize(weight_penalty, weight)
                 for weight, array in zip(weights, arrays, strict=True)
             ]
         return jax.tree.unflatten(treedef, weights)

@@ -119,7 +119,7 @@ def propagate(
     params: Params,
     states: jax.Array,
     adjacency: jax.Array,
-    is_present: jax.Array,
+    node_mask: jax.Array,
     *,
     num_steps: int,
     propagation: Propagation,
@@ -140,11 +140,11 @@ def propagate(
       params: as specified by `specs`.
       states: `[num_nodes, size]`.
       adjacency: bool `[num_nodes, num_nodes]`, strictly upper triangular.
-      is_present: bool `[num_nodes]`; the states of others do not change.
+      node_mask: bool `[num_nodes]`; the states of others do not change.
       num_steps: how often all this is done (T).
       propagation: the order of updates.
       virtual_edges: the largest distance from which messages come, each divided by
-        its distance (Knyazev et al. 2021, Eq. 4); only from neighbours if `None`.
+        its distance (Knyazev et al. 2021, Eq. 4); only from neighbors if `None`.
       passed: `[2, size]`, messages from outside the block that nodes 0 and 1 receive
         in addition in each of their updates; none if `None`.
 
@@ -167,17 +167,17 @@ def propagate(
             messages = _messages(params["message"], states)
             received = jnp.einsum("ukv,ukd->vd", onward, messages)
             new = update(params["update"], received + outside, states)
-            return jnp.where(is_present[:, None], new, states), None
+            return jnp.where(node_mask[:, None], new, states), None
 
         return lax.scan(step, states, length=num_steps)[0]
 
     # A row for every visit: the node, whether it is updated, whom it listens to, and
     # what it receives from outside.
     nodes = jnp.arange(num_nodes, dtype=jnp.int32)
-    visits = nodes, is_present, onward.T, outside
+    visits = nodes, node_mask, onward.T, outside
     if propagation == "forward_backward":
         is_read = adjacency.any(axis=1)
-        back = nodes, is_present & is_read, onward, outside
+        back = nodes, node_mask & is_read, onward, outside
         visits = [
             jnp.concatenate([there, returning[-2::-1]])
             for there, returning in zip(visits, back, strict=True)
@@ -213,12 +213,12 @@ def embed(
 ) -> jax.Array:
     """Embed all nodes of a stack of blocks (Eqs. 12 to 14).
 
-    A node begins with the sum of the embeddings of its attributes. The mean over a
+    A node begins with the sum of the embeddings of its node_features. The mean over a
     block's final states is the embedding of the block. It is passed to the blocks after
     it, whose input nodes 0 and 1 stand for the block before and the one before that:
 
     `"every_phase"`: whenever an input node is updated, it receives a message from the
-    blocks before, in addition to those of its neighbours: the sum of the normalised
+    blocks before, in addition to those of its neighbors: the sum of the normalized
     embeddings of all blocks up to the one it stands for, the one of k blocks before
     that rotated k times (by one element).
     `"once"`: before anything is propagated, an input node is updated with the embedding
@@ -239,7 +239,7 @@ def embed(
     that of 7 nodes (at least 1e-3).
 
     Args:
-      params: `attributes`, a table for each attribute, and `blocks`, the parameters of
+      params: `node_features`, a table for each attribute, and `blocks`, the parameters of
         `propagate`, with a leading axis over blocks if they do not share them.
       graph: the architecture.
       num_steps: as for `propagate`.
@@ -250,14 +250,14 @@ def embed(
     Returns:
       `[num_blocks, num_nodes, size]`.
     """
-    tables = params["attributes"]
-    looked_up = [table[graph.attributes[..., i]] for i, table in enumerate(tables)]
+    tables = params["node_features"]
+    looked_up = [table[graph.node_features[..., i]] for i, table in enumerate(tables)]
     states = functools.reduce(jnp.add, looked_up)
     num_blocks, _, size = states.shape
     are_shared = params["blocks"]["update"]["candidate_bias"].ndim == 1
 
     def run_block(before, block):
-        states, adjacency, is_present, own = block
+        states, adjacency, node_mask, own = block
         shared = params["blocks"] if are_shared else own
         if pass_embeddings == "once":
             told = update(shared["update"], before, states[:2])
@@ -266,22 +266,22 @@ def embed(
             shared,
             states,
             adjacency,
-            is_present,
+            node_mask,
             num_steps=num_steps,
             propagation=propagation,
             virtual_edges=virtual_edges,
             passed=before if pass_embeddings == "every_phase" else None,
         )
-        counted = jnp.where(is_present[:, None], states, jnp.zeros((), states.dtype))
-        num_present = is_present.sum(dtype=states.dtype)
+        counted = jnp.where(node_mask[:, None], states, jnp.zeros((), states.dtype))
+        num_present = node_mask.sum(dtype=states.dtype)
         embedding = counted.sum(0) / jnp.maximum(num_present, 1)
         if pass_embeddings == "every_phase":
-            # What is normalised has mean 0 and hence no part that a rotation leaves as
+            # What is normalized has mean 0 and hence no part that a rotation leaves as
             # it is and that would add up: the sum stays bounded.
             embedding = jax.nn.standardize(embedding) + jnp.roll(before[0], 1)
         return jnp.stack([embedding, before[0]]), states
 
     own = None if are_shared else params["blocks"]
     nothing = jnp.zeros((2, size), states.dtype)
-    blocks = states, graph.adjacency, graph.is_present, own
+    blocks = states, graph.adjacency, graph.node_mask, own
     return lax.scan(run_block, nothing, blocks, length=num_blocks)[1]

@@ -7,12 +7,12 @@ from jaxnas.networks.macro_network import MacroNetwork, macro
 from jaxnas.networks.micro_network import MicroNetwork, edge_sources, micro
 from jaxnas.networks.size import (
     Cost,
+    channels_for_budget,
     cost,
     count_params,
-    largest_channels,
     largest_channels_for_flops,
 )
-from jaxnas.networks.stacking import stack_axes
+from jaxnas.networks.stacking import num_batch_dims
 
 __all__ = [
     "AnytimeNetwork",
@@ -21,14 +21,14 @@ __all__ = [
     "MacroNetwork",
     "MicroNetwork",
     "anytime",
+    "channels_for_budget",
     "cost",
     "count_params",
     "dag",
     "edge_sources",
-    "largest_channels",
     "largest_channels_for_flops",
     "macro",
     "micro",
+    "num_batch_dims",
     "params_from_supernet",
-    "stack_axes",
 ]

@@ -27,8 +27,8 @@ def pointwise_norm(channels_in: int, channels: int) -> int:
 
 @functools.cache
 def operation(name: str, channels: int, stride: int, num_norms: int = 1) -> int:
-    """An operation of `ops.vocabulary`, with one or more sets of normalizations."""
-    op = ops.vocabulary()[name]
+    """An operation of `ops.primitives`, with one or more sets of normalizations."""
+    op = ops.primitives()[name]
     specs = op.specs(channels, stride).values()
     if not specs:
         return 0

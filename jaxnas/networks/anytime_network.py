@@ -10,7 +10,13 @@ from jaxnas import genotypes, ops
 from jaxnas._checks import check_sizes
 from jaxnas.genotypes import AnytimeGenotype, DagGenotype
 from jaxnas.networks import _counts, layers
-from jaxnas.networks.layers import Classifier, ConvNorm, Draw, NewNorm, PointwiseNorm
+from jaxnas.networks.layers import (
+    Classifier,
+    ConvNorm,
+    Initializer,
+    NewNorm,
+    PointwiseNorm,
+)
 from jaxnas.networks.size import count_params
 
 
@@ -20,13 +26,13 @@ class _Node(nn.Module):
     op: str
     channels: int
     new_norm: NewNorm
-    draw: Draw
+    initializer: Initializer
 
     @nn.compact
     def __call__(self, inputs: list[jax.Array]) -> jax.Array:
         """Images `[B, H, W, C]` of one scale to `[B, H, W, channels]`."""
         bottleneck = PointwiseNorm(
-            self.channels, self.new_norm, self.draw, name="bottleneck"
+            self.channels, self.new_norm, self.initializer, name="bottleneck"
         )
         x = jax.nn.relu(bottleneck(jnp.concatenate(inputs, axis=-1)))
         if self.op == "max_pool_3x3":
@@ -34,10 +40,14 @@ class _Node(nn.Module):
         elif self.op == "avg_pool_3x3":
             y = self.new_norm()(ops.avg_pool_3x3(x))
         elif self.op == "conv_1x1":
-            y = PointwiseNorm(self.channels, self.new_norm, self.draw, name=self.op)(x)
+            y = PointwiseNorm(
+                self.channels, self.new_norm, self.initializer, name=self.op
+            )(x)
         else:
             size = int(self.op[-1])
-            conv = ConvNorm(self.channels, size, self.new_norm, self.draw, name=self.op)
+            conv = ConvNorm(
+                self.channels, size, self.new_norm, self.initializer, name=self.op
+            )
             y = conv(x)
         return jax.nn.relu(y)
 
@@ -61,7 +71,7 @@ class AnytimeNetwork(nn.Module):
             )
         new_norm = layers.batch_norm(train=train, batch_axis=self.batch_axis)
         widths = [self.channels << block for block in range(genotypes.ANYTIME_BLOCKS)]
-        stem = ConvNorm(self.channels, 3, new_norm, ops.draw, name="stem")
+        stem = ConvNorm(self.channels, 3, new_norm, ops.init, name="stem")
         stem_image = jax.nn.relu(stem(images))
 
         # Nodes are computed when they are first read, so that what no exit needs is
@@ -77,14 +87,14 @@ class AnytimeNetwork(nn.Module):
                 scale = self.genotype.scales[block][node - 2]
                 read = self.genotype.inputs[block][node - 2]
                 module = _Node(
-                    op, width, new_norm, ops.draw, name=f"block_{block}_node_{node}"
+                    op, width, new_norm, ops.init, name=f"block_{block}_node_{node}"
                 )
                 return module([resampled(block, other, scale) for other in read])
             source = max(block - 1 - node, -1)
             read = _leaves(self.genotype, source)
             inputs = [resampled(source, leaf, block) for leaf in read]
             bottleneck = PointwiseNorm(
-                width, new_norm, ops.draw, name=f"block_{block}_input_{node}"
+                width, new_norm, ops.init, name=f"block_{block}_input_{node}"
             )
             return jax.nn.relu(bottleneck(jnp.concatenate(inputs, axis=-1)))
 
@@ -101,7 +111,7 @@ class AnytimeNetwork(nn.Module):
             return output(block, node)
 
         logits = [
-            Classifier(self.num_classes, True, 0.0, ops.draw, name=f"exit_{i}")(
+            Classifier(self.num_classes, True, 0.0, ops.init, name=f"exit_{i}")(
                 output(*place), train=train
             )
             for i, place in enumerate(_exits(self.genotype)[: self.num_exits])
@@ -167,14 +177,14 @@ def anytime(
 ) -> AnytimeNetwork:
     """Make the network of three blocks with exits, for training from scratch.
 
-    The function of `supernets.anytime` for one architecture, with a learnt scale and
-    offset after each normalisation, and with running statistics in evaluation, so that
+    The function of `supernets.anytime` for one architecture, with a learned scale and
+    offset after each normalization, and with running statistics in evaluation, so that
     an image's logits do not depend on the images beside it.
 
-    A stem (3x3 convolution, normalisation, ReLU) and three blocks, each with twice the
+    A stem (3x3 convolution, normalization, ReLU) and three blocks, each with twice the
     channels of the one before. A node resamples its inputs to its own scale (averages
     of 2x2 or 4x4 pixels down, repeated pixels up), concatenates them, and applies a
-    bottleneck (1x1 convolution) and its operation, each followed by normalisation and
+    bottleneck (1x1 convolution) and its operation, each followed by normalization and
     ReLU. Nodes 0 and 1 of a block are bottlenecks of the leaves of the two blocks
     before it, at the finest scale of the block; of the stem where there is no such
     block. An exit averages its node over all pixels and applies a linear classifier.

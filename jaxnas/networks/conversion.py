@@ -24,9 +24,9 @@ def params_from_supernet(network: nn.Module, weights: Weights) -> Params:
     >>> params = networks.params_from_supernet(network, weights)
     >>> estimate = train.statistics_estimator(network, ...)
     >>> variables = {"params": params, "batch_stats": estimate(params, images)}
-    >>> train.retrain(network, ..., variables=variables)
+    >>> train.train_from_scratch(network, ..., variables=variables)
 
-    Learnt scales are 1 and offsets 0 where the supernet has none. In training, with
+    Learned scales are 1 and offsets 0 where the supernet has none. In training, with
     statistics of the batch, the network's logits are the supernet's: for a block, if
     `dag` was made with the `node_input` of the supernet.
 
@@ -56,7 +56,7 @@ def params_from_supernet(network: nn.Module, weights: Weights) -> Params:
     for path, wanted in shapes.items():
         if path in found:
             params[path] = found[path]
-        else:  # of a normalisation
+        else:  # of a normalization
             value = 1.0 if path[-1] == "scale" else 0.0
             params[path] = jnp.full(wanted.shape, value, dtype)
         if params[path].shape != wanted.shape:
@@ -76,7 +76,7 @@ def supernet_params(network: nn.Module, weights: Weights) -> dict[str, Any]:
       weights: of its supernet.
 
     Returns:
-      The collection `params`, without learnt scales and offsets, and possibly with
+      The collection `params`, without learned scales and offsets, and possibly with
       parameters of parts that the network does not have.
 
     Raises:

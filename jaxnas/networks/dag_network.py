@@ -15,7 +15,7 @@ from jaxnas.networks.layers import (
     AuxiliaryHead,
     Classifier,
     ConvNorm,
-    Draw,
+    Initializer,
     NewNorm,
     PointwiseNorm,
 )
@@ -34,30 +34,30 @@ class _Block(nn.Module):
     node_input: NodeInput
     separately: bool
     new_norm: NewNorm
-    draw: Draw
+    initializer: Initializer
 
     @nn.compact
     def __call__(
         self, outputs: tuple[jax.Array, jax.Array], drop_path_prob: jax.Array | None
     ) -> jax.Array:
         """Compute the output from those of the blocks i-1 and i-2."""
-        vocabulary = ops.vocabulary()
+        primitives = ops.primitives()
         read = {source for inputs in self.genotype.inputs for source in inputs}
         states: dict[int, jax.Array] = {}
         for node, (x, stride) in enumerate(zip(outputs, self.strides, strict=True)):
             if node in read:
                 bottleneck = PointwiseNorm(
-                    self.channels, self.new_norm, self.draw, name=f"input_{node}"
+                    self.channels, self.new_norm, self.initializer, name=f"input_{node}"
                 )
                 states[node] = bottleneck(jax.nn.relu(x[:, ::stride, ::stride]))
         for node, (name, inputs) in enumerate(
             zip(*self.genotype, strict=True), start=2
         ):
-            op = layers.Parametrized(
-                vocabulary[name],
+            op = layers.OpModule(
+                primitives[name],
                 1,
                 self.new_norm,
-                self.draw,
+                self.initializer,
                 name=f"node_{node}_{name}",
             )
             terms = self._apply_to_each(op, inputs, [states[u] for u in inputs])
@@ -71,7 +71,7 @@ class _Block(nn.Module):
         return jnp.concatenate(leaves, axis=-1)
 
     def _apply_to_each(
-        self, op: layers.Parametrized, sources: tuple[int, ...], inputs: list[jax.Array]
+        self, op: layers.OpModule, sources: tuple[int, ...], inputs: list[jax.Array]
     ) -> jax.Array:
         """Terms `[num_terms, B, H, W, C]` of a node, results of its operation."""
         if self.node_input == "sum":
@@ -81,7 +81,7 @@ class _Block(nn.Module):
             return jnp.stack([op(x, norms_of=f"from_{u}") for u, x in named])
         if self.separately:
             return jnp.stack([op(x) for x in inputs])
-        # As one batch, so that the normalisation has one pair of statistics for all
+        # As one batch, so that the normalization has one pair of statistics for all
         # inputs, which the running ones can follow: with statistics of each input
         # alone, no running pair would do in evaluation what was done in training.
         y = op(jnp.concatenate(inputs))
@@ -131,14 +131,14 @@ class DagNetwork(nn.Module):
                 self.node_input,
                 self.unroll and not train,
                 new_norm,
-                ops.draw,
+                ops.init,
                 name=name,
             )
 
         def run(block: _Block, outputs, prob):
             return (block(outputs, prob), outputs[0]), None
 
-        def run_alike(block: _Block, outputs, num: int):
+        def scan_blocks(block: _Block, outputs, num: int):
             """Run `num` blocks of one shape as a scan, which keeps programs small."""
             scan = nn.scan(
                 run,
@@ -151,7 +151,7 @@ class DagNetwork(nn.Module):
             return scan(block, outputs, probs)[0]
 
         stem = ConvNorm(
-            self.channels, 3, new_norm, ops.draw, 2 if on_imagenet else 1, name="stem"
+            self.channels, 3, new_norm, ops.init, 2 if on_imagenet else 1, name="stem"
         )
         x = stem(images)
         outputs, auxiliary_logits = (x, x), None
@@ -160,7 +160,7 @@ class DagNetwork(nn.Module):
             # From the third block of a stage on, both inputs are of the stage.
             for index in range(start, min(start + 2, end)):
                 outputs, _ = run(new_block(f"block_{index}", index), outputs, prob)
-                # The head is made even in evaluation: initialisation must make it.
+                # The head is made even in evaluation: initialization must make it.
                 if self.auxiliary and index == reductions[-1]:
                     head = AuxiliaryHead(
                         self.num_classes,
@@ -168,7 +168,7 @@ class DagNetwork(nn.Module):
                         padding="VALID",
                         bias=True,
                         new_norm=new_norm,
-                        draw=ops.draw,
+                        initializer=ops.init,
                         name="auxiliary",
                     )
                     if train:
@@ -176,14 +176,14 @@ class DagNetwork(nn.Module):
             if end > start + 2:
                 index = start + 2
                 block = new_block(f"blocks_{index}_to_{end - 1}", index)
-                outputs = run_alike(block, outputs, end - index)
+                outputs = scan_blocks(block, outputs, end - index)
         classifier = Classifier(
-            self.num_classes, True, self.dropout, ops.draw, name="classifier"
+            self.num_classes, True, self.dropout, ops.init, name="classifier"
         )
         x = jax.nn.relu(outputs[0])
         if self.last_bottleneck:
             width = self.channels * 2 ** sum(r > 0 for r in reductions)
-            bottleneck = PointwiseNorm(width, new_norm, ops.draw, name="bottleneck")
+            bottleneck = PointwiseNorm(width, new_norm, ops.init, name="bottleneck")
             x = jax.nn.relu(bottleneck(x))
         logits = classifier(x, train=train)
         return logits if auxiliary_logits is None else (logits, auxiliary_logits)
@@ -245,13 +245,13 @@ def dag(
 ) -> DagNetwork:
     """Make the network of a block, as Graph HyperNetworks train it from scratch.
 
-    A stem (3x3 convolution, normalisation), `num_blocks` blocks, ReLU, global average
+    A stem (3x3 convolution, normalization), `num_blocks` blocks, ReLU, global average
     pooling and a linear classifier. Nodes 0 and 1 of a block apply ReLU, a 1x1
-    convolution and normalisation to the outputs of the blocks i-1 and i-2 (of the stem
+    convolution and normalization to the outputs of the blocks i-1 and i-2 (of the stem
     where there is none), with a stride where these are larger; inputs that no node
     reads are not made. Any other node applies its operation, with the same weights, to
     each of its inputs and adds up; the output is the concatenation of the leaves.
-    Initialise the network with `train=True`, so that an auxiliary head gets its
+    Initialize the network with `train=True`, so that an auxiliary head gets its
     parameters.
 
     The skeleton `"cifar"` halves the image and doubles the channels after the first and
@@ -264,16 +264,16 @@ def dag(
     say whether the blocks on ImageNet are counted from one, as chosen here after its
     count on CIFAR-10, nor where their channels double: here as on CIFAR-10, so that
     blocks of all sizes take about as many operations. Nor does it say how nodes
-    normalise (here as in DARTS, with statistics over all inputs of a node) and where
+    normalize (here as in DARTS, with statistics over all inputs of a node) and where
     exactly at two thirds of the network the auxiliary head is (here, as in NASNet,
     after the block of the last reduction). Drop path zeroes the result of an operation
     other than the identity for one input and example, with the same probability in all
     blocks.
 
     Without `node_input` and `last_bottleneck` it differs from `supernets.dag` in two
-    points: the supernet normalises each input of a node on its own, and has one more
+    points: the supernet normalizes each input of a node on its own, and has one more
     bottleneck, since the leaves that a classifier would read are not always as many.
-    With them it computes the same function, but for running statistics and learnt
+    With them it computes the same function, but for running statistics and learned
     scales; see `params_from_supernet`.
 
     Args:
@@ -283,11 +283,11 @@ def dag(
       num_classes: size of the output.
       skeleton: `"cifar"` or `"imagenet"`, what is around the blocks.
       node_input: `"joint"`: a node applies its operation to each of its inputs and adds
-        up, with statistics over all of them; `"each"`: likewise, with a normalisation
+        up, with statistics over all of them; `"each"`: likewise, with a normalization
         for each input (statistics, scale and offset); `"sum"`: it applies it once, to
         the sum of its inputs. `supernets.dag` has the last two.
       last_bottleneck: put a 1x1 convolution to as many channels as the last block's
-        nodes have, normalisation and another ReLU before the pooling, as in
+        nodes have, normalization and another ReLU before the pooling, as in
         `supernets.dag`.
       auxiliary: add a second classifier after the last reduction (training only; it
         needs 8x8 pixels, of images of 32x32, or 7x7 on ImageNet, of 224x224).

@@ -1,6 +1,6 @@
 """What the networks of this package are made of.
 
-All modules take two functions: `new_norm` makes a normalisation layer, and `draw`
+All modules take two functions: `new_norm` makes a normalization layer, and `initializer`
 draws initial weights from their specs.
 """
 
@@ -20,9 +20,9 @@ from jaxnas.types import Key
 NewNorm = Callable[..., Callable[[jax.Array], jax.Array]]
 """`(name=None) -> layer`."""
 
-Draw = Callable[[Key, Any], jax.Array]
+Initializer = Callable[[Key, Any], jax.Array]
 
-draw_he_normal: Draw = functools.partial(ops.draw, distribution="he_normal")
+init_he_normal: Initializer = functools.partial(ops.init, distribution="he_normal")
 """ENAS's initial weights, He et al. 2015."""
 
 
@@ -31,7 +31,7 @@ MOMENTUM = 0.9
 
 
 def batch_norm(*, train: bool, batch_axis: str | None) -> NewNorm:
-    """Make layers of batch normalisation with running statistics.
+    """Make layers of batch normalization with running statistics.
 
     Args:
       train: whether they use the statistics of the batch, and update the running ones.
@@ -49,13 +49,13 @@ def batch_norm(*, train: bool, batch_axis: str | None) -> NewNorm:
     )
 
 
-class Parametrized(nn.Module):
+class OpModule(nn.Module):
     """An operation of `jaxnas.ops` with weights of its own."""
 
     op: ops.Op
     stride: int
     new_norm: NewNorm
-    draw: Draw
+    initializer: Initializer
 
     @nn.compact
     def __call__(
@@ -65,11 +65,12 @@ class Parametrized(nn.Module):
 
         Another `stride` than the module's own may be asked for, by which only the
         identity has fewer weights. Calls share the weights; those with different names
-        `norms_of` have normalisations of their own.
+        `norms_of` have normalizations of their own.
         """
         specs = self.op.specs(x.shape[-1], self.stride)
         weights = {
-            name: self.param(name, self.draw, spec) for name, spec in specs.items()
+            name: self.param(name, self.initializer, spec)
+            for name, spec in specs.items()
         }
         stride = self.stride if stride is None else stride
         number = itertools.count()
@@ -82,12 +83,12 @@ class Parametrized(nn.Module):
 
 
 class ConvNorm(nn.Module):
-    """Dense convolution of odd size, normalisation."""
+    """Dense convolution of odd size, normalization."""
 
     channels: int
     size: int
     new_norm: NewNorm
-    draw: Draw
+    initializer: Initializer
     stride: int = 1
 
     @nn.compact
@@ -95,37 +96,37 @@ class ConvNorm(nn.Module):
         """`[B, H, W, C]` to `[B, H / stride, W / stride, channels]`."""
         shape = (self.size, self.size, x.shape[-1], self.channels)
         spec = ops.WeightSpec(shape, self.size**2 * x.shape[-1])
-        kernel = self.param("kernel", self.draw, spec)
+        kernel = self.param("kernel", self.initializer, spec)
         return self.new_norm()(ops.conv(x, kernel, (self.stride, self.stride)))
 
 
 class PointwiseNorm(nn.Module):
-    """1x1 convolution, normalisation."""
+    """1x1 convolution, normalization."""
 
     channels: int
     new_norm: NewNorm
-    draw: Draw
+    initializer: Initializer
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """`[B, H, W, C]` to `[B, H, W, channels]`."""
         spec = ops.WeightSpec((x.shape[-1], self.channels), x.shape[-1])
-        kernel = self.param("kernel", self.draw, spec)
+        kernel = self.param("kernel", self.initializer, spec)
         return self.new_norm()(ops.pointwise_conv(x, kernel))
 
 
 class FactorizedReduceNorm(nn.Module):
-    """Factorised reduction, normalisation."""
+    """Factorized reduction, normalization."""
 
     channels: int
     new_norm: NewNorm
-    draw: Draw
+    initializer: Initializer
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """`[B, H, W, C]` to `[B, H / 2, W / 2, channels]`."""
         spec = ops.factorized_reduce_spec(x.shape[-1], self.channels)
-        kernel = self.param("kernel", self.draw, spec)
+        kernel = self.param("kernel", self.initializer, spec)
         return self.new_norm()(ops.factorized_reduce(x, kernel))
 
 
@@ -135,7 +136,7 @@ class Classifier(nn.Module):
     num_classes: int
     bias: bool
     dropout: float
-    draw: Draw
+    initializer: Initializer
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
@@ -144,10 +145,10 @@ class Classifier(nn.Module):
         x = nn.Dropout(self.dropout)(x, deterministic=not train)
         fan_in = x.shape[-1]
         bias_spec = ops.WeightSpec((self.num_classes,), fan_in)
-        kernel = self.param("kernel", self.draw, bias_spec.stack(fan_in))
+        kernel = self.param("kernel", self.initializer, bias_spec.stack(fan_in))
         logits = x @ kernel
         if self.bias:
-            logits = logits + self.param("bias", self.draw, bias_spec)[None]
+            logits = logits + self.param("bias", self.initializer, bias_spec)[None]
         return logits
 
 
@@ -174,7 +175,7 @@ class AuxiliaryHead(nn.Module):
     padding: Literal["VALID", "SAME"]
     bias: bool
     new_norm: NewNorm
-    draw: Draw
+    initializer: Initializer
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -183,7 +184,7 @@ class AuxiliaryHead(nn.Module):
 
         def draw_kernel(key: Key, shape: tuple[int, ...], dtype: Any) -> jax.Array:
             spec = ops.WeightSpec(shape, math.prod(shape[:-1]))
-            return self.draw(key, spec).astype(dtype)
+            return self.initializer(key, spec).astype(dtype)
 
         conv = functools.partial(
             nn.Conv, use_bias=False, kernel_init=draw_kernel, padding=self.padding
@@ -194,7 +195,7 @@ class AuxiliaryHead(nn.Module):
         x = jax.nn.relu(self.new_norm()(conv(128, (1, 1), name="conv_1")(x)))
         x = jax.nn.relu(self.new_norm()(conv(768, (2, 2), name="conv_2")(x)))
         classifier = Classifier(
-            self.num_classes, self.bias, 0.0, self.draw, name="classifier"
+            self.num_classes, self.bias, 0.0, self.initializer, name="classifier"
         )
         return classifier(x, train=True)
 

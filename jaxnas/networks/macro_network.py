@@ -11,8 +11,8 @@ from jaxnas.networks import _counts, layers
 from jaxnas.networks.layers import (
     Classifier,
     ConvNorm,
-    Draw,
     FactorizedReduceNorm,
+    Initializer,
     NewNorm,
     PointwiseNorm,
 )
@@ -27,20 +27,20 @@ _KERNEL_SIZES = {
 
 
 class _SeparableConvNorm(nn.Module):
-    """Depthwise convolution, 1x1 convolution, normalisation."""
+    """Depthwise convolution, 1x1 convolution, normalization."""
 
     channels: int
     size: int
     new_norm: NewNorm
-    draw: Draw
+    initializer: Initializer
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         shape = (self.size, self.size, x.shape[-1])
         spec = ops.WeightSpec(shape, self.size**2)
-        x = ops.depthwise_conv(x, self.param("depthwise", self.draw, spec))
+        x = ops.depthwise_conv(x, self.param("depthwise", self.initializer, spec))
         spec = ops.WeightSpec((x.shape[-1], self.channels), x.shape[-1])
-        pointwise = self.param("pointwise", self.draw, spec)
+        pointwise = self.param("pointwise", self.initializer, spec)
         return self.new_norm()(ops.pointwise_conv(x, pointwise))
 
 
@@ -52,12 +52,14 @@ class _Layer(nn.Module):
     channels: int
     separable: bool
     new_norm: NewNorm
-    draw: Draw
+    initializer: Initializer
 
     @nn.compact
     def __call__(self, sources: list[jax.Array]) -> jax.Array:
         def pointwise(x: jax.Array, name: str) -> jax.Array:
-            layer = PointwiseNorm(self.channels, self.new_norm, self.draw, name=name)
+            layer = PointwiseNorm(
+                self.channels, self.new_norm, self.initializer, name=name
+            )
             return layer(jax.nn.relu(x))
 
         x = jax.nn.relu(pointwise(sources[-1], "before"))
@@ -69,7 +71,9 @@ class _Layer(nn.Module):
             is_separable = self.separable and self.op.startswith("sep_conv")
             conv = _SeparableConvNorm if is_separable else ConvNorm
             size = _KERNEL_SIZES[self.op]
-            x = conv(self.channels, size, self.new_norm, self.draw, name=self.op)(x)
+            x = conv(
+                self.channels, size, self.new_norm, self.initializer, name=self.op
+            )(x)
         if len(sources) == 1:  # the first layer has nothing to join
             return x
         skipped = [sources[i] for i in self.skips]
@@ -90,10 +94,10 @@ class MacroNetwork(nn.Module):
     def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
         """Return logits."""
         new_norm = layers.batch_norm(train=train, batch_axis=self.batch_axis)
-        draw = layers.draw_he_normal
+        initializer = layers.init_he_normal
         third = len(self.genotype.ops) // 3
         channels = self.channels
-        sources = [ConvNorm(channels, 3, new_norm, draw, name="stem")(images)]
+        sources = [ConvNorm(channels, 3, new_norm, initializer, name="stem")(images)]
         for index, layer in enumerate(zip(*self.genotype, strict=True)):
             if index in (third, 2 * third):
                 channels *= 2
@@ -101,7 +105,7 @@ class MacroNetwork(nn.Module):
                     FactorizedReduceNorm(
                         channels,
                         new_norm,
-                        draw,
+                        initializer,
                         name=f"reduce_before_layer_{index}_source_{i}",
                     )(source)
                     for i, source in enumerate(sources)
@@ -112,12 +116,12 @@ class MacroNetwork(nn.Module):
                     channels,
                     self.separable,
                     new_norm,
-                    draw,
+                    initializer,
                     name=f"layer_{index}",
                 )(sources)
             )
         classifier = Classifier(
-            self.num_classes, False, self.dropout, draw, name="classifier"
+            self.num_classes, False, self.dropout, initializer, name="classifier"
         )
         return classifier(sources[-1], train=train)
 
@@ -157,12 +161,12 @@ def macro(
     """Make the network of a macro genotype, as ENAS trains it from scratch.
 
     A stem (3x3 convolution), the layers, global average pooling and a linear
-    classifier without bias. A layer applies ReLU, 1x1 convolution, normalisation, ReLU
-    and its operation to the output just before, with another normalisation after a
-    convolution; then ReLU, 1x1 convolution and normalisation join it with the
+    classifier without bias. A layer applies ReLU, 1x1 convolution, normalization, ReLU
+    and its operation to the output just before, with another normalization after a
+    convolution; then ReLU, 1x1 convolution and normalization join it with the
     concatenated skips. After the first and the second third of the layers, the stem's
     and all layers' outputs so far are halved with twice the channels, each by a
-    factorised reduction of its own, whether or not a later layer reads it.
+    factorized reduction of its own, whether or not a later layer reads it.
 
     Source: Pham et al. 2018, section 2.3, and `_fixed_layer` of the official
     `general_child.py`, which computes separable convolutions as dense ones and has no

@@ -14,7 +14,12 @@ from jax import lax
 
 from jaxnas import genotypes, ops
 from jaxnas.networks import _counts, layers
-from jaxnas.networks.layers import Draw, FactorizedReduceNorm, NewNorm, PointwiseNorm
+from jaxnas.networks.layers import (
+    FactorizedReduceNorm,
+    Initializer,
+    NewNorm,
+    PointwiseNorm,
+)
 
 CellOutput = Literal["concat", "projection"]
 
@@ -32,7 +37,7 @@ class NasnetCell(nn.Module):
     cell_output: CellOutput
     count_include_pad: bool
     new_norm: NewNorm
-    draw: Draw
+    initializer: Initializer
 
     @nn.compact
     def __call__(
@@ -49,13 +54,13 @@ class NasnetCell(nn.Module):
         for i, x in enumerate(inputs):
             shrink = self.shrink_first_input and i == 0
             preprocess = (FactorizedReduceNorm if shrink else PointwiseNorm)(
-                self.channels, self.new_norm, self.draw, name=f"preprocess_{i}"
+                self.channels, self.new_norm, self.initializer, name=f"preprocess_{i}"
             )
             states.append(preprocess(jax.nn.relu(x)))
         states = _add_nodes(
             self,
             states,
-            ops.vocabulary(count_include_pad=self.count_include_pad),
+            ops.primitives(count_include_pad=self.count_include_pad),
             drop_path_prob,
             is_dropped=lambda name, stride: name != "skip_connect" or stride > 1,
             # As in the supernet that ends its cells with a projection.
@@ -66,7 +71,7 @@ class NasnetCell(nn.Module):
         if self.cell_output == "concat":
             return nodes
         projection = PointwiseNorm(
-            self.channels, self.new_norm, self.draw, name="projection"
+            self.channels, self.new_norm, self.initializer, name="projection"
         )
         return projection(jax.nn.relu(nodes))
 
@@ -109,7 +114,7 @@ class EnasCell(nn.Module):
     reduction: bool
     count_include_pad: bool
     new_norm: NewNorm
-    draw: Draw
+    initializer: Initializer
 
     @nn.compact
     def __call__(
@@ -118,11 +123,13 @@ class EnasCell(nn.Module):
         """Compute the output from those of the cells k-2 and k-1."""
 
         def pointwise(x: jax.Array, name: str) -> jax.Array:
-            return PointwiseNorm(self.channels, self.new_norm, self.draw, name=name)(x)
+            return PointwiseNorm(
+                self.channels, self.new_norm, self.initializer, name=name
+            )(x)
 
         def halve(x: jax.Array, name: str) -> jax.Array:
             return FactorizedReduceNorm(
-                self.channels, self.new_norm, self.draw, name=name
+                self.channels, self.new_norm, self.initializer, name=name
             )(x)
 
         states = []
@@ -188,20 +195,20 @@ def _num_edge_params(
 
 
 def _enas_vocabulary(count_include_pad: bool) -> dict[str, ops.Op]:
-    """The vocabulary, with an identity that has no ReLU where its stride is 2."""
+    """The primitives, with an identity that has no ReLU where its stride is 2."""
 
     def identity(x, weights, stride, norm):
         return x if stride == 1 else norm(ops.factorized_reduce(x, weights["kernel"]))
 
-    vocabulary = ops.vocabulary(count_include_pad=count_include_pad)
-    skip = vocabulary["skip_connect"]._replace(apply=identity)
-    return {**vocabulary, "skip_connect": skip}
+    primitives = ops.primitives(count_include_pad=count_include_pad)
+    skip = primitives["skip_connect"]._replace(apply=identity)
+    return {**primitives, "skip_connect": skip}
 
 
 def _add_nodes(
     cell: NasnetCell | EnasCell,
     inputs: list[jax.Array],
-    vocabulary: dict[str, ops.Op],
+    primitives: dict[str, ops.Op],
     drop_path_prob: jax.Array | None,
     *,
     is_dropped: Callable[[str, int], bool],
@@ -213,7 +220,7 @@ def _add_nodes(
     Args:
       cell: the module, in whose scope the edges get their weights.
       inputs: the two preprocessed inputs.
-      vocabulary: the operations by name.
+      primitives: the operations by name.
       drop_path_prob: probability of dropping an edge, if any are dropped.
       is_dropped: `(name, stride)` -> whether drop path applies to such an edge.
       share_equal_edges: whether equal edges of a node have the same weights.
@@ -231,11 +238,11 @@ def _add_nodes(
             stride = 2 if cell.reduction and is_strided else 1
             slot = (name, source) if share_equal_edges else side
             if slot not in modules:
-                modules[slot] = layers.Parametrized(
-                    vocabulary[name],
+                modules[slot] = layers.OpModule(
+                    primitives[name],
                     stride,
                     cell.new_norm,
-                    cell.draw,
+                    cell.initializer,
                     name=f"node_{node}_edge_{side}_{name}",
                 )
             if sources is not None:

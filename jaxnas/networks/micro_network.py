@@ -54,7 +54,7 @@ class MicroNetwork(nn.Module):
 
         Args:
           images: float `[B, H, W, C]`.
-          train: whether to normalise by the statistics of the batch, and drop.
+          train: whether to normalize by the statistics of the batch, and drop.
           drop_path_prob: probability of dropping an edge, if any are dropped.
           sources: connections in place of the genotype's, see `edge_sources`: traced,
             so that one compiled program serves all that differ in them alone.
@@ -72,7 +72,7 @@ class MicroNetwork(nn.Module):
                 f"path; found {self.skeleton!r}, {self.cell_output!r} and drop path "
                 f"{'off' if drop_path_prob is None else 'on'}"
             )
-        draw = layers.draw_he_normal if enas else ops.draw
+        initializer = layers.init_he_normal if enas else ops.init
         new_norm = layers.batch_norm(train=train, batch_axis=self.batch_axis)
         reductions = _reductions(self.num_cells)
 
@@ -93,7 +93,7 @@ class MicroNetwork(nn.Module):
                 reduction=reduction,
                 count_include_pad=self.count_include_pad,
                 new_norm=new_norm,
-                draw=draw,
+                initializer=initializer,
                 name=name,
             )
 
@@ -104,7 +104,7 @@ class MicroNetwork(nn.Module):
                 options = {"sources": reduce if cell.reduction else normal}
             return (outputs[1], cell(outputs, drop_path_prob, **options)), None
 
-        def run_alike(cell: NasnetCell | EnasCell, outputs, drop_path_probs, num: int):
+        def scan_cells(cell: NasnetCell | EnasCell, outputs, drop_path_probs, num: int):
             """Run `num` cells of one shape as a scan, which keeps programs small."""
             scan = nn.scan(
                 run,
@@ -116,10 +116,12 @@ class MicroNetwork(nn.Module):
             return scan(cell, outputs, drop_path_probs)
 
         def classifier(name: str) -> Classifier:
-            return Classifier(self.num_classes, not enas, self.dropout, draw, name=name)
+            return Classifier(
+                self.num_classes, not enas, self.dropout, initializer, name=name
+            )
 
         stem = ConvNorm(
-            3 * self.channels, 3, new_norm, draw, self.stem_stride, name="stem"
+            3 * self.channels, 3, new_norm, initializer, self.stem_stride, name="stem"
         )
         x = stem(images)
         outputs, auxiliary_logits = (x, x), None
@@ -135,12 +137,12 @@ class MicroNetwork(nn.Module):
                 if position >= 2 and outputs[0].shape == outputs[1].shape:
                     cell = new_cell(f"cells_{index}_to_{end - 1}", index, channels)
                     alike = None if probs is None else probs[index:end]
-                    outputs, _ = run_alike(cell, outputs, alike, end - index)
+                    outputs, _ = scan_cells(cell, outputs, alike, end - index)
                     break
                 cell = new_cell(f"cell_{index}", index, channels)
                 prob = None if probs is None else probs[index]
                 outputs, _ = run(cell, outputs, prob)
-                # The head is made even in evaluation: initialisation must make it.
+                # The head is made even in evaluation: initialization must make it.
                 if self.auxiliary and index == auxiliary_index:
                     head = AuxiliaryHead(
                         self.num_classes,
@@ -148,7 +150,7 @@ class MicroNetwork(nn.Module):
                         padding="SAME" if enas else "VALID",
                         bias=not enas,
                         new_norm=new_norm,
-                        draw=draw,
+                        initializer=initializer,
                         name="auxiliary",
                     )
                     if train:
@@ -241,20 +243,20 @@ def micro(
 
     A stem (3x3 convolution to `3 * channels`), `num_cells` cells, global average
     pooling and a linear classifier. Cells `num_cells // 3` and `2 * num_cells // 3`
-    reduce: they halve the image and double the channels. Initialise it with
+    reduce: they halve the image and double the channels. Initialize it with
     `train=True`, so that an auxiliary head gets its parameters.
 
     ENAS's skeleton (Pham et al. 2018, official `micro_child.py`) differs from that of
     NASNet, DARTS and ASNG-NAS. Inputs of a cell pass a ReLU, 1x1 convolution and
-    normalisation only where their size or channels are not the cell's, and the second
+    normalization only where their size or channels are not the cell's, and the second
     input passes another one in any case. Unused inputs are part of a cell's output.
-    An identity of stride 2 is a factorised reduction without ReLU. The probability
+    An identity of stride 2 is a factorized reduction without ReLU. The probability
     of drop path grows linearly with the position of the cell, up to the given one,
     and no identity is dropped. A ReLU precedes the pooling, classifiers have no bias,
-    kernels are initialised as by He et al. (2015), and the auxiliary head follows the
+    kernels are initialized as by He et al. (2015), and the auxiliary head follows the
     cell after the second reduction, pads its 2x2 convolution, and, unlike in the
-    official code, is trained. Strided windows are centred on even pixels as
-    elsewhere in this package, where TensorFlow centres them on odd ones.
+    official code, is trained. Strided windows are centered on even pixels as
+    elsewhere in this package, where TensorFlow centers them on odd ones.
 
     Args:
       genotype: the two cells.
@@ -319,7 +321,7 @@ def edge_sources(genotype: Genotype) -> tuple[jax.Array, jax.Array]:
     """What the edges of both cells read, as a network takes it for `sources`.
 
     Networks that take their sources have the parameters of the genotype they were
-    made of, and in addition those of a factorised reduction for every identity of the
+    made of, and in addition those of a factorized reduction for every identity of the
     reduction cell that reads a node, since it might as well read an input. They change
     nothing.
 

@@ -72,7 +72,7 @@ def cost(network: nn.Module, image_shape: tuple[int, int, int]) -> Cost:
     return Cost(num_params, float(analysis["flops"]))
 
 
-def largest_channels(
+def channels_for_budget(
     make_network: Callable[[int], nn.Module],
     params_limit: int,
     image_shape: tuple[int, int, int],

@@ -13,11 +13,11 @@ _AXES = {"depthwise": {3: 3, 4: 3}}
 _AXES_OF_OTHERS = {1: 1, 2: 2, 3: 2, 4: 4}
 
 
-def stack_axes(params: Params) -> Any:
+def num_batch_dims(params: Params) -> Any:
     """Count the leading axes of each parameter that stack independent arrays.
 
     Alike cells or blocks are computed by a scan, whose parameters are stacked, as are
-    the two layers of a separable convolution and the halves of a factorised reduction.
+    the two layers of a separable convolution and the halves of a factorized reduction.
 
     Args:
       params: parameters of a network of this package.

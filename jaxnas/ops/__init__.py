@@ -1,7 +1,7 @@
 """The primitive operations, once, for supernets and for trained networks.
 
 Images are `[B, H, W, C]`. An operation is a pair of pure functions: `specs` tells
-which weights it has, `apply` uses them. Normalisation is handed in, because the
+which weights it has, `apply` uses them. Normalization is handed in, because the
 supernets use the statistics of the batch and nothing else, while a network that is
 trained from scratch has scale, offset and running statistics.
 """
@@ -12,13 +12,13 @@ from jaxnas.ops.operations import (
     Op,
     batch_norm,
     factorized_reduce_spec,
+    primitives,
     scale_and_offset,
-    vocabulary,
     with_affine_norms,
 )
 from jaxnas.ops.resampling import downsample, upsample
 from jaxnas.ops.shifted import avg_pool_3x3, depthwise_conv, max_pool_3x3
-from jaxnas.ops.weights import Distribution, WeightSpec, affine_specs, draw
+from jaxnas.ops.weights import Distribution, WeightSpec, affine_specs, init
 
 __all__ = [
     "Distribution",
@@ -31,13 +31,13 @@ __all__ = [
     "conv",
     "depthwise_conv",
     "downsample",
-    "draw",
     "factorized_reduce",
     "factorized_reduce_spec",
+    "init",
     "max_pool_3x3",
     "pointwise_conv",
+    "primitives",
     "scale_and_offset",
     "upsample",
-    "vocabulary",
     "with_affine_norms",
 ]

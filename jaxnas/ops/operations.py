@@ -39,7 +39,7 @@ def scale_and_offset(x: jax.Array, scale: jax.Array, offset: jax.Array) -> jax.A
 
 
 def with_affine_norms(op: Op) -> Op:
-    """The operation with a learnt scale and offset after each of its normalisations.
+    """The operation with a learned scale and offset after each of its normalizations.
 
     They are weights `scale` and `offset` of shape `[num_norms, C]`.
     """
@@ -62,7 +62,7 @@ def with_affine_norms(op: Op) -> Op:
 def batch_norm(
     x: jax.Array, *, batch_axis: str | None = None, epsilon: float = 1e-5
 ) -> jax.Array:
-    """Normalise every channel by the mean and variance of this batch.
+    """Normalize every channel by the mean and variance of this batch.
 
     Args:
       x: `[B, H, W, C]`.
@@ -86,7 +86,7 @@ def factorized_reduce_spec(channels_in: int, channels_out: int) -> WeightSpec:
     """Spec of the kernel of `factorized_reduce`; `ValueError` for an odd `C_out`."""
     if channels_out % 2:
         raise ValueError(
-            f"a factorised reduction to {channels_out} channels: expected an even "
+            f"a factorized reduction to {channels_out} channels: expected an even "
             "number"
         )
     return WeightSpec((2, channels_in, channels_out // 2), channels_in)
@@ -135,7 +135,7 @@ def _separable_specs(size, num_layers, channels, stride):
 
 
 def _separable(dilation, x, weights, stride, norm):
-    """ReLU, depthwise, pointwise, normalisation; once for each layer of weights."""
+    """ReLU, depthwise, pointwise, normalization; once for each layer of weights."""
     for layer in range(weights["depthwise"].shape[0]):
         x = depthwise_conv(
             jax.nn.relu(x),
@@ -182,7 +182,7 @@ def _pointwise(x, weights, stride, norm):
     return norm(pointwise_conv(x, weights["kernel"]))
 
 
-def vocabulary(*, count_include_pad: bool = False) -> dict[str, Op]:
+def primitives(*, count_include_pad: bool = False) -> dict[str, Op]:
     """All operations by their DARTS names.
 
     Args:
@@ -191,7 +191,7 @@ def vocabulary(*, count_include_pad: bool = False) -> dict[str, Op]:
 
     Returns:
       `name -> Op`. Separable convolutions are applied twice, as in NASNet; dilated
-      ones once, with dilation 2; a `skip_connect` of stride 2 is a factorised
+      ones once, with dilation 2; a `skip_connect` of stride 2 is a factorized
       reduction; `conv_7x1_1x7` applies the 1x7 kernel first, as DARTS does.
     """
     avg_pool = functools.partial(_avg_pool, count_include_pad)

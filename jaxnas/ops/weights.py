@@ -20,7 +20,7 @@ class WeightSpec(NamedTuple):
       fan_in: inputs of one output, which set the scale of random initial values.
       constant: the initial value of all elements, if they are not random.
       spatial: axes of height and width, counted from the last (-1). A small kernel is
-        the centre of a larger one along them.
+        the center of a larger one along them.
     """
 
     shape: tuple[int, ...]
@@ -34,11 +34,11 @@ class WeightSpec(NamedTuple):
 
 
 def affine_specs(*shape: int) -> dict[str, WeightSpec]:
-    """Specs of the learnt `scale` and `offset` after a normalisation."""
+    """Specs of the learned `scale` and `offset` after a normalization."""
     return {"scale": WeightSpec(shape, 1, 1.0), "offset": WeightSpec(shape, 1, 0.0)}
 
 
-def draw(key: Key, specs: Any, distribution: Distribution = "uniform") -> Weights:
+def init(key: Key, specs: Any, distribution: Distribution = "uniform") -> Weights:
     """Draw initial weights for a pytree of specs.
 
     All values come from one call of the generator, because each call takes a fraction

@@ -256,7 +256,7 @@ def _maps_and_reliefs(
             square_root=square_root,
         )
         maps.append(_panel(study, i, chart, "heat map", surface, value))
-        chart = surfaces.relief_chart(
+        chart = surfaces.surface_plot(
             surface,
             value,
             title=title,

@@ -7,7 +7,7 @@ import numpy as np
 
 from jaxnas.report import _render, curves
 from jaxnas.report._words import spread, spread_text
-from jaxnas.studies import Contender
+from jaxnas.studies import Algorithm
 
 _COLORS = (curves.BLUE, curves.ORANGE, curves.GREEN, curves.PURPLE, curves.PINK)
 
@@ -19,7 +19,7 @@ def comparison_report(
     summary: Mapping[str, str],
     config: Mapping[str, object],
     evaluations: Sequence[int],
-    contenders: Sequence[Contender],
+    contenders: Sequence[Algorithm],
     best: float,
     measure: str = "accuracy",
     percent: bool = False,
@@ -81,7 +81,7 @@ def comparison_report(
 
 
 def _results(
-    contenders: Sequence[Contender], best: float, unit: str, spec: str
+    contenders: Sequence[Algorithm], best: float, unit: str, spec: str
 ) -> _render.Table:
     def cells(values: np.ndarray) -> tuple[object, ...]:
         final = values[:, -1]

@@ -24,7 +24,7 @@ LEVELS = tuple(np.arange(0.1, 10, 0.5).round(1).tolist())
 # From low to high, all to be seen against white and against the dark page.
 _LINES = (curves.GREEN, curves.BLUE, curves.PURPLE, curves.PINK, curves.ORANGE)
 _NUMBER = "{x:.3g}"  # wide labels would be cut
-_GREY = "#8a939c"  # likewise, for what stands behind
+_GRAY = "#8a939c"  # likewise, for what stands behind
 _DPI = 160  # of the embedded pictures, enough for screens with two dots per pixel
 
 
@@ -127,7 +127,7 @@ def heat_map(
 
 
 @curves.style()
-def relief_chart(
+def surface_plot(
     surface: analysis.Surface,
     value: str,
     *,
@@ -164,7 +164,7 @@ def relief_chart(
     size = 220 / 72, 175 / 72  # matplotlib counts in inches
     figure = Figure(figsize=size, dpi=_DPI)
     # Lines of the grid have no transparency here.
-    with matplotlib.rc_context({"grid.color": _GREY, "grid.linewidth": 0.4}):
+    with matplotlib.rc_context({"grid.color": _GRAY, "grid.linewidth": 0.4}):
         axes: Any = figure.add_axes((0.0, 0.0, 0.82, 0.95), projection="3d")
     corners = _facets(surface, values, low, high)
     facets = art3d.Poly3DCollection(
@@ -263,7 +263,7 @@ def _plane(
             colors="none",
             hatches=["////"],
         )
-        holes.set(edgecolor=_GREY, linewidth=0)
+        holes.set(edgecolor=_GRAY, linewidth=0)
     return figure, axes
 
 

@@ -24,7 +24,7 @@ class AsngState(NamedTuple):
     Attributes:
       theta: probabilities `[num_decisions, max_cardinality]`, zero past a decision's
         last category.
-      s: accumulated normalised gradient `[n_theta]`, where `n_theta` is the number of
+      s: accumulated normalized gradient `[n_theta]`, where `n_theta` is the number of
         free parameters, `sum(cardinalities - 1)`.
       gamma: scalar, how far `s` has left its start at zero.
       Delta: scalar; the trust region has radius `init_delta / Delta`.

@@ -55,7 +55,7 @@ def run(
     """Search a table; pure, so that it can be compiled and mapped over keys.
 
     The searcher is told losses `1 - signal`, with the signal as a fraction. An
-    architecture that is asked for twice counts as two evaluations.
+    architecture that is queried twice counts as two evaluations.
 
     Args:
       searcher: a searcher for `table.cardinalities`.
@@ -87,9 +87,9 @@ def run(
     def step(carry, key):
         state, incumbent, best_signal = carry
         archs = searcher.ask(state, key, num_archs_per_tell)
-        asked = position(archs)
-        state, _ = searcher.tell(state, archs, losses[asked])
-        best = asked[jnp.argmax(signal[asked])].astype(jnp.int32)
+        queried = position(archs)
+        state, _ = searcher.tell(state, archs, losses[queried])
+        best = queried[jnp.argmax(signal[queried])].astype(jnp.int32)
         incumbent = jnp.where(signal[best] > best_signal, best, incumbent)
         best_signal = jnp.maximum(signal[best], best_signal)
         mode = position(searcher.mode(state))

@@ -299,7 +299,7 @@ class AnytimeSpace(_base.Space):
         """Whether each node from node 2 on has an exit, bool `[num_nodes]`."""
         return self._table(arch, block)[:, _EXIT] != 0
 
-    def is_present(self, arch: Arch, block: int) -> jax.Array:
+    def node_mask(self, arch: Arch, block: int) -> jax.Array:
         """Tell the nodes of a block from the room that it leaves.
 
         Args:

@@ -205,7 +205,7 @@ class DagSpace(_base.Space):
         _, columns = _rows_and_columns(self.max_nodes)
         return arch[np.flatnonzero(columns == 0)]
 
-    def is_present(self, arch: Arch) -> jax.Array:
+    def node_mask(self, arch: Arch) -> jax.Array:
         """Tell the nodes of a block from the room that it leaves.
 
         What counts is the vector and not `num_nodes`, so that what is written for a

@@ -40,15 +40,15 @@ from jaxnas.studies.rank_correlation import (
     correlation,
     sample_distinct,
 )
-from jaxnas.studies.tabular_comparison import Contender, compare_searchers
+from jaxnas.studies.tabular_comparison import Algorithm, compare_searchers
 
 __all__ = [
+    "Algorithm",
     "AnytimeNetwork",
     "Candidate",
     "CellStudy",
     "CellTraining",
     "Coefficients",
-    "Contender",
     "CorrelationStudy",
     "EarlyScores",
     "HypernetworkTraining",

@@ -31,7 +31,7 @@ class AnytimeNetwork(NamedTuple):
       genotype: the architecture.
       flops: `[num_exits]`, multiply-adds for one image until each exit.
       predicted: `[num_exits]`, accuracies with generated weights, fractions. These are
-        normalised by the statistics of each batch, on which they therefore depend.
+        normalized by the statistics of each batch, on which they therefore depend.
       trained: `[num_seeds, num_exits]`, accuracies of `networks.anytime` after training
         from scratch, once for each seed. It has running statistics, so that these are
         accuracies of one image at a time.
@@ -145,7 +145,7 @@ def anytime(
             workdir=folder / "ghn",
         )
     )
-    evaluate = images.evaluator(
+    evaluate = images.make_eval_fn(
         net, hypernetwork.provider, train.multi_exit_classification()
     )
 
@@ -244,7 +244,7 @@ def _train_network(
     Each training has a folder, named by the architecture and the seed, which together
     determine the result: whether it is the first found or the third at random does not.
     """
-    run = train.retrainer(
+    run = train.make_train_fn(
         training.make_network(genotype),
         train.multi_exit_classification(),
         training.optimizer,

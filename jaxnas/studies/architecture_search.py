@@ -252,7 +252,7 @@ def search(
     if folder is not None and provider.settings is not None:
         ghn.save(folder / "ghn.npz", params, provider)
     evaluate = functools.partial(
-        images.evaluator(net, provider, train.classification()),
+        images.make_eval_fn(net, provider, train.classification()),
         params,
     )
     image_shape = images.dataset.train.image_shape

@@ -74,7 +74,7 @@ def cell_numbers(cell: StudiedCell) -> dict[str, list[float]]:
       For every learning rate R of its trainings `learning_rate_R/mean_test_loss`,
       `.../final_test_loss` and `.../final_test_accuracy`, of the trainings that did
       not diverge, and `.../diverged`, 0 or 1 for every one. For its surfaces
-      `basin_share` (within 1 nat, NaN if the centre's loss is not finite),
+      `basin_share` (within 1 nat, NaN if the center's loss is not finite),
       `loss_at_center` and `median_loss`; `gradient_deviation_at_center` and
       `median_gradient_deviation`, square roots of variances. In medians, values that
       are not finite count as highest.
@@ -188,7 +188,7 @@ class SurfaceSettings(NamedTuple):
       batch_size: images in a batch of the evaluation, or of one gradient, whose
         variance falls by this factor.
       chunk_size: gradients held in memory at a time.
-      points_at_once: points that a device handles side by side, for large devices.
+      point_batch_size: points that a device handles side by side, for large devices.
     """
 
     resolution: int
@@ -199,7 +199,7 @@ class SurfaceSettings(NamedTuple):
     sample_seed: int = 0
     batch_size: int = 1
     chunk_size: int = 16
-    points_at_once: int = 1
+    point_batch_size: int = 1
 
 
 class CellStudy(NamedTuple):
@@ -242,7 +242,7 @@ def check_cells(study: CellStudy) -> None:
             "one of them"
         )
     for settings in study.surfaces.values():
-        analysis.grid(settings.radius, settings.resolution)
+        analysis.coordinates(settings.radius, settings.resolution)
     original = next(iter(study.cells.values()))
     _make_trainer(study, original, study.learning_rates[0])
 
@@ -360,7 +360,7 @@ def _make_trainer(
 ) -> Callable[..., train.TrainResult]:
     """The training of all cells of one program."""
     training, images = study.training, study.images
-    return train.retrainer(
+    return train.make_train_fn(
         _make_network(study, program, parallel.batch_axis(images.devices)),
         train.classification(training.auxiliary_weight),
         training.make_optimizer(learning_rate),
@@ -476,8 +476,8 @@ def _make_measurer(
             batch_size=settings.batch_size,
             chunk_size=settings.chunk_size,
         )
-    return analysis.surface_measurer(
-        measure, points_at_once=settings.points_at_once, devices=images.devices
+    return analysis.make_surface_fn(
+        measure, point_batch_size=settings.point_batch_size, devices=images.devices
     )
 
 
@@ -492,7 +492,7 @@ def _measure_surface(
     """Measure one surface; prints every now and then how far it is."""
     settings = study.surfaces[kind]
     split = getattr(study.images.dataset, settings.split)
-    places = analysis.grid(settings.radius, settings.resolution)
+    places = analysis.coordinates(settings.radius, settings.resolution)
     start = last = time.monotonic()
     first = None
 
@@ -529,7 +529,7 @@ def _sample_plane() -> Callable[..., analysis.Plane]:
     """A random plane through the parameters of a network, compiled."""
     return jax.jit(
         lambda key, params: analysis.random_plane(
-            key, params, networks.stack_axes(params)
+            key, params, networks.num_batch_dims(params)
         )
     )
 

@@ -40,11 +40,11 @@ class StudyImages(NamedTuple):
     batch_size: int
     devices: Sequence[Device]
 
-    def evaluator(
+    def make_eval_fn(
         self, net: Supernet, provider: WeightProvider, task: Task
     ) -> Callable[..., dict[str, float]]:
-        """`train.evaluator` with these images' normalization, batches and devices."""
-        return train.evaluator(
+        """`train.make_eval_fn` with these images' normalization, batches and devices."""
+        return train.make_eval_fn(
             net,
             provider,
             task,
@@ -142,7 +142,7 @@ def study_images(
             f"the {num_images} training images"
         )
     devices = [jax.local_devices()[0]] if devices is None else list(devices)
-    parallel.share(batch_size, len(devices), "batch_size")
+    parallel.per_device_size(batch_size, len(devices), "batch_size")
     augment, normalize = preprocessing(
         dataset,
         crop_padding=crop_padding,

@@ -32,11 +32,11 @@ class EarlyScores(NamedTuple):
     steps would share initial weights, batches and so part of the noise with them.
 
     Attributes:
-      at_steps: after how many optimizer steps scores are taken, ascending.
+      snapshot_steps: after how many optimizer steps scores are taken, ascending.
       key: determines everything random.
     """
 
-    at_steps: Sequence[int]
+    snapshot_steps: Sequence[int]
     key: Key
 
 
@@ -206,9 +206,12 @@ def correlation(
     if not predictors:
         raise ValueError("there are 0 predictors; expected at least 1")
     for predictor in predictors:
-        if isinstance(predictor, EarlyScores) and max(predictor.at_steps) > num_steps:
+        if (
+            isinstance(predictor, EarlyScores)
+            and max(predictor.snapshot_steps) > num_steps
+        ):
             raise ValueError(
-                f"at_steps is {[*predictor.at_steps]}; expected at most {num_steps}, "
+                f"snapshot_steps is {[*predictor.snapshot_steps]}; expected at most {num_steps}, "
                 "the steps of the whole training"
             )
     study = _Study(
@@ -279,14 +282,14 @@ class _Study(NamedTuple):
     folder: pathlib.Path
     truth_folder: pathlib.Path
 
-    def make_fitter(self, at_steps: Sequence[int]) -> Callable[..., Any]:
+    def make_train_fn(self, snapshot_steps: Sequence[int]) -> Callable[..., Any]:
         """The training of single architectures, up to the last of some steps."""
-        return train.fitter(
+        return train.make_standalone_train_fn(
             self.net,
             train.classification(),
             self.optimizer,
             self.images.splits.train,
-            at_steps=at_steps,
+            snapshot_steps=snapshot_steps,
             batch_size=self.images.batch_size,
             augment=self.images.augment,
             devices=self.images.devices,
@@ -294,7 +297,7 @@ class _Study(NamedTuple):
 
     def make_evaluator(self, provider: WeightProvider) -> Callable[..., Any]:
         """The evaluation that all scores and accuracies come from."""
-        return self.images.evaluator(self.net, provider, train.classification())
+        return self.images.make_eval_fn(self.net, provider, train.classification())
 
 
 _Scores = tuple[str, list[list[dict[str, float]]], float | None, bool]
@@ -310,7 +313,7 @@ def _measure_truth(
     share the folder.
     """
     archs, folder = study.archs, study.truth_folder
-    fit = study.make_fitter([study.num_steps])
+    fit = study.make_train_fn([study.num_steps])
     evaluate = study.make_evaluator(weights.shared(study.net))
 
     def measure(i: int, seed: int, running: pathlib.Path) -> dict[str, float]:
@@ -338,7 +341,7 @@ def _measure_truth(
 def _early_scores(study: _Study, predictor: EarlyScores) -> list[_Scores]:
     """Score every architecture on the way of a training of its own."""
     archs, splits = study.archs, study.images.splits
-    fit = study.make_fitter(predictor.at_steps)
+    fit = study.make_train_fn(predictor.snapshot_steps)
     evaluate = metrics.timed(study.make_evaluator(weights.shared(study.net)))
 
     def measure(i: int) -> dict[str, float]:
@@ -351,7 +354,7 @@ def _early_scores(study: _Study, predictor: EarlyScores) -> list[_Scores]:
             line |= {f"{snapshot.step}/seconds": snapshot.seconds + seconds}
         return line
 
-    steps = "-".join(map(str, predictor.at_steps))
+    steps = "-".join(map(str, predictor.snapshot_steps))
     lines = metrics.measure_missing(
         study.truth_folder / f"sgd-{steps}.jsonl", archs, measure, description="sgd"
     )
@@ -367,7 +370,7 @@ def _early_scores(study: _Study, predictor: EarlyScores) -> list[_Scores]:
             None,
             False,
         )
-        for step in predictor.at_steps
+        for step in predictor.snapshot_steps
     ]
 
 
@@ -447,7 +450,7 @@ def _preparation_seconds(
     if not speeds:
         return None  # an epoch of a single step has none, as it is compiled
     batch_size = study.images.batch_size
-    schedule = train.make_timetable(study.images.splits, batch_size, 0)
+    schedule = train.search_schedule(study.images.splits, batch_size, 0)
     num_images = predictor.num_epochs * schedule.weight_steps * batch_size
     return num_images * predictor.num_archs * statistics.fmean(1 / s for s in speeds)
 

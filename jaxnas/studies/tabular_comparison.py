@@ -12,7 +12,7 @@ from jaxnas.search import tabular
 from jaxnas.types import Key, Searcher
 
 
-class Contender(NamedTuple):
+class Algorithm(NamedTuple):
     """A search algorithm, and what it had found after so many evaluations.
 
     Attributes:
@@ -35,7 +35,7 @@ def compare_searchers(
     num_evaluations: int,
     num_archs_per_tell: int = 2,
     num_seeds: int = 50,
-) -> list[Contender]:
+) -> list[Algorithm]:
     """Run every algorithm with every seed; the seeds of one run side by side.
 
     Args:
@@ -61,5 +61,5 @@ def compare_searchers(
         )
         history = jax.jit(jax.vmap(search_once))(keys)
         incumbent, mode = np.asarray(history.incumbent), np.asarray(history.mode)
-        contenders.append(Contender(name, incumbent, mode))
+        contenders.append(Algorithm(name, incumbent, mode))
     return contenders

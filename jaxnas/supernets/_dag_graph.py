@@ -15,7 +15,7 @@ import numpy as np
 from jaxnas import ops
 from jaxnas.ops import WeightSpec
 from jaxnas.spaces.dag import DagSpace
-from jaxnas.types import Arch, Graph, Site
+from jaxnas.types import Arch, Graph, NodeAssignment
 
 
 class Block(NamedTuple):
@@ -24,7 +24,7 @@ class Block(NamedTuple):
     Attributes:
       ops: int32 `[num_nodes - 2]`, operation of each node from node 2 on.
       adjacency: bool `[num_nodes, num_nodes]`, at `[u, v]` whether v reads u.
-      is_present: bool `[num_nodes]`.
+      node_mask: bool `[num_nodes]`.
       is_leaf: bool `[num_nodes]`.
       is_live: bool `[num_blocks]`, whether the logits depend on a block: where nobody
         reads node 0, only every other block matters.
@@ -34,7 +34,7 @@ class Block(NamedTuple):
 
     ops: jax.Array
     adjacency: jax.Array
-    is_present: jax.Array
+    node_mask: jax.Array
     is_leaf: jax.Array
     is_live: jax.Array
     reads: jax.Array
@@ -50,7 +50,7 @@ def make_block(space: DagSpace, arch: Arch, num_blocks: int) -> Block:
     return Block(
         ops=space.node_ops(arch),
         adjacency=adjacency,
-        is_present=space.is_present(arch).at[:2].set(is_read[:2]),
+        node_mask=space.node_mask(arch).at[:2].set(is_read[:2]),
         is_leaf=space.is_leaf(arch),
         is_live=is_live,
         reads=jnp.concatenate([reads, jnp.array([[True, False]])]),
@@ -86,7 +86,7 @@ def stage_specs(
     """
     blocks, num_rows = stages[number], space.max_nodes - 2
     width = channels * 2**number
-    vocabulary = ops.vocabulary()
+    primitives = ops.primitives()
 
     def entry(block: int, node: int) -> WeightSpec:
         source = block - 1 - node
@@ -99,7 +99,7 @@ def stage_specs(
         "nodes": {
             name: {
                 weight: spec.stack(len(blocks), num_rows)
-                for weight, spec in vocabulary[name].specs(width, 1).items()
+                for weight, spec in primitives[name].specs(width, 1).items()
             }
             for name in space.ops
         },
@@ -119,53 +119,53 @@ def _places(blocks: Sequence[int], nodes: Sequence[int]) -> jax.Array:
     return jnp.asarray(np.stack(grid, axis=-1), jnp.int32)
 
 
-def _bottleneck_site(block: Block, readers: range, node: int) -> Site:
+def _bottleneck_assignment(block: Block, readers: range, node: int) -> NodeAssignment:
     """Of the bottlenecks `node` of some blocks that read blocks, not the stem."""
     num_nodes = block.is_leaf.size
     sources = [reader - 1 - node for reader in readers]
     is_read = block.reads[np.asarray(readers), node]
-    return Site(
+    return NodeAssignment(
         node=_places(readers, [node] * (num_nodes - 2)),
         source=_places(sources, range(2, num_nodes)),
         is_used=is_read[:, None] & block.is_leaf[None, 2:],
     )
 
 
-def entry_site(block: Block, reader: int, node: int) -> Site:
-    """Site of a bottleneck that is not stacked over blocks."""
+def entry_assignment(block: Block, reader: int, node: int) -> NodeAssignment:
+    """NodeAssignment of a bottleneck that is not stacked over blocks."""
     if reader - 1 - node < 0:
         place = _places([reader], [node])[0]
-        return Site(place, None, block.reads[reader, node][None])
-    site = _bottleneck_site(block, range(reader, reader + 1), node)
-    return jax.tree.map(lambda leaf: leaf[0], site)
+        return NodeAssignment(place, None, block.reads[reader, node][None])
+    assignment = _bottleneck_assignment(block, range(reader, reader + 1), node)
+    return jax.tree.map(lambda leaf: leaf[0], assignment)
 
 
-def stage_sites(
+def stage_assignments(
     space: DagSpace, block: Block, blocks: range, specs: dict[str, Any]
 ) -> dict[str, Any]:
-    """Sites of the weights of one stage, in the structure of their specs."""
+    """Assignments of the weights of one stage, in the structure of their specs."""
     node = _places(blocks, range(2, space.max_nodes))
     is_live = block.is_live[np.asarray(blocks)]
 
-    def node_site(op: int) -> Site:
-        is_used = block.is_present[2:] & (block.ops == op)
-        return Site(node, None, is_live[:, None] & is_used[None])
+    def node_assignment(op: int) -> NodeAssignment:
+        is_used = block.node_mask[2:] & (block.ops == op)
+        return NodeAssignment(node, None, is_live[:, None] & is_used[None])
 
-    sites: dict[str, Any] = {
+    assignments: dict[str, Any] = {
         "nodes": {
-            name: dict.fromkeys(specs["nodes"][name], node_site(op))
+            name: dict.fromkeys(specs["nodes"][name], node_assignment(op))
             for op, name in enumerate(space.ops)
         },
         "entry": {
-            name: entry_site(block, *place)
+            name: entry_assignment(block, *place)
             for name, place in entries_of(blocks).items()
         },
     }
     for side in range(2):
         if f"input_{side}" in specs:
             readers = range(blocks.start + 1 + side, blocks.stop)
-            sites[f"input_{side}"] = _bottleneck_site(block, readers, side)
-    return sites
+            assignments[f"input_{side}"] = _bottleneck_assignment(block, readers, side)
+    return assignments
 
 
 def graph_of(space: DagSpace, arch: Arch, num_blocks: int) -> Graph:
@@ -176,10 +176,10 @@ def graph_of(space: DagSpace, arch: Arch, num_blocks: int) -> Graph:
         leaf = jnp.broadcast_to(leaf, (num_blocks, *leaf.shape))
         return jnp.concatenate([leaf, head[None]])
 
-    attributes = jnp.concatenate([jnp.zeros(2, jnp.int32), 1 + block.ops])[:, None]
+    node_features = jnp.concatenate([jnp.zeros(2, jnp.int32), 1 + block.ops])[:, None]
     only_node_0 = jnp.arange(space.max_nodes) == 0
     return Graph(
-        attributes=stack(attributes, jnp.zeros_like(attributes)),
+        node_features=stack(node_features, jnp.zeros_like(node_features)),
         adjacency=stack(block.adjacency, jnp.zeros_like(block.adjacency)),
-        is_present=stack(block.is_present, only_node_0),
+        node_mask=stack(block.node_mask, only_node_0),
     )

@@ -31,13 +31,13 @@ def check_inputs(space: SearchSpace, arch: Arch, images: jax.Array) -> None:
 
 
 def stem_specs(image_channels: int, channels: int) -> dict[str, WeightSpec]:
-    """Specs of a 3x3 convolution with a learnt scale and offset."""
+    """Specs of a 3x3 convolution with a learned scale and offset."""
     kernel = WeightSpec((3, 3, image_channels, channels), 9 * image_channels)
     return {"kernel": kernel, **ops.affine_specs(channels)}
 
 
 def stem(weights: Weights, images: jax.Array, norm: Norm) -> jax.Array:
-    """Convolve and normalise, without a nonlinearity."""
+    """Convolve and normalize, without a nonlinearity."""
     x = norm(ops.conv(images, weights["kernel"], (1, 1)))
     return ops.scale_and_offset(x, weights["scale"], weights["offset"])
 

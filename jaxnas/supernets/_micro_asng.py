@@ -1,8 +1,8 @@
 """Stages of the micro supernet as laid out by ASNG-NAS.
 
-Every cell preprocesses both inputs by ReLU, a 1x1 convolution and normalisation; the
+Every cell preprocesses both inputs by ReLU, a 1x1 convolution and normalization; the
 edges of a reduction cell that read its inputs have stride 2; a (node, input, operation)
-has one set of weights, shared by both edges of the node; normalisation has no learnt
+has one set of weights, shared by both edges of the node; normalization has no learned
 scale. Akimoto et al. 2019, section 3.2, official `cnn_model_micro.py`.
 """
 
@@ -19,12 +19,12 @@ from jaxnas.spaces.micro import MicroSpace
 from jaxnas.supernets import _micro_cells, _micro_graph
 from jaxnas.supernets._micro_cells import NUM_CELL_INPUTS
 from jaxnas.supernets.edges import Edges, evaluate, select
-from jaxnas.types import Site, Weights
+from jaxnas.types import NodeAssignment, Weights
 
 
 def _operations(space: MicroSpace) -> dict[str, Op]:
-    vocabulary = ops.vocabulary(count_include_pad=True)
-    return {name: vocabulary[name] for name in space.ops}
+    primitives = ops.primitives(count_include_pad=True)
+    return {name: primitives[name] for name in space.ops}
 
 
 def specs(
@@ -58,10 +58,10 @@ def apply(
     return outputs[1]
 
 
-def sites(
+def assignments(
     stages: list[dict[str, Any]], space: MicroSpace, cells: jax.Array
 ) -> list[dict[str, Any]]:
-    """Sites of the weights of all stages.
+    """Assignments of the weights of all stages.
 
     Args:
       stages: from `specs`.
@@ -71,7 +71,9 @@ def sites(
     result, first = [], 0
     for stage in stages:
         num_cells = stage["output"].shape[0]
-        result.append(_stage_sites(stage, space, cells, first + np.arange(num_cells)))
+        result.append(
+            _stage_assignments(stage, space, cells, first + np.arange(num_cells))
+        )
         first += num_cells
     return result
 
@@ -128,20 +130,20 @@ def _stage_specs(
     return stage
 
 
-def _stage_sites(
+def _stage_assignments(
     stage: dict[str, Any], space: MicroSpace, cells: jax.Array, blocks: np.ndarray
 ) -> dict[str, Any]:
-    """Sites of the weights of the cells with these numbers."""
+    """Assignments of the weights of the cells with these numbers."""
     reduces, num_nodes = "reduction" in stage, space.num_nodes
     kinds = cells[np.where(np.arange(blocks.size) < reduces, 1, 0)]
     is_read = [(kinds[:, :, :2] == source).any((1, 2)) for source in (0, 1)]
 
-    def preprocessing(source: int, chosen: Any) -> Site:
+    def preprocessing(source: int, chosen: Any) -> NodeAssignment:
         node = _micro_graph.node_of_state(source)
-        return _micro_graph.site(blocks[chosen], node, is_read[source][chosen])
+        return _micro_graph.assignment(blocks[chosen], node, is_read[source][chosen])
 
     def table(name_of_specs, chosen, rows):
-        return _micro_graph.table_sites(
+        return _micro_graph.table_assignments(
             name_of_specs, space, blocks[chosen], kinds[chosen], rows
         )
 
@@ -149,17 +151,17 @@ def _stage_sites(
     normal = slice(int(reduces), None)
     states = np.arange(NUM_CELL_INPUTS, NUM_CELL_INPUTS + num_nodes)
     loose = ~jax.vmap(_micro_cells.is_read)(kinds)[:, NUM_CELL_INPUTS:]
-    sites: dict[str, Any] = {
+    assignments: dict[str, Any] = {
         "first": {f"preprocess_{i}": preprocessing(i, 0) for i in (0, 1)},
         "normal": table(stage["normal"], normal, (node, source)),
-        "output": _micro_graph.site(
+        "output": _micro_graph.assignment(
             blocks[:, None], _micro_graph.node_of_state(states)[None], loose
         ),
     }
     if reduces:
         parts = {"from_inputs": source < NUM_CELL_INPUTS}
         parts["from_nodes"] = ~parts["from_inputs"]
-        sites["reduction"] = jax.tree.map(
+        assignments["reduction"] = jax.tree.map(
             lambda leaf: leaf[0],
             {
                 name: table(
@@ -171,11 +173,11 @@ def _stage_sites(
             },
         )
     if "second" in stage:
-        sites["second"] = {"preprocess_0": preprocessing(0, 1)}
-        sites["preprocess_1"] = preprocessing(1, slice(1, None))
+        assignments["second"] = {"preprocess_0": preprocessing(0, 1)}
+        assignments["preprocess_1"] = preprocessing(1, slice(1, None))
     if "preprocess_0" in stage:
-        sites["preprocess_0"] = preprocessing(0, slice(2, None))
-    return sites
+        assignments["preprocess_0"] = preprocessing(0, slice(2, None))
+    return assignments
 
 
 def _edges_from_inputs(cell: jax.Array) -> Edges:
@@ -250,7 +252,7 @@ def _apply_stage(
       space: the search space.
       cells: int32 `[2, num_nodes, 4]`, normal and reduction cell.
       outputs: outputs of the two cells before.
-      norm: normalisation.
+      norm: normalization.
 
     Returns:
       Outputs of the last two cells.

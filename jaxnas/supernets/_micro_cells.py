@@ -93,7 +93,7 @@ def join_loose_ends(
       kernels: `[num_states, C, C]`.
 
     Returns:
-      `[B, H, W, C]`, not normalised.
+      `[B, H, W, C]`, not normalized.
     """
     loose = ~is_read(cell)[first_state:]
     state = jnp.arange(kernels.shape[0], dtype=jnp.int32)

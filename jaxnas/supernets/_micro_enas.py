@@ -1,8 +1,8 @@
 """Stages of the micro supernet as laid out by ENAS.
 
 Inputs are calibrated only where their size or channels differ; a reduction cell reads
-two factorised reductions of the output before it, and all its edges have stride 1; a
-(node, side, input, operation) has its own weights; normalisations have a learnt scale
+two factorized reductions of the output before it, and all its edges have stride 1; a
+(node, side, input, operation) has its own weights; normalizations have a learned scale
 and offset; cell inputs that no node reads are loose ends too. Pham et al. 2018, section
 2.4, official `micro_child.py`.
 """
@@ -23,8 +23,8 @@ from jaxnas.types import Weights
 
 
 def _operations(space: MicroSpace) -> dict[str, Op]:
-    vocabulary = ops.vocabulary()
-    return {name: ops.with_affine_norms(vocabulary[name]) for name in space.ops}
+    primitives = ops.primitives()
+    return {name: ops.with_affine_norms(primitives[name]) for name in space.ops}
 
 
 def specs(
@@ -51,10 +51,10 @@ def apply(
     return jax.nn.relu(output)
 
 
-def sites(
+def assignments(
     stages: list[dict[str, Any]], space: MicroSpace, cells: jax.Array
 ) -> list[dict[str, Any]]:
-    """Sites of the weights of all stages.
+    """Assignments of the weights of all stages.
 
     Args:
       stages: from `specs`.
@@ -73,22 +73,28 @@ def sites(
         kinds = cells[np.where((np.arange(num_cells) == 0) & (index > 0), 1, 0)]
         # Of the first cell's inputs 0 and 1, and of the second cell's input 0.
         places = [(first, 1), (first, 0), (first + 1, 1)][: len(stage["inputs"])]
-        calibrations = [_micro_graph.site(*place, True) for place in places]
+        calibrations = [_micro_graph.assignment(*place, True) for place in places]
         loose = ~jax.vmap(_micro_cells.is_read)(kinds)
         always = np.ones(num_cells, bool)
         result.append(
             {
                 "inputs": [
-                    dict.fromkeys(specs, site)
-                    for specs, site in zip(stage["inputs"], calibrations, strict=True)
+                    dict.fromkeys(specs, assignment)
+                    for specs, assignment in zip(
+                        stage["inputs"], calibrations, strict=True
+                    )
                 ],
-                "edges": _micro_graph.table_sites(
+                "edges": _micro_graph.table_assignments(
                     stage["edges"], space, blocks, kinds, rows, side=side
                 ),
                 "output": dict.fromkeys(
-                    ("scale", "offset"), _micro_graph.site(blocks, last, always)
+                    ("scale", "offset"), _micro_graph.assignment(blocks, last, always)
                 )
-                | {"kernel": _micro_graph.site(blocks[:, None], states[None], loose)},
+                | {
+                    "kernel": _micro_graph.assignment(
+                        blocks[:, None], states[None], loose
+                    )
+                },
             }
         )
         first += num_cells
@@ -148,7 +154,7 @@ def _apply_stage(
       space: the search space.
       cells: int32 `[2, num_nodes, 4]`, normal and reduction cell.
       x: the output before this stage.
-      norm: normalisation.
+      norm: normalization.
 
     Returns:
       Output of the last cell.

@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxnas.spaces.micro import MicroSpace
 from jaxnas.supernets._micro_cells import NUM_CELL_INPUTS
-from jaxnas.types import Graph, Site
+from jaxnas.types import Graph, NodeAssignment
 
 Index = jax.Array | np.ndarray | int
 
@@ -28,7 +28,7 @@ def node_of_op(node: Any, side: Any) -> Any:
     return NUM_CELL_INPUTS + 3 * node + side
 
 
-def attribute_sizes(space: MicroSpace) -> tuple[int, ...]:
+def feature_sizes(space: MicroSpace) -> tuple[int, ...]:
     """Kinds of nodes: an input, every operation, a sum."""
     return (len(space.ops) + 2,)
 
@@ -53,26 +53,26 @@ def graph(space: MicroSpace, cells: jax.Array, *, joins_inputs: bool) -> Graph:
         adjacency = adjacency.at[op_nodes, np.stack([sums, sums], 1)].set(True)
         kinds = jnp.zeros(num_nodes, jnp.int32).at[op_nodes].set(1 + cell[:, 2:])
         kinds = kinds.at[sums].set(len(space.ops) + 1)
-        is_present = jnp.ones(num_nodes, bool)
+        node_mask = jnp.ones(num_nodes, bool)
         if not joins_inputs:
             is_read = adjacency[:NUM_CELL_INPUTS].any(axis=1)
-            is_present = is_present.at[:NUM_CELL_INPUTS].set(is_read)
-        return Graph(kinds[:, None], adjacency, is_present)
+            node_mask = node_mask.at[:NUM_CELL_INPUTS].set(is_read)
+        return Graph(kinds[:, None], adjacency, node_mask)
 
     return jax.vmap(of_cell)(cells)
 
 
-def site(block: Index, node: Index, is_used: Any) -> Site:
-    """The site of weights of nodes, all of the shape of `is_used`."""
+def assignment(block: Index, node: Index, is_used: Any) -> NodeAssignment:
+    """The assignment of weights of nodes, all of the shape of `is_used`."""
     is_used = jnp.asarray(is_used)
     block, node = (
         jnp.broadcast_to(jnp.asarray(index, jnp.int32), is_used.shape)
         for index in (block, node)
     )
-    return Site(jnp.stack([block, node], axis=-1), None, is_used)
+    return NodeAssignment(jnp.stack([block, node], axis=-1), None, is_used)
 
 
-def table_sites(
+def table_assignments(
     specs: dict[str, dict[str, Any]],
     space: MicroSpace,
     blocks: np.ndarray,
@@ -80,8 +80,8 @@ def table_sites(
     rows: tuple[np.ndarray, np.ndarray],
     *,
     side: np.ndarray | None = None,
-) -> dict[str, dict[str, Site]]:
-    """Sites of a table of the weights of all operations, `[num_cells, num_rows, ...]`.
+) -> dict[str, dict[str, NodeAssignment]]:
+    """Assignments of a table of the weights of all operations, `[num_cells, num_rows, ...]`.
 
     Args:
       specs: of the table.
@@ -95,14 +95,14 @@ def table_sites(
     node, source = rows
     reads = cells[:, node, :2] == source[None, :, None]
 
-    def of_op(op: int) -> Site:
+    def of_op(op: int) -> NodeAssignment:
         chosen = reads & (cells[:, node, 2:] == op)
         if side is None:
             is_used = chosen.any(axis=-1)
             taken = jnp.argmax(chosen, axis=-1).astype(jnp.int32)
         else:
             is_used, taken = chosen[:, np.arange(side.size), side], side[None]
-        return site(blocks[:, None], node_of_op(node[None], taken), is_used)
+        return assignment(blocks[:, None], node_of_op(node[None], taken), is_used)
 
     return {
         name: dict.fromkeys(specs[name], of_op(op)) for op, name in enumerate(space.ops)

@@ -13,7 +13,7 @@ from jaxnas.ops import Norm, WeightSpec
 from jaxnas.spaces.anytime_space import AnytimeSpace
 from jaxnas.supernets import _images
 from jaxnas.supernets.edges import EdgeOp, Edges, evaluate, select
-from jaxnas.types import Arch, Blueprint, Graph, Key, Site, Supernet, Weights
+from jaxnas.types import Arch, Graph, GraphSpec, Key, NodeAssignment, Supernet, Weights
 
 _BLOCKS = genotypes.ANYTIME_BLOCKS
 
@@ -27,21 +27,21 @@ def anytime(
 ) -> Supernet:
     """Make the supernet of a space of three blocks with exits.
 
-    A stem (3x3 convolution, normalisation, ReLU) and three blocks, each with twice the
+    A stem (3x3 convolution, normalization, ReLU) and three blocks, each with twice the
     channels of the one before. A node resamples its inputs to its own scale (averages
     of 2x2 or 4x4 pixels down, repeated pixels up), concatenates them, and applies a
-    bottleneck (1x1 convolution) and its operation, each followed by normalisation and
+    bottleneck (1x1 convolution) and its operation, each followed by normalization and
     ReLU. The bottleneck is computed as a sum of 1x1 convolutions, one for every edge.
     Nodes 0 and 1 of a block are bottlenecks of the leaves of the two blocks before it,
     at the finest scale of the block; of the stem where there is no such block. An exit
-    averages its node over all pixels and applies a linear classifier. Normalisation
-    uses the statistics of the batch, in training and in evaluation, without a learnt
+    averages its node over all pixels and applies a linear classifier. Normalization
+    uses the statistics of the batch, in training and in evaluation, without a learned
     scale; answers therefore depend on the batch. `networks.anytime` is the network that
     answers for one image, `networks.params_from_supernet` gives it these weights.
 
     Every (node, operation) and every edge has weights of its own, and so has the k-th
     exit of a block, whichever node it is at: with a hypernetwork, classifiers are
-    learnt and not generated.
+    learned and not generated.
 
     Args:
       space: from `jaxnas.spaces.anytime`.
@@ -50,7 +50,7 @@ def anytime(
       image_channels: channels of the input images.
 
     Returns:
-      A `Supernet` with a blueprint; `apply` takes float images
+      A `Supernet` with a graph spec; `apply` takes float images
       `[B, H, W, image_channels]`, `H` and `W` divisible by 4, and returns the logits
       `[num_exits, B, num_classes]` of all exits, in the order of the nodes they are at
       and hence of what it costs to get there.
@@ -59,7 +59,7 @@ def anytime(
       ValueError: if a number is out of range.
 
     Source: Zhang et al. 2019, section on anytime prediction and appendix. The paper
-    leaves open the channels, the order of normalisation and ReLU (here as in MSDNet,
+    leaves open the channels, the order of normalization and ReLU (here as in MSDNet,
     Huang et al. 2018), how scales are matched, and the classifiers.
     """
     _images.check_channels(channels)
@@ -73,7 +73,7 @@ def anytime(
     }
 
     def init(key: Key) -> Weights:
-        return ops.draw(key, specs, "uniform")
+        return ops.init(key, specs, "uniform")
 
     def apply(
         weights: Weights,
@@ -103,11 +103,11 @@ def anytime(
                 before = [leaves, jax.vmap(ops.downsample)(before[0])]
         return jnp.concatenate(logits)
 
-    blueprint = Blueprint(
+    graph_spec = GraphSpec(
         (1 + len(space.ops), _BLOCKS, 2),
         specs,
         functools.partial(_graph, space),
-        functools.partial(_sites, space, specs),
+        functools.partial(_assignments, space, specs),
         {
             "supernet": "anytime",
             "ops": list(space.ops),
@@ -116,7 +116,7 @@ def anytime(
             "image_channels": image_channels,
         },
     )
-    return Supernet(space, init, apply, blueprint)
+    return Supernet(space, init, apply, graph_spec)
 
 
 # Weights, and where they belong in the graph ------------------------------------------
@@ -172,38 +172,38 @@ def _edge_ends(num_nodes: int) -> tuple[np.ndarray, np.ndarray]:
     return sources[into_nodes].astype(np.int32), targets[into_nodes].astype(np.int32)
 
 
-def _sites(space: AnytimeSpace, specs: dict[str, Any], arch: Arch) -> Any:
+def _assignments(space: AnytimeSpace, specs: dict[str, Any], arch: Arch) -> Any:
     return {
         "stem": dict.fromkeys(specs["stem"]),
         "blocks": [
-            _block_sites(space, arch, block, block_specs)
+            _block_assignments(space, arch, block, block_specs)
             for block, block_specs in enumerate(specs["blocks"])
         ],
     }
 
 
-def _block_sites(
+def _block_assignments(
     space: AnytimeSpace, arch: Arch, block: int, specs: dict[str, Any]
 ) -> dict[str, Any]:
-    """Sites of the weights of one block, in the structure of their specs."""
+    """Assignments of the weights of one block, in the structure of their specs."""
 
     def places(block: int, nodes: Any) -> jax.Array:
         nodes = jnp.asarray(nodes, jnp.int32)
         return jnp.stack([jnp.full_like(nodes, block), nodes], axis=-1)
 
     nodes = range(2, 2 + space.num_nodes[block])
-    present = space.is_present(arch, block)[2:]
+    present = space.node_mask(arch, block)[2:]
     node_ops = space.node_ops(arch, block)
     adjacency = space.adjacency(arch, block)
     sources, targets = _edge_ends(space.num_nodes[block])
-    sites: dict[str, Any] = {
-        "edges": Site(
+    assignments: dict[str, Any] = {
+        "edges": NodeAssignment(
             places(block, targets), places(block, sources), adjacency[sources, targets]
         ),
         "nodes": {
             name: dict.fromkeys(
                 specs["nodes"][name],
-                Site(places(block, nodes), None, present & (node_ops == op)),
+                NodeAssignment(places(block, nodes), None, present & (node_ops == op)),
             )
             for op, name in enumerate(space.ops)
         },
@@ -212,16 +212,16 @@ def _block_sites(
     for node in range(2):
         is_read, source = adjacency[node].any(), block - 1 - node
         if source < 0:  # the stem is no node of the graph
-            site = Site(places(block, [node]), None, is_read[None])
+            assignment = NodeAssignment(places(block, [node]), None, is_read[None])
         else:
             leaves = range(2, 2 + space.num_nodes[source])
-            site = Site(
+            assignment = NodeAssignment(
                 places(block, [node] * len(leaves)),
                 places(source, leaves),
                 space.is_leaf(arch, source)[2:] & is_read,
             )
-        sites[f"input_{node}"] = site
-    return sites
+        assignments[f"input_{node}"] = assignment
+    return assignments
 
 
 def _graph(space: AnytimeSpace, arch: Arch) -> Graph:
@@ -236,11 +236,11 @@ def _graph(space: AnytimeSpace, arch: Arch) -> Graph:
             space.has_exit(arch, block).astype(jnp.int32),
         )
         inputs = jnp.array([[0, block, 0]] * 2, jnp.int32)
-        attributes = jnp.concatenate([inputs, jnp.stack(decisions, axis=1)])
+        node_features = jnp.concatenate([inputs, jnp.stack(decisions, axis=1)])
         adjacency = space.adjacency(arch, block)
-        present = space.is_present(arch, block).at[:2].set(adjacency[:2].any(axis=1))
+        present = space.node_mask(arch, block).at[:2].set(adjacency[:2].any(axis=1))
         return Graph(
-            jnp.pad(attributes, ((0, room), (0, 0))),
+            jnp.pad(node_features, ((0, room), (0, 0))),
             jnp.pad(adjacency, ((0, room), (0, room))),
             jnp.pad(present, (0, room)),
         )
@@ -296,7 +296,7 @@ def _bottleneck(leaves: jax.Array, kernels: jax.Array, norm: Norm) -> jax.Array:
     Args:
       leaves: `[num_leaves, B, H, W, C_in]`.
       kernels: `[num_leaves, C_in, C]`.
-      norm: normalisation.
+      norm: normalization.
 
     Returns:
       `[B, H, W, C]`.
@@ -356,7 +356,7 @@ def _edges(space: AnytimeSpace, block: int, arch: Arch) -> Edges:
     """
     num, num_scales = space.num_nodes[block], _BLOCKS - block
     scales = space.node_scales(arch, block) - block
-    present = space.is_present(arch, block)[2:]
+    present = space.node_mask(arch, block)[2:]
     sources, targets = _edge_ends(num)
     nodes = np.arange(2, 2 + num, dtype=np.int32)
     bottlenecks, activations, results = (nodes + i * num for i in (1, 2, 3))
@@ -401,7 +401,7 @@ def _run_block(
       weights: of the block.
       arch: the architecture.
       inputs: nodes 0 and 1, `[B, H, W, C]`.
-      norm: normalisation.
+      norm: normalization.
 
     Returns:
       The nodes from node 2 on, `[num_nodes, B, pixels, C]`, and the sizes of their

@@ -15,7 +15,7 @@ from jaxnas.spaces.dag import DagSpace
 from jaxnas.supernets import _dag_graph, _images
 from jaxnas.supernets._dag_graph import Block
 from jaxnas.supernets.edges import EdgeOp, Edges, evaluate, select
-from jaxnas.types import Arch, Blueprint, Graph, Key, Supernet, Weights
+from jaxnas.types import Arch, Graph, GraphSpec, Key, Supernet, Weights
 
 NodeInput = Literal["each", "sum"]
 
@@ -36,12 +36,12 @@ def dag(
     stages, the second and third of which halve height and width and double the
     channels, global average pooling and a linear classifier. Nodes 0 and 1 of a block
     are bottlenecks of the two blocks before it (for the first block, both of the
-    stem): ReLU, 1x1 convolution of the concatenated leaves, normalisation. The
+    stem): ReLU, 1x1 convolution of the concatenated leaves, normalization. The
     convolution is computed as a sum over the leaves, and has stride 2 where the
     resolution changes. A last bottleneck and a ReLU precede the pooling. Every block
     has weights of its own for every (node, operation) and for every leaf that a
-    bottleneck may read. Normalisation uses the statistics of the batch, in training
-    and in evaluation, without a learnt scale; answers therefore depend on the batch.
+    bottleneck may read. Normalization uses the statistics of the batch, in training
+    and in evaluation, without a learned scale; answers therefore depend on the batch.
     `networks.dag` is the network with running statistics, which answers for one image;
     `networks.params_from_supernet` gives it these weights.
 
@@ -57,10 +57,10 @@ def dag(
       image_channels: channels of the input images.
 
     Returns:
-      A `Supernet` with a blueprint; `apply` takes float images
+      A `Supernet` with a graph spec; `apply` takes float images
       `[B, H, W, image_channels]`, `H` and `W` divisible by 4, and returns logits
       `[B, num_classes]`. Training with dropout needs its `key`. Weights are those of
-      `space.max_nodes` nodes; smaller blocks use the first of them. In the blueprint
+      `space.max_nodes` nodes; smaller blocks use the first of them. In the graph spec
       the stem is no node, and the last bottleneck is node 0 of one more block.
 
     Raises:
@@ -68,7 +68,7 @@ def dag(
 
     Source: Zhang et al. 2019, equation 7 and the appendix, without the auxiliary head.
     The paper leaves open the order within a bottleneck, the stem, what precedes the
-    classifier, how its operations normalise (here as in DARTS) and whether statistics
+    classifier, how its operations normalize (here as in DARTS) and whether statistics
     are those of the batch.
     """
     if num_blocks < 3:
@@ -92,7 +92,7 @@ def dag(
     }
 
     def init(key: Key) -> Weights:
-        return ops.draw(key, specs, "uniform")
+        return ops.init(key, specs, "uniform")
 
     def apply(
         weights: Weights,
@@ -124,15 +124,15 @@ def dag(
     def graph(arch: Arch) -> Graph:
         return _dag_graph.graph_of(space, arch, num_blocks)
 
-    def sites(arch: Arch) -> Any:
+    def assignments(arch: Arch) -> Any:
         block = _dag_graph.make_block(space, arch, num_blocks)
         return {
             "stem": dict.fromkeys(specs["stem"]),
             "stages": [
-                _dag_graph.stage_sites(space, block, blocks, stage)
+                _dag_graph.stage_assignments(space, block, blocks, stage)
                 for blocks, stage in zip(stages, specs["stages"], strict=True)
             ],
-            "head": _dag_graph.entry_site(block, num_blocks, 0),
+            "head": _dag_graph.entry_assignment(block, num_blocks, 0),
             "classifier": dict.fromkeys(specs["classifier"]),
         }
 
@@ -145,8 +145,8 @@ def dag(
         "image_channels": image_channels,
         "node_input": node_input,
     }
-    blueprint = Blueprint((1 + len(space.ops),), specs, graph, sites, settings)
-    return Supernet(space, init, apply, blueprint)
+    graph_spec = GraphSpec((1 + len(space.ops),), specs, graph, assignments, settings)
+    return Supernet(space, init, apply, graph_spec)
 
 
 def _project(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -168,7 +168,7 @@ def _enter(
       states: `[num_states, B, H, W, C_in]`.
       kernels: `[num_states, C_in, C]`.
       is_used: bool `[num_states]`, which of them it reads.
-      norm: normalisation.
+      norm: normalization.
 
     Returns:
       `[B, H, W, C]`.
@@ -267,7 +267,7 @@ def _edges(
     # At [v, v] whether node v exists, in two more columns what is handed on.
     exists = jnp.concatenate(
         [
-            block.adjacency | jnp.diag(block.is_present),
+            block.adjacency | jnp.diag(block.node_mask),
             block.is_leaf[:, None] & reads_ahead[None],
         ],
         axis=1,
@@ -284,9 +284,9 @@ def _edges(
 
 def _edge_ops(space: DagSpace, norm: Norm) -> list[EdgeOp]:
     """The operations of the space, a leaf's part of a bottleneck, the identity."""
-    vocabulary = ops.vocabulary()
+    primitives = ops.primitives()
     chosen = [
-        lambda x, row, name=name: vocabulary[name].apply(x, row["nodes"][name], 1, norm)
+        lambda x, row, name=name: primitives[name].apply(x, row["nodes"][name], 1, norm)
         for name in space.ops
     ]
     return [*chosen, lambda x, row: _project(x, row["ahead"]), lambda x, row: x]
@@ -316,7 +316,7 @@ def _apply_stage(
       outputs: states of the block before the last one and of the last one that the
         bottlenecks may read, `[num_states, B, H, W, C_before]`.
       node_input: `"each"` or `"sum"`.
-      norm: normalisation.
+      norm: normalization.
 
     Returns:
       What the last block hands on to the next, `[B, H, W, C]`, and the outputs of the
@@ -330,7 +330,7 @@ def _apply_stage(
         reader, node = _dag_graph.entries_of(blocks)[name]
         states = outputs[1] if reader - 1 - node == blocks.start - 1 else outputs[0]
         kernels = stage["entry"][name]
-        is_used = _dag_graph.entry_site(block, reader, node).is_used
+        is_used = _dag_graph.entry_assignment(block, reader, node).is_used
         return _enter(states, kernels, is_used, norm)
 
     def run_block(carry, step):

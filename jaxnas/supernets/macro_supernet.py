@@ -33,8 +33,8 @@ def macro(
     global average pooling and a linear classifier without bias. A layer applies its
     operation to the output of the layer before and joins it with the sources its
     skips select. After the first and the second third of the layers, the stem's and
-    all layers' outputs so far are halved, each by a factorised reduction of its own.
-    Every (layer, operation) has its own weights. Normalisation uses the statistics of
+    all layers' outputs so far are halved, each by a factorized reduction of its own.
+    Every (layer, operation) has its own weights. Normalization uses the statistics of
     the batch, in training and in evaluation.
 
     Args:
@@ -75,7 +75,7 @@ def macro(
             "stages": [_stage_specs(space, channels, s, skips) for s in stages],
             "classifier": _images.classifier_specs(channels, num_classes, bias=False),
         }
-        return ops.draw(key, specs, "he_normal")
+        return ops.init(key, specs, "he_normal")
 
     def apply(
         weights: Weights,
@@ -211,7 +211,7 @@ def _reduce(weights: Weights, sources: jax.Array, norm: Norm) -> jax.Array:
 
 
 def _edge_ops(space: MacroSpace, norm: Norm, *, joins: bool) -> list[EdgeOp]:
-    """The operations of the space, then joining and normalising if a layer does."""
+    """The operations of the space, then joining and normalizing if a layer does."""
     operations = _operations()
 
     def join(x, row):

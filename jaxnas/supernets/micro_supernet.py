@@ -10,7 +10,7 @@ from jaxnas import ops
 from jaxnas._checks import check_dropout, check_sizes
 from jaxnas.spaces.micro import MicroSpace
 from jaxnas.supernets import _images, _micro_asng, _micro_enas, _micro_graph
-from jaxnas.types import Arch, Blueprint, Graph, Key, Supernet, Weights
+from jaxnas.types import Arch, Graph, GraphSpec, Key, Supernet, Weights
 
 Layout = Literal["asng", "enas"]
 
@@ -30,7 +30,7 @@ def micro(
     A stem (3x3 convolution to `3 * channels`), `num_cells` cells in three stages, the
     second and third of which begin with a reduction cell and double the channels,
     global average pooling and a linear classifier. The nodes of a cell that no other
-    node reads are joined by a 1x1 convolution. Normalisation uses the statistics of the
+    node reads are joined by a 1x1 convolution. Normalization uses the statistics of the
     batch, in training and in evaluation.
 
     Args:
@@ -41,7 +41,7 @@ def micro(
       layout: `"asng"`: both edges of a node share the weights of their (input,
         operation), every cell preprocesses its inputs, reduction cells have stride 2;
         `"enas"`: every edge has its own weights, inputs are calibrated where their
-        shapes differ, reduction cells read reduced inputs, normalisations have a learnt
+        shapes differ, reduction cells read reduced inputs, normalizations have a learned
         scale and offset, unread cell inputs are joined too.
       dropout: probability of dropping a feature before the classifier, in training.
       image_channels: channels of the input images.
@@ -49,7 +49,7 @@ def micro(
     Returns:
       A `Supernet`; `apply` takes float images `[B, H, W, image_channels]`, `H` and `W`
       divisible by 4, and returns logits `[B, num_classes]`. Training with dropout
-      needs its `key`. Its blueprint has two nodes for the operations of a cell's node
+      needs its `key`. Its graph spec has two nodes for the operations of a cell's node
       and one for their sum.
 
     Raises:
@@ -79,7 +79,7 @@ def micro(
     }
 
     def init(key: Key) -> Weights:
-        return ops.draw(key, specs, "he_normal" if is_enas else "uniform")
+        return ops.init(key, specs, "he_normal" if is_enas else "uniform")
 
     def apply(
         weights: Weights,
@@ -108,14 +108,14 @@ def micro(
         cells = arch.reshape(2, space.num_nodes, 4)[reduces.astype(int)]
         return _micro_graph.graph(space, cells, joins_inputs=is_enas)
 
-    def sites(arch: Arch) -> dict[str, Any]:
+    def assignments(arch: Arch) -> dict[str, Any]:
         cells = arch.reshape(2, space.num_nodes, 4)
         common = {
             part: dict.fromkeys(specs[part], None) for part in ("stem", "classifier")
         }
-        return common | {"stages": stages.sites(specs["stages"], space, cells)}
+        return common | {"stages": stages.assignments(specs["stages"], space, cells)}
 
-    sizes = _micro_graph.attribute_sizes(space)
+    sizes = _micro_graph.feature_sizes(space)
     settings = {
         "supernet": "micro",
         "ops": list(space.ops),
@@ -125,8 +125,8 @@ def micro(
         "image_channels": image_channels,
         "layout": layout,
     }
-    blueprint = Blueprint(sizes, specs, graph, sites, settings)
-    return Supernet(space, init, apply, blueprint)
+    graph_spec = GraphSpec(sizes, specs, graph, assignments, settings)
+    return Supernet(space, init, apply, graph_spec)
 
 
 def _cells_per_stage(num_cells: int) -> tuple[int, int, int]:

@@ -1,29 +1,29 @@
-"""Training: tasks, pure steps, and the two host loops `search` and `retrainer`."""
+"""Training: tasks, pure steps, and the two host loops `search` and `make_train_fn`."""
 
 from jaxnas.train.batches import Preprocess
-from jaxnas.train.evaluation import evaluator
-from jaxnas.train.fitting import Snapshot, fitter
+from jaxnas.train.evaluation import make_eval_fn
+from jaxnas.train.fitting import Snapshot, make_standalone_train_fn
 from jaxnas.train.loop import Diverged, Interrupted
 from jaxnas.train.one_shot import (
     OneShotState,
     Ranked,
     SearchResult,
+    SearchSchedule,
     SearchSplits,
-    Timetable,
-    Updates,
-    make_timetable,
+    SearchSteps,
     rank,
-    repeat,
+    scan_steps,
     search,
-    updates,
+    search_schedule,
+    search_steps,
 )
 from jaxnas.train.retraining import (
     TrainResult,
     TrainState,
+    make_network_eval_fn,
+    make_train_fn,
     network_evaluation_step,
-    network_evaluator,
-    retrain,
-    retrainer,
+    train_from_scratch,
 )
 from jaxnas.train.scratch import train_standalone
 from jaxnas.train.statistics import statistics_estimator
@@ -51,33 +51,33 @@ __all__ = [
     "Preprocess",
     "Ranked",
     "SearchResult",
+    "SearchSchedule",
     "SearchSplits",
+    "SearchSteps",
     "Snapshot",
-    "Timetable",
     "TrainResult",
     "TrainState",
-    "Updates",
     "WeightState",
     "classification",
     "error_rate",
     "evaluation_step",
-    "evaluator",
     "exit_accuracies",
-    "fitter",
     "init_weights",
-    "make_timetable",
+    "make_eval_fn",
+    "make_network_eval_fn",
+    "make_standalone_train_fn",
+    "make_train_fn",
     "mean_loss",
     "multi_exit_classification",
     "network_evaluation_step",
-    "network_evaluator",
     "rank",
-    "repeat",
-    "retrain",
-    "retrainer",
+    "scan_steps",
     "search",
+    "search_schedule",
+    "search_steps",
     "statistics_estimator",
+    "train_from_scratch",
     "train_standalone",
-    "updates",
     "weight_gradient",
     "weight_step",
 ]

@@ -12,7 +12,7 @@ from jaxnas.data import Split, Stream, streaming
 from jaxnas.types import Batch, Key
 
 Preprocess = Callable[[Key, jax.Array], jax.Array]
-"""`(key, uint8 images) -> float images`: normalises, and in training augments."""
+"""`(key, uint8 images) -> float images`: normalizes, and in training augments."""
 
 
 class EpochOrder(NamedTuple):
@@ -96,7 +96,7 @@ def shuffled(
     }
 
 
-def share(batch: Batch, batch_axis: str | None, num_devices: int) -> Batch:
+def local_batch(batch: Batch, batch_axis: str | None, num_devices: int) -> Batch:
     """This device's part of a batch that all devices hold."""
     if batch_axis is None or num_devices == 1:
         return batch
@@ -112,8 +112,8 @@ def share(batch: Batch, batch_axis: str | None, num_devices: int) -> Batch:
 def evaluation_order(num_images: int) -> np.ndarray:
     """The permutation in which images are evaluated, the same in every process.
 
-    Supernets normalise by the batch, and many data sets are sorted by class: in that
-    order a batch would be of one class, whose mean normalisation takes away.
+    Supernets normalize by the batch, and many data sets are sorted by class: in that
+    order a batch would be of one class, whose mean normalization takes away.
 
     Returns:
       int64 `[num_images]`.

@@ -22,7 +22,7 @@ from jaxnas.types import (
 )
 
 
-def evaluator(
+def make_eval_fn(
     net: Supernet,
     provider: WeightProvider,
     task: Task,
@@ -56,7 +56,7 @@ def evaluator(
     """
     devices = [jax.local_devices()[0]] if devices is None else list(devices)
     num_devices = len(devices)
-    parallel.share(batch_size, num_devices, "batch_size")
+    parallel.per_device_size(batch_size, num_devices, "batch_size")
     batch_axis = parallel.batch_axis(devices)
     num_decisions = len(net.space.cardinalities)
     # Once made, weights are handed in for every batch just as shared ones are.
@@ -66,7 +66,7 @@ def evaluator(
 
     def evaluate_batch(weights: Weights, arch: Arch, batch: Batch) -> Metrics:
         batch = dict(batch, image=normalize(jax.random.key(0), batch["image"]))
-        batch = batches.share(batch, batch_axis, num_devices)
+        batch = batches.local_batch(batch, batch_axis, num_devices)
         return evaluation_step(weights, arch[None], batch)
 
     make_weights = parallel.replicated(provider.apply, devices)
@@ -80,7 +80,7 @@ def evaluator(
             )
         if split.labels.shape[0] == 0:
             raise ValueError("split has no images; expected at least one")
-        made = make_weights(parallel.place(params, devices), host_arch)
+        made = make_weights(parallel.device_put(params, devices), host_arch)
         means = batches.mean_metrics(
             lambda batch: compiled(made, host_arch, batch), split, batch_size
         )

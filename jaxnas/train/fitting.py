@@ -38,7 +38,7 @@ class Snapshot(NamedTuple):
     """Weights on the way.
 
     Attributes:
-      step: optimiser steps so far.
+      step: optimizer steps so far.
       seconds: time they have taken, without compilation; `None` for a training with a
         folder, which may have been interrupted.
       weights: of the supernet; only what the architecture uses has been trained.
@@ -49,13 +49,13 @@ class Snapshot(NamedTuple):
     weights: Weights
 
 
-def fitter(
+def make_standalone_train_fn(
     net: Supernet,
     task: Task,
     optimizer: optax.GradientTransformation,
     train: Split,
     *,
-    at_steps: Sequence[int],
+    snapshot_steps: Sequence[int],
     batch_size: int,
     augment: Preprocess,
     devices: Sequence[Device] | None = None,
@@ -64,7 +64,7 @@ def fitter(
 
     An architecture is trained within the supernet, with weights of its own: nothing is
     shared. Since architectures are data, the program is compiled once for all of them,
-    where `retrain` would compile a network for each. Normalisation takes batch
+    where `train_from_scratch` would compile a network for each. Normalization takes batch
     statistics, in evaluation too.
 
     Args:
@@ -72,7 +72,7 @@ def fitter(
       task: the loss.
       optimizer: an optax transformation.
       train: training images (uint8).
-      at_steps: when to hand out the weights: ascending numbers of steps, at least 1.
+      snapshot_steps: when to hand out the weights: ascending numbers of steps, at least 1.
         Training ends with the last.
       batch_size: images in a batch, over all devices; each epoch is shuffled anew.
       augment: `(key, uint8 images) -> float images`.
@@ -85,7 +85,7 @@ def fitter(
       computed, in one compiled call, when it is asked for. With a `workdir`, training
       shows its progress, logs and saves there, and an interrupted one continues as
       `jaxnas.train.search` does; the weights on the way are not kept, so that
-      `at_steps` must have one entry. A diverged training is not an error: it shows in
+      `snapshot_steps` must have one entry. A diverged training is not an error: it shows in
       the evaluation.
 
     Raises:
@@ -99,14 +99,14 @@ def fitter(
         raise ValueError(
             f"batch_size is {batch_size}, but there are only {num_images} images"
         )
-    ends = list(at_steps)
+    ends = list(snapshot_steps)
     if not ends or any(b <= a for a, b in itertools.pairwise([0, *ends])):
         raise ValueError(
-            f"at_steps is {ends}; expected ascending numbers of steps, at least 1"
+            f"snapshot_steps is {ends}; expected ascending numbers of steps, at least 1"
         )
     devices = [jax.local_devices()[0]] if devices is None else list(devices)
     num_devices = len(devices)
-    parallel.share(batch_size, num_devices, "batch_size")
+    parallel.per_device_size(batch_size, num_devices, "batch_size")
     batch_axis = parallel.batch_axis(devices)
     steps_per_epoch = num_images // batch_size
     provider = weights.shared(net)
@@ -138,7 +138,7 @@ def fitter(
             batch = batches.shuffled(
                 batch_key, split, order, position, batch_size, augment
             )
-            batch = batches.share(batch, batch_axis, num_devices)
+            batch = batches.local_batch(batch, batch_axis, num_devices)
             key = jax.random.fold_in(step_key, state.step)
             new, metrics = weight_step(state.weights, arch[None], batch, key)
             loss = {"train/loss": metrics["loss"].astype(jnp.float32)}
@@ -150,7 +150,7 @@ def fitter(
 
     init, begin = jax.jit(net.init), jax.jit(begin)
     advance = parallel.replicated(advance, devices)
-    device_split = parallel.place(train, devices)
+    device_split = parallel.device_put(train, devices)
 
     def fit(
         arch: Arch,
@@ -162,13 +162,13 @@ def fitter(
     ) -> Iterator[Snapshot]:
         if workdir is not None and len(ends) > 1:
             raise ValueError(
-                f"at_steps is {ends}; expected one number of steps for a training with "
+                f"snapshot_steps is {ends}; expected one number of steps for a training with "
                 "a folder"
             )
         init_key, run_key = jax.random.split(key)
         initial = init(init_key) if initial is None else initial
-        state = parallel.place(begin(initial, run_key), devices)
-        arch = parallel.place(jnp.asarray(arch), devices)
+        state = parallel.device_put(begin(initial, run_key), devices)
+        arch = parallel.device_put(jnp.asarray(arch), devices)
 
         def advance_by(state: FitState, num_steps: int) -> FitState:
             return advance(state, arch, device_split, jnp.int32(num_steps))

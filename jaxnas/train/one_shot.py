@@ -1,6 +1,6 @@
 """One-shot search: weights and searcher learn in turn.
 
-`updates` is the pure part: one update of the weights, one of the searcher. `repeat`
+`search_steps` is the pure part: one update of the weights, one of the searcher. `scan_steps`
 makes compiled programs of them that do any number of steps; `search` is the host's
 part.
 """
@@ -21,7 +21,7 @@ from jaxnas import parallel
 from jaxnas.data import Split
 from jaxnas.train import batches, loop, steps
 from jaxnas.train.batches import EpochOrder, Preprocess
-from jaxnas.train.evaluation import evaluator
+from jaxnas.train.evaluation import make_eval_fn
 from jaxnas.train.tasks import Objective, mean_loss
 from jaxnas.types import (
     Arch,
@@ -37,12 +37,12 @@ from jaxnas.types import (
 
 
 class OneShotState(NamedTuple):
-    """Everything a search has learnt, and where it is.
+    """Everything a search has learned, and where it is.
 
     Attributes:
       step: int32 scalar, steps done.
       key: the run's PRNG key; every step folds its number into it.
-      weights: parameters and optimiser state.
+      weights: parameters and optimizer state.
       searcher: state of the searcher.
       epoch_metrics: means over the steps of the current epoch.
       searcher_metrics: metrics of the last `tell`.
@@ -68,7 +68,7 @@ class SearchSplits(NamedTuple):
     validation: Split
 
 
-class Timetable(NamedTuple):
+class SearchSchedule(NamedTuple):
     """Which steps of an epoch update the weights, and which the searcher.
 
     Attributes:
@@ -103,7 +103,7 @@ class SearchOrders(NamedTuple):
     validation: EpochOrder
 
 
-Update = Callable[
+SearchStep = Callable[
     [OneShotState, SearchSplits, SearchOrders], tuple[OneShotState, SearchOrders]
 ]
 """`(state, splits, orders) -> (state, orders)`.
@@ -112,27 +112,27 @@ The state alone determines the new state; the orders only save drawing them anew
 """
 
 
-class Updates(NamedTuple):
+class SearchSteps(NamedTuple):
     """The pure parts of a search.
 
     Attributes:
       init: `(key, splits) -> state`.
-      weights: one optimiser step on the weights.
+      weights: one optimizer step on the weights.
       searcher: one update of the searcher.
     """
 
     init: Callable[[Key, SearchSplits], OneShotState]
-    weights: Update
-    searcher: Update
+    weights: SearchStep
+    searcher: SearchStep
 
 
-def updates(
+def search_steps(
     net: Supernet,
     provider: WeightProvider,
     searcher: Searcher,
     task: Task,
     optimizer: optax.GradientTransformation,
-    timetable: Timetable,
+    schedule: SearchSchedule,
     *,
     batch_size: int,
     num_weight_archs: int,
@@ -144,10 +144,10 @@ def updates(
     batch_axis: str | None = None,
     arch_axis: str | None = None,
     num_devices: int = 1,
-) -> Updates:
+) -> SearchSteps:
     """Make the pure updates of a one-shot search.
 
-    An update of the weights draws architectures and takes one optimiser step with the
+    An update of the weights draws architectures and takes one optimizer step with the
     mean gradient over them. An update of the searcher draws architectures, evaluates
     them on validation images with the weights as they are, and tells the searcher what
     the objective makes of it.
@@ -161,13 +161,13 @@ def updates(
       searcher: what proposes architectures.
       task: the loss.
       optimizer: for the provider's parameters.
-      timetable: the order of the updates.
+      schedule: the order of the updates.
       batch_size: images in a batch, over all devices.
       num_weight_archs: architectures in one update of the weights.
       num_search_archs: architectures in one update of the searcher.
       augment: `(key, uint8 images) -> float images` for training.
       prepare_validation: the same for the images that architectures are judged by.
-      objective: what the searcher minimises.
+      objective: what the searcher minimizes.
       batch_per_arch: judge every architecture by a batch of its own (ENAS) instead of
         all by the same (ASNG-NAS).
       batch_axis: mapped axis over which batches are shared out, if any.
@@ -176,7 +176,7 @@ def updates(
       num_devices: size of that axis.
 
     Returns:
-      Functions that leave the state's `step` as it is; `repeat` counts.
+      Functions that leave the state's `step` as it is; `scan_steps` counts.
 
     Raises:
       ValueError: if both axes are given, or architectures cannot be shared out.
@@ -187,24 +187,24 @@ def updates(
             "most one of them"
         )
     if arch_axis is not None:
-        parallel.share(num_weight_archs, num_devices, "num_weight_archs")
-        if timetable.searcher_steps != 0:
-            parallel.share(num_search_archs, num_devices, "num_search_archs")
+        parallel.per_device_size(num_weight_archs, num_devices, "num_weight_archs")
+        if schedule.searcher_steps != 0:
+            parallel.per_device_size(num_search_archs, num_devices, "num_search_archs")
     weight_step = steps.weight_step(
         net, provider, task, optimizer, batch_axis=batch_axis, arch_axis=arch_axis
     )
     evaluation_step = steps.evaluation_step(net, provider, task, batch_axis=batch_axis)
 
-    def place(state: OneShotState) -> tuple[jax.Array, jax.Array]:
-        epoch = state.step // timetable.steps_per_epoch
-        return epoch, state.step % timetable.steps_per_epoch
+    def epoch_and_position(state: OneShotState) -> tuple[jax.Array, jax.Array]:
+        epoch = state.step // schedule.steps_per_epoch
+        return epoch, state.step % schedule.steps_per_epoch
 
     def keys(state: OneShotState) -> tuple[Key, Key, Key]:
         """Streams of training and validation batches, and this step's own key."""
         train_key, validation_key, step_key = jax.random.split(state.key, 3)
         return train_key, validation_key, jax.random.fold_in(step_key, state.step)
 
-    def share(per_arch: jax.Array) -> jax.Array:
+    def local_part(per_arch: jax.Array) -> jax.Array:
         """This device's part of what there is for each architecture."""
         if arch_axis is None:
             return per_arch
@@ -212,7 +212,7 @@ def updates(
         return shares[lax.axis_index(arch_axis)]
 
     def gather(metrics: Metrics) -> Metrics:
-        """Undo `share`."""
+        """Undo `local_part`."""
         if arch_axis is None:
             return metrics
         return lax.all_gather(metrics, arch_axis, tiled=True)
@@ -220,7 +220,7 @@ def updates(
     def update_weights(
         state: OneShotState, splits: SearchSplits, orders: SearchOrders
     ) -> tuple[OneShotState, SearchOrders]:
-        epoch, position = place(state)
+        epoch, position = epoch_and_position(state)
         batch_key, _, step_key = keys(state)
         ask_key, net_key, _ = jax.random.split(step_key, 3)
         archs = searcher.ask(state.searcher, ask_key, num_weight_archs)
@@ -228,8 +228,8 @@ def updates(
         batch = batches.shuffled(
             batch_key, splits.train, order, position, batch_size, augment
         )
-        batch = batches.share(batch, batch_axis, num_devices)
-        new, metrics = weight_step(state.weights, share(archs), batch, net_key)
+        batch = batches.local_batch(batch, batch_axis, num_devices)
+        new, metrics = weight_step(state.weights, local_part(archs), batch, net_key)
         metrics = {f"train/{name}": value for name, value in metrics.items()}
         means = loop.mean_over_epoch(state.epoch_metrics, metrics, position)
         state = state._replace(weights=new, epoch_metrics=means)
@@ -238,17 +238,17 @@ def updates(
     def update_searcher(
         state: OneShotState, splits: SearchSplits, orders: SearchOrders
     ) -> tuple[OneShotState, SearchOrders]:
-        epoch, position = place(state)
-        position = position - timetable.first_searcher_step
+        epoch, position = epoch_and_position(state)
+        position = position - schedule.first_searcher_step
         _, batch_key, step_key = keys(state)
         _, _, ask_key = jax.random.split(step_key, 3)
         archs = searcher.ask(state.searcher, ask_key, num_search_archs)
         # Batches are numbered through all epochs, so that none is left out.
-        per_epoch = timetable.searcher_steps or timetable.weight_steps
+        per_epoch = schedule.searcher_steps or schedule.weight_steps
         number = epoch * per_epoch + position
         batches_per_pass = splits.validation.labels.shape[0] // batch_size
 
-        def judge(order, archs, number):
+        def evaluate_on(order, archs, number):
             order = batches.update_order(order, batch_key, number // batches_per_pass)
             batch = batches.shuffled(
                 batch_key,
@@ -258,27 +258,29 @@ def updates(
                 batch_size,
                 prepare_validation,
             )
-            batch = batches.share(batch, batch_axis, num_devices)
+            batch = batches.local_batch(batch, batch_axis, num_devices)
             return order, evaluation_step(state.weights.params, archs, batch)
 
         if batch_per_arch:
             numbers = number * num_search_archs + jnp.arange(num_search_archs)
-            shares = share(archs), share(numbers)
-            order, judged = lax.scan(
-                lambda order, x: judge(order, x[0][None], x[1]),
+            shares = local_part(archs), local_part(numbers)
+            order, evaluated = lax.scan(
+                lambda order, x: evaluate_on(order, x[0][None], x[1]),
                 orders.validation,
                 shares,
             )
-            judged = {name: values[:, 0] for name, values in judged.items()}
+            evaluated = {name: values[:, 0] for name, values in evaluated.items()}
         else:
-            order, judged = judge(orders.validation, share(archs), number)
-        judged = gather(judged)
-        searcher_state, told = searcher.tell(state.searcher, archs, objective(judged))
+            order, evaluated = evaluate_on(orders.validation, local_part(archs), number)
+        evaluated = gather(evaluated)
+        searcher_state, info = searcher.tell(
+            state.searcher, archs, objective(evaluated)
+        )
         means = loop.mean_of_finite(
-            state.epoch_metrics, judged, position, "validation/"
+            state.epoch_metrics, evaluated, position, "validation/"
         )
         state = state._replace(
-            searcher=searcher_state, epoch_metrics=means, searcher_metrics=told
+            searcher=searcher_state, epoch_metrics=means, searcher_metrics=info
         )
         return state, orders._replace(validation=order)
 
@@ -300,15 +302,15 @@ def updates(
             "label": jnp.zeros(1, jnp.int32),
         }
         single = steps.evaluation_step(net, provider, task)
-        judged = jax.eval_shape(single, state.weights.params, arch, batch)
-        _, told = jax.eval_shape(searcher.tell, state.searcher, arch, judged["loss"])
-        names = [f"train/{name}" for name in judged]
-        if timetable.searcher_steps != 0:
-            names += [f"validation/{name}" for name in [*judged, "num_not_finite"]]
-        zero = jnp.zeros((), judged["loss"].dtype)
+        evaluated = jax.eval_shape(single, state.weights.params, arch, batch)
+        _, info = jax.eval_shape(searcher.tell, state.searcher, arch, evaluated["loss"])
+        names = [f"train/{name}" for name in evaluated]
+        if schedule.searcher_steps != 0:
+            names += [f"validation/{name}" for name in [*evaluated, "num_not_finite"]]
+        zero = jnp.zeros((), evaluated["loss"].dtype)
         state = state._replace(
             epoch_metrics=dict.fromkeys(names, zero),
-            searcher_metrics=jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), told),
+            searcher_metrics=jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), info),
         )
         # A weak type would become a strong one in the first step, and the program
         # would be compiled twice.
@@ -316,11 +318,11 @@ def updates(
             lambda leaf: lax.convert_element_type(leaf, leaf.dtype), state
         )
 
-    return Updates(init, update_weights, update_searcher)
+    return SearchSteps(init, update_weights, update_searcher)
 
 
-def repeat(
-    *updates: Update,
+def scan_steps(
+    *updates: SearchStep,
 ) -> Callable[[OneShotState, SearchSplits, jax.Array], OneShotState]:
     """Make steps of updates: `(state, splits, num_steps) -> state`.
 
@@ -414,10 +416,10 @@ def search(
       num_search_archs: architectures in one update of the searcher.
       searcher_steps: updates of the searcher at the end of each epoch, possibly none;
         `None`: one with every update of the weights.
-      objective: what the searcher minimises.
+      objective: what the searcher minimizes.
       augment_validation: whether the images that architectures are judged by are
         augmented like training images while searching (ASNG-NAS), or not (ENAS).
-      batch_per_arch: see `updates`.
+      batch_per_arch: see `search_steps`.
       shard: what several devices share out: `"batch"`, where each runs its share of
         every batch with all architectures; or `"archs"`, where each runs whole batches
         with its share of the architectures of an update, which needs no exchange
@@ -441,7 +443,7 @@ def search(
     if shard not in ("batch", "archs"):
         raise ValueError(f"shard is {shard!r}; expected 'batch' or 'archs'")
     devices = [jax.local_devices()[0]] if devices is None else list(devices)
-    evaluate = evaluator(
+    evaluate = make_eval_fn(
         net,
         provider,
         task,
@@ -449,16 +451,16 @@ def search(
         batch_size=batch_size,
         devices=devices,
     )
-    timetable = make_timetable(splits, batch_size, searcher_steps)
+    schedule = search_schedule(splits, batch_size, searcher_steps)
     axis_name = parallel.BATCH_AXIS if shard == "batch" else parallel.ARCH_AXIS
     shared_axis = axis_name if len(devices) > 1 else None
-    init, update_weights, update_searcher = updates(
+    init, update_weights, update_searcher = search_steps(
         net,
         provider,
         searcher,
         task,
         optimizer,
-        timetable,
+        schedule,
         batch_size=batch_size,
         num_weight_archs=num_weight_archs,
         num_search_archs=num_search_archs,
@@ -473,7 +475,7 @@ def search(
 
     def phase(*updates):
         return parallel.replicated(
-            repeat(*updates), devices, axis_name=axis_name, donate_argnums=0
+            scan_steps(*updates), devices, axis_name=axis_name, donate_argnums=0
         )
 
     images_per_weight_step = batch_size * num_weight_archs
@@ -485,18 +487,20 @@ def search(
         phases = [phase(update_weights)]
     else:
         phases = [phase(update_weights), phase(update_searcher)]
-    device_splits = parallel.place(splits, devices, axis_name=axis_name)
-    state = parallel.place(jax.jit(init)(key, splits), devices, axis_name=axis_name)
+    device_splits = parallel.device_put(splits, devices, axis_name=axis_name)
+    state = parallel.device_put(
+        jax.jit(init)(key, splits), devices, axis_name=axis_name
+    )
     for advance_phase in phases[1:]:  # compile before time is measured
         state = advance_phase(state, device_splits, jnp.int32(0))
 
     def in_weight_phase(step: int) -> bool:
-        return step % timetable.steps_per_epoch < timetable.weight_steps
+        return step % schedule.steps_per_epoch < schedule.weight_steps
 
     def advance(state: OneShotState, num_steps: int) -> OneShotState:
         step = int(state.step)
         if in_weight_phase(step):
-            left = timetable.weight_steps - step % timetable.steps_per_epoch
+            left = schedule.weight_steps - step % schedule.steps_per_epoch
             num_steps = min(num_steps, left)
             return phases[0](state, device_splits, jnp.int32(num_steps))
         return phases[1](state, device_splits, jnp.int32(num_steps))
@@ -507,10 +511,10 @@ def search(
         return images_per_searcher_step
 
     def end_epoch(state: OneShotState) -> dict[str, float]:
-        # A searcher that has been told nothing has nothing to tell.
+        # A searcher that has been info nothing has nothing to tell.
         has_been_told = int(state.step) > 0 and searcher_steps != 0
-        told = state.searcher_metrics if has_been_told else {}
-        metrics = {name: float(value) for name, value in told.items()}
+        info = state.searcher_metrics if has_been_told else {}
+        metrics = {name: float(value) for name, value in info.items()}
         if test is not None:
             arch = searcher.mode(state.searcher)
             result = evaluate(state.weights.params, arch, test)
@@ -523,7 +527,7 @@ def search(
         advance,
         state,
         num_epochs=num_epochs,
-        steps_per_epoch=timetable.steps_per_epoch,
+        steps_per_epoch=schedule.steps_per_epoch,
         images_per_step=images_per_step,
         end_epoch=end_epoch,
         description=description,
@@ -537,10 +541,10 @@ def search(
     )
 
 
-def make_timetable(
+def search_schedule(
     splits: SearchSplits, batch_size: int, searcher_steps: int | None = None
-) -> Timetable:
-    """The timetable of `search`: full batches only.
+) -> SearchSchedule:
+    """The schedule of `search`: full batches only.
 
     Args:
       splits: images for weights and for the searcher.
@@ -548,7 +552,7 @@ def make_timetable(
       searcher_steps: as for `search`.
 
     Returns:
-      The timetable.
+      The schedule.
 
     Raises:
       ValueError: if a split is smaller than a batch, or `searcher_steps` below 0.
@@ -560,10 +564,10 @@ def make_timetable(
             "images"
         )
     if searcher_steps is None:
-        return Timetable(smallest // batch_size)
+        return SearchSchedule(smallest // batch_size)
     if searcher_steps < 0:
         raise ValueError(f"searcher_steps is {searcher_steps}; expected 0 or more")
-    return Timetable(splits.train.labels.shape[0] // batch_size, searcher_steps)
+    return SearchSchedule(splits.train.labels.shape[0] // batch_size, searcher_steps)
 
 
 class Ranked(NamedTuple):
@@ -618,7 +622,7 @@ def rank(
         keys = [(e.metrics["loss"], objective(e.metrics)) for e in entries]
         return [entries[i] for i in np.lexsort(np.array(keys, float).T)]
 
-    def judge(candidates, images: Split, name: str) -> list[Ranked]:
+    def measure(candidates, images: Split, name: str) -> list[Ranked]:
         lines = metrics_log.measure_missing(
             None if workdir is None else pathlib.Path(workdir) / f"{name}.jsonl",
             [arch for _, arch in candidates],
@@ -638,6 +642,6 @@ def rank(
         and split.labels.size > num_screening_images
     ):
         screening = batches.subset(split, num_screening_images)
-        screened = judge(candidates, screening, "screening")[:num_best]
+        screened = measure(candidates, screening, "screening")[:num_best]
         candidates = [(entry.position, entry.arch) for entry in screened]
-    return judge(candidates, split, "ranking")[:num_best]
+    return measure(candidates, split, "ranking")[:num_best]

@@ -23,14 +23,14 @@ Options = Mapping[str, Any]
 
 
 class TrainState(NamedTuple):
-    """Everything a training run has learnt, and where it is.
+    """Everything a training run has learned, and where it is.
 
     Attributes:
-      step: int32 scalar, optimiser steps done.
+      step: int32 scalar, optimizer steps done.
       key: the run's PRNG key; every step folds its number into it.
       params: parameters.
       batch_stats: running statistics.
-      opt_state: optimiser state.
+      opt_state: optimizer state.
       epoch_metrics: means over the steps of the current epoch.
     """
 
@@ -49,7 +49,7 @@ def train_step(
     *,
     batch_axis: str | None = None,
 ) -> Callable[..., tuple[TrainState, Metrics]]:
-    """Make one optimiser step on a network with running statistics.
+    """Make one optimizer step on a network with running statistics.
 
     Args:
       network: module called as `network(images, train=)` and, for drop path, with
@@ -102,7 +102,7 @@ def train_step(
 def network_evaluation_step(network: nn.Module, task: Task) -> Callable[..., Metrics]:
     """Make `(params, batch_stats, batch, options=None) -> metrics`.
 
-    Normalisation uses the running statistics; `options` are as for `train_step`.
+    Normalization uses the running statistics; `options` are as for `train_step`.
     """
 
     def step(params, batch_stats, batch, options=None):
@@ -115,12 +115,12 @@ def network_evaluation_step(network: nn.Module, task: Task) -> Callable[..., Met
     return step
 
 
-def network_evaluator(
+def make_network_eval_fn(
     network: nn.Module, task: Task, *, normalize: Preprocess, batch_size: int
 ) -> Callable[..., dict[str, float]]:
     """Make the evaluation of a network on all images of a split.
 
-    Normalisation uses the running statistics, so that the result does not depend on
+    Normalization uses the running statistics, so that the result does not depend on
     the batches: it is what one gets from one image at a time.
 
     Args:
@@ -174,7 +174,7 @@ class TrainResult(NamedTuple):
     test: dict[str, float]
 
 
-def retrainer(
+def make_train_fn(
     network: nn.Module,
     task: Task,
     optimizer: optax.GradientTransformation,
@@ -242,7 +242,7 @@ def retrainer(
         )
     devices = [jax.local_devices()[0]] if devices is None else list(devices)
     num_devices = len(devices)
-    parallel.share(batch_size, num_devices, "batch_size")
+    parallel.per_device_size(batch_size, num_devices, "batch_size")
     batch_axis = parallel.batch_axis(devices)
     steps_per_epoch = train.num_images // batch_size
     step_on_batch = train_step(network, task, optimizer, batch_axis=batch_axis)
@@ -294,7 +294,7 @@ def retrainer(
             batch = batches.shuffled(
                 batch_key, images, order, position, batch_size, augment
             )
-        batch = batches.share(batch, batch_axis, num_devices)
+        batch = batches.local_batch(batch, batch_axis, num_devices)
         prob = None
         if max_drop_path_prob > 0:
             done, total = epoch, num_epochs
@@ -320,12 +320,14 @@ def retrainer(
         return lax.fori_loop(0, num_steps, one_more, (state, order))[0]
 
     # It has running statistics, so that shares need not know of each other.
-    evaluate_on = network_evaluator(
+    evaluate_on = make_network_eval_fn(
         network, task, normalize=normalize, batch_size=batch_size
     )
     init = jax.jit(init)
     advance = parallel.replicated(advance, devices, donate_argnums=0)
-    split: Any = None if isinstance(train, Stream) else parallel.place(train, devices)
+    split: Any = (
+        None if isinstance(train, Stream) else parallel.device_put(train, devices)
+    )
 
     def run(
         key: Key,
@@ -335,7 +337,7 @@ def retrainer(
         workdir: str | os.PathLike[str] | None = None,
         description: str = "train",
     ) -> TrainResult:
-        placed = parallel.place(dict(options or {}), devices)
+        placed = parallel.device_put(dict(options or {}), devices)
 
         def evaluate(state: TrainState) -> dict[str, float]:
             if test is None:
@@ -361,7 +363,7 @@ def retrainer(
         with feed as advance_by:
             state = loop.run(
                 advance_by,
-                parallel.place(init(key, variables, placed), devices),
+                parallel.device_put(init(key, variables, placed), devices),
                 num_epochs=num_epochs,
                 steps_per_epoch=steps_per_epoch,
                 images_per_step=lambda step: batch_size,
@@ -376,7 +378,7 @@ def retrainer(
     return run
 
 
-def retrain(
+def train_from_scratch(
     network: nn.Module,
     task: Task,
     optimizer: optax.GradientTransformation,
@@ -391,7 +393,7 @@ def retrain(
     """Train one network from scratch, evaluating it after each epoch.
 
     Args:
-      network: as for `retrainer`, like all that is not named here.
+      network: as for `make_train_fn`, like all that is not named here.
       task: the loss.
       optimizer: an optax transformation.
       train: training images.
@@ -399,17 +401,17 @@ def retrain(
       variables: `params` and `batch_stats` to begin with; random ones if `None`.
       workdir: folder of the run; see `jaxnas.train.search`.
       description: one word for the progress line.
-      **settings: the other arguments of `retrainer`.
+      **settings: the other arguments of `make_train_fn`.
 
     Returns:
       The final state and its test metrics.
 
     Raises:
-      ValueError: as `retrainer` does.
+      ValueError: as `make_train_fn` does.
       Diverged: if the loss stops being finite.
       Interrupted: after a signal; the state has been saved.
     """
-    run = retrainer(network, task, optimizer, train, **settings)
+    run = make_train_fn(network, task, optimizer, train, **settings)
     return run(key, variables=variables, workdir=workdir, description=description)
 
 

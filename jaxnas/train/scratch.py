@@ -15,8 +15,8 @@ from jaxnas import metrics, weights
 from jaxnas._checks import check_sizes
 from jaxnas.data import Split
 from jaxnas.train.batches import Preprocess
-from jaxnas.train.evaluation import evaluator
-from jaxnas.train.fitting import fitter
+from jaxnas.train.evaluation import make_eval_fn
+from jaxnas.train.fitting import make_standalone_train_fn
 from jaxnas.types import Arch, Device, Key, Supernet, Task
 
 
@@ -40,7 +40,7 @@ def train_standalone(
     """Train architectures from scratch, within the supernet, and evaluate them.
 
     Nothing is shared but the program, which is compiled once for all of them: see
-    `fitter`. Trainings of one seed have the same initial weights (of equal operations)
+    `make_standalone_train_fn`. Trainings of one seed have the same initial weights (of equal operations)
     and the same batches, whatever else is trained, so that differences between
     architectures are not those of luck.
 
@@ -66,21 +66,21 @@ def train_standalone(
       The metrics of `archs[i]` with seed `s`, at `[i][s]`.
 
     Raises:
-      ValueError: if a number is not positive, or as `fitter` and `measure_missing` do.
+      ValueError: if a number is not positive, or as `make_standalone_train_fn` and `measure_missing` do.
       Interrupted: after a signal, with a folder; the state has been saved.
     """
     check_sizes(num_seeds=num_seeds)
-    fit = fitter(
+    fit = make_standalone_train_fn(
         net,
         task,
         optimizer,
         train,
-        at_steps=[num_steps],
+        snapshot_steps=[num_steps],
         batch_size=batch_size,
         augment=augment,
         devices=devices,
     )
-    evaluate = evaluator(
+    evaluate = make_eval_fn(
         net,
         weights.shared(net),
         task,

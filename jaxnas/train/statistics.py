@@ -20,7 +20,7 @@ def statistics_estimator(
     """Make the estimation of running statistics by one pass over images.
 
     Parameters that come from elsewhere (`networks.params_from_supernet`) have no
-    running statistics. These are means and variances of every normalised channel, the
+    running statistics. These are means and variances of every normalized channel, the
     averages of those of all batches, which is what running averages would get to if
     the parameters stayed as they are.
 

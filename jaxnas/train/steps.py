@@ -2,7 +2,7 @@
 
 The same step runs under `jit` and under `pmap`. With several devices the work is
 shared along one of two axes: `batch_axis`, where each device holds a share of the batch
-and all devices run the same architectures (normalisation then takes the statistics of
+and all devices run the same architectures (normalization then takes the statistics of
 the whole batch), or `arch_axis`, where each device runs architectures of its own.
 """
 
@@ -31,7 +31,7 @@ class WeightState(NamedTuple):
 
     Attributes:
       params: the provider's parameters.
-      opt_state: the optimiser's state.
+      opt_state: the optimizer's state.
     """
 
     params: Params
@@ -41,7 +41,7 @@ class WeightState(NamedTuple):
 def init_weights(
     provider: WeightProvider, optimizer: optax.GradientTransformation, key: Key
 ) -> WeightState:
-    """Fresh parameters and optimiser state."""
+    """Fresh parameters and optimizer state."""
     params = provider.init(key)
     return WeightState(params, optimizer.init(params))
 
@@ -121,7 +121,7 @@ def weight_step(
     batch_axis: str | None = None,
     arch_axis: str | None = None,
 ) -> Callable[[WeightState, Arch, Batch, Key], tuple[WeightState, Metrics]]:
-    """Make one optimiser step on the weights.
+    """Make one optimizer step on the weights.
 
     Args:
       net: the supernet.

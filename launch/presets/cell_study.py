@@ -27,7 +27,7 @@ class Surfaces:
       gradient_batch_size: images of one gradient; the variance falls by this
         factor.
       gradient_chunk: gradients that are held in memory at a time.
-      points_at_once: points that a device handles side by side, for large
+      point_batch_size: points that a device handles side by side, for large
         devices.
     """
 
@@ -41,7 +41,7 @@ class Surfaces:
     gradient_resolution: Annotated[int, AtLeast(3)] | None = None
     gradient_batch_size: Count = 1
     gradient_chunk: Count = 16
-    points_at_once: Count = 1
+    point_batch_size: Count = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,8 +137,8 @@ PRESETS: Presets[Config] = {
       width                                 1c     2c   2.5c   3.5c     4c
       mean test loss over epochs (nats)   1.42   1.24   0.74   0.53   0.41
       test accuracy (%)                   92.3   91.8   94.8   94.3   97.1
-      plane within 1 nat of the centre    7.9%    12%    15%    17%    21%
-      gradient's deviation at the centre    34     27     22     26     20
+      plane within 1 nat of the center    7.9%    12%    15%    17%    21%
+      gradient's deviation at the center    34     27     22     26     20
 
     Cost: 2 minutes on 2 CPU cores, compilation included.
     """,

@@ -308,7 +308,7 @@ PRESETS: Presets[Config] = {
     the weights, weight decay 2e-4 here; the rest is the official script's. Gradients
     are not clipped. The script differs in: --min-learning-rate 0.0001 --weight-decay
     0.0004 --by-epoch. Its auxiliary head is not trained, and its
-    CutOut has the corner of the square, not the centre, anywhere in the image.
+    CutOut has the corner of the square, not the center, anywhere in the image.
     """,
         ENAS_MICRO,
     ),

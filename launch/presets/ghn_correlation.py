@@ -136,7 +136,7 @@ PRESETS: Presets[Config] = {
 
     These are single runs. The same setting appears as 0.68 and 0.48, 0.60 and 0.52,
     0.60 and 0.48, so differences below 0.1 mean little; 0.5 to 0.7 and 0.35 to 0.55
-    agree with the paper. It does not say how architectures are drawn, which optimiser
+    agree with the paper. It does not say how architectures are drawn, which optimizer
     trains them and the shared weights, for how long the latter, or what augmentation
     there is; here: as in `spaces.ghn_dag`, SGD as for final networks, as long as the
     hypernetwork, crops and flips. Nor does it say whether the scores of SGD are from
