@@ -70,7 +70,7 @@ class Graph(NamedTuple):
     before that; for the first blocks, what stands there.
 
     Attributes:
-      node_features: int32 `[num_blocks, num_nodes, num_attributes]`, what a node is: its
+      node_features: int32 `[num_blocks, num_nodes, num_features]`, what a node is: its
         operation, and what else a space may say of it.
       adjacency: bool `[num_blocks, num_nodes, num_nodes]`, at `[b, u, v]` whether node
         v reads node u; strictly upper triangular.
@@ -103,11 +103,11 @@ class GraphSpec(NamedTuple):
     """What must be known of a supernet to generate its weights.
 
     Attributes:
-      feature_sizes: number of values of each attribute of a node.
+      feature_sizes: number of values of each feature of a node.
       specs: `jaxnas.ops.WeightSpec` of every array of weights, in their structure.
       graph: `arch -> Graph`; works inside `jax.jit`, as does `assignments`.
-      assignments: `arch -> assignments`, a `NodeAssignment` for every array of weights, in their structure;
-        `None` for arrays that are the same for all architectures.
+      assignments: `arch -> assignments`, a `NodeAssignment` for every array of weights,
+        in their structure; `None` for arrays that are the same for all architectures.
       settings: what the supernet was made with, as JSON holds it: its operations in
         their order and its sizes, but not the number of nodes of a block. Generated
         weights serve supernets with equal settings.

@@ -1,4 +1,4 @@
-"""The anytime supernet equals a network of one architecture; assignments, sizes, errors."""
+"""The anytime supernet equals a network of one architecture; graph, sizes, errors."""
 
 import functools
 

@@ -346,7 +346,7 @@ def test_networks_and_hypernetworks_of_a_configuration():
         ).init,
         jax.random.key(0),
     )
-    (size,) = {a.shape[1] for a in shared["graph"]["node_features"]}
+    (size,) = {a.shape[1] for a in shared["graph"]["attributes"]}
     assert size == 32
     # No channel is a copy: 2, doubled twice.
     assert shared["decoder"]["branches"]["edge_2d"]["kernel"].shape == (64, 8, 8)

@@ -202,7 +202,7 @@ def test_stack_of_blocks(x64, share, pass_embeddings):
             pass_embeddings=pass_embeddings,
             virtual_edges=None,
         )
-    )({"node_features": tables, "blocks": blocks}, graph)
+    )({"attributes": tables, "blocks": blocks}, graph)
     graph = jax.tree.map(np.asarray, graph)
     last = before = np.zeros(SIZE)
     for b in range(3):

@@ -114,7 +114,8 @@ def random_plane(key: Key, params: Params, num_batch_dims: Any = 0) -> Plane:
       key: random key; equal keys and shapes give the same directions before scaling.
       params: trained parameters, a pytree of float arrays.
       num_batch_dims: number of leading axes that only stack independent arrays, for all
-        parameters or as a pytree with one for each; see `jaxnas.networks.num_batch_dims`.
+        parameters or as a pytree with one for each, as
+        `jaxnas.networks.num_batch_dims` gives it.
 
     Returns:
       The plane, with the parameters in its center.

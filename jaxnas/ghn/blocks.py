@@ -12,7 +12,7 @@ from jaxnas.types import Arch, NodeAssignment, Params, Supernet, WeightProvider,
 def block_differences(net: Supernet, weights: Weights, arch: Arch) -> np.ndarray:
     """How much the weights of neighboring blocks differ.
 
-    Nodes of two blocks are compared if they have equal numbers and node_features and are
+    Nodes of two blocks are compared if they have equal numbers and features and are
     used in both: all of their weights but those of edges. Of a wider layer, as after a
     reduction, the first channels count, which are those that the decoder writes alike.
 

@@ -23,7 +23,8 @@ class WeightArray(NamedTuple):
     Attributes:
       name: the last part of its path.
       spec: its shape and scale.
-      assignment: where it belongs in the graph; `None` if it is learned and not generated.
+      assignment: where it belongs in the graph; `None` if it is learned and not
+        generated.
     """
 
     name: str

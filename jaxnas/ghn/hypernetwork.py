@@ -149,7 +149,7 @@ def hypernetwork(
         params = ops.init(
             key,
             {
-                "graph": {"node_features": node_features, "blocks": blocks},
+                "graph": {"attributes": node_features, "blocks": blocks},
                 "decoder": decoder.decoder_specs(
                     arrays, hidden_size, decoder_size, tile
                 ),

@@ -239,8 +239,8 @@ def embed(
     that of 7 nodes (at least 1e-3).
 
     Args:
-      params: `node_features`, a table for each attribute, and `blocks`, the parameters of
-        `propagate`, with a leading axis over blocks if they do not share them.
+      params: `attributes`, a table for each feature, and `blocks`, the parameters
+        of `propagate`, with a leading axis over blocks if they do not share them.
       graph: the architecture.
       num_steps: as for `propagate`.
       propagation: as for `propagate`.
@@ -250,7 +250,7 @@ def embed(
     Returns:
       `[num_blocks, num_nodes, size]`.
     """
-    tables = params["node_features"]
+    tables = params["attributes"]
     looked_up = [table[graph.node_features[..., i]] for i, table in enumerate(tables)]
     states = functools.reduce(jnp.add, looked_up)
     num_blocks, _, size = states.shape

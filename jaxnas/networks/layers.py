@@ -1,7 +1,7 @@
 """What the networks of this package are made of.
 
-All modules take two functions: `new_norm` makes a normalization layer, and `initializer`
-draws initial weights from their specs.
+All modules take two functions: `new_norm` makes a normalization layer, and
+`initializer` draws initial weights from their specs.
 """
 
 import functools

@@ -43,7 +43,7 @@ class StudyImages(NamedTuple):
     def make_eval_fn(
         self, net: Supernet, provider: WeightProvider, task: Task
     ) -> Callable[..., dict[str, float]]:
-        """`train.make_eval_fn` with these images' normalization, batches and devices."""
+        """`train.make_eval_fn` with the normalization and batches of these images."""
         return train.make_eval_fn(
             net,
             provider,

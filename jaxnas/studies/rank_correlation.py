@@ -211,8 +211,8 @@ def correlation(
             and max(predictor.snapshot_steps) > num_steps
         ):
             raise ValueError(
-                f"snapshot_steps is {[*predictor.snapshot_steps]}; expected at most {num_steps}, "
-                "the steps of the whole training"
+                f"snapshot_steps is {[*predictor.snapshot_steps]}; expected at most "
+                f"{num_steps}, the steps of the whole training"
             )
     study = _Study(
         net,

@@ -81,10 +81,10 @@ def table_assignments(
     *,
     side: np.ndarray | None = None,
 ) -> dict[str, dict[str, NodeAssignment]]:
-    """Assignments of a table of the weights of all operations, `[num_cells, num_rows, ...]`.
+    """Assignments of a table of the weights of all operations.
 
     Args:
-      specs: of the table.
+      specs: of the table, `[num_cells, num_rows, ...]`.
       space: the search space.
       blocks: int32 `[num_cells]`, numbers of the cells.
       cells: int32 `[num_cells, num_nodes, 4]`.

@@ -41,8 +41,8 @@ def micro(
       layout: `"asng"`: both edges of a node share the weights of their (input,
         operation), every cell preprocesses its inputs, reduction cells have stride 2;
         `"enas"`: every edge has its own weights, inputs are calibrated where their
-        shapes differ, reduction cells read reduced inputs, normalizations have a learned
-        scale and offset, unread cell inputs are joined too.
+        shapes differ, reduction cells read reduced inputs, normalizations have a
+        learned scale and offset, unread cell inputs are joined too.
       dropout: probability of dropping a feature before the classifier, in training.
       image_channels: channels of the input images.
 

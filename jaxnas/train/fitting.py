@@ -64,16 +64,16 @@ def make_standalone_train_fn(
 
     An architecture is trained within the supernet, with weights of its own: nothing is
     shared. Since architectures are data, the program is compiled once for all of them,
-    where `train_from_scratch` would compile a network for each. Normalization takes batch
-    statistics, in evaluation too.
+    where `train_from_scratch` would compile a network for each. Normalization takes
+    batch statistics, in evaluation too.
 
     Args:
       net: the supernet.
       task: the loss.
       optimizer: an optax transformation.
       train: training images (uint8).
-      snapshot_steps: when to hand out the weights: ascending numbers of steps, at least 1.
-        Training ends with the last.
+      snapshot_steps: when to hand out the weights: ascending numbers of steps, at
+        least 1. Training ends with the last.
       batch_size: images in a batch, over all devices; each epoch is shuffled anew.
       augment: `(key, uint8 images) -> float images`.
       devices: where to run; the first device if `None`.
@@ -85,8 +85,8 @@ def make_standalone_train_fn(
       computed, in one compiled call, when it is asked for. With a `workdir`, training
       shows its progress, logs and saves there, and an interrupted one continues as
       `jaxnas.train.search` does; the weights on the way are not kept, so that
-      `snapshot_steps` must have one entry. A diverged training is not an error: it shows in
-      the evaluation.
+      `snapshot_steps` must have one entry. A diverged training is not an error: it
+      shows in the evaluation.
 
     Raises:
       ValueError: if there are fewer images than a batch, a batch cannot be shared out,
@@ -162,8 +162,8 @@ def make_standalone_train_fn(
     ) -> Iterator[Snapshot]:
         if workdir is not None and len(ends) > 1:
             raise ValueError(
-                f"snapshot_steps is {ends}; expected one number of steps for a training with "
-                "a folder"
+                f"snapshot_steps is {ends}; expected one number of steps for a "
+                "training with a folder"
             )
         init_key, run_key = jax.random.split(key)
         initial = init(init_key) if initial is None else initial

@@ -1,7 +1,7 @@
 """One-shot search: weights and searcher learn in turn.
 
-`search_steps` is the pure part: one update of the weights, one of the searcher. `scan_steps`
-makes compiled programs of them that do any number of steps; `search` is the host's
+`search_steps` is the pure part: one update of the weights, one of the searcher.
+`scan_steps` makes programs of them that do any number of steps; `search` is the host's
 part.
 """
 

@@ -40,9 +40,9 @@ def train_standalone(
     """Train architectures from scratch, within the supernet, and evaluate them.
 
     Nothing is shared but the program, which is compiled once for all of them: see
-    `make_standalone_train_fn`. Trainings of one seed have the same initial weights (of equal operations)
-    and the same batches, whatever else is trained, so that differences between
-    architectures are not those of luck.
+    `make_standalone_train_fn`. Trainings of one seed have the same initial weights (of
+    equal operations) and the same batches, whatever else is trained, so that
+    differences between architectures are not those of luck.
 
     Args:
       net: the supernet.
@@ -66,7 +66,8 @@ def train_standalone(
       The metrics of `archs[i]` with seed `s`, at `[i][s]`.
 
     Raises:
-      ValueError: if a number is not positive, or as `make_standalone_train_fn` and `measure_missing` do.
+      ValueError: if a number is not positive, or as `make_standalone_train_fn` and
+        `metrics.measure_missing` do.
       Interrupted: after a signal, with a folder; the state has been saved.
     """
     check_sizes(num_seeds=num_seeds)
