@@ -137,12 +137,12 @@ class Size(NamedTuple):
 
 
 FUNCTIONS = (
-    "micro, ASNG's layout",
+    "micro, ASNG's skeleton",
     "macro",
     "dag",
     "retraining",
     "hypernetwork",
-    "micro, ENAS's layout",
+    "micro, ENAS's skeleton",
 )
 
 SIZES = {
@@ -334,8 +334,8 @@ def functions(size: NetSize, image_size: int) -> dict[str, Callable[[], Function
 
         return make
 
-    def micro(layout):
-        return supernets.micro(spaces.enas_micro(), channels, num, layout=layout)
+    def micro(skeleton):
+        return supernets.micro(spaces.enas_micro(), channels, num, skeleton=skeleton)
 
     def dag():
         return supernets.dag(spaces.ghn_dag(7), channels, num)
@@ -349,12 +349,12 @@ def functions(size: NetSize, image_size: int) -> dict[str, Callable[[], Function
         return network_function(networks.micro(genotype, channels, num), batch)
 
     return {
-        "micro, ASNG's layout": shared(lambda: micro("asng")),
+        "micro, ASNG's skeleton": shared(lambda: micro("asng")),
         "macro": shared(lambda: supernets.macro(spaces.enas_macro(num), channels)),
         "dag": shared(dag),
         "retraining": retraining,
         "hypernetwork": hypernetwork,
-        "micro, ENAS's layout": shared(lambda: micro("enas")),
+        "micro, ENAS's skeleton": shared(lambda: micro("enas")),
     }
 
 
@@ -383,15 +383,15 @@ def evaluate(
         return jax.tree.map(np.asarray, grads), float(loss)
 
 
-def relative_errors(found: tuple[Any, float], truth: tuple[Any, float]) -> dict:
+def relative_errors(found: tuple[Any, float], reference: tuple[Any, float]) -> dict:
     """Relative errors of the loss and of the gradient, all its arrays together."""
     return {
-        "loss": abs(found[1] - truth[1]) / abs(truth[1]),
-        "gradient": relative_distance(truth[0], found[0]),
+        "loss": abs(found[1] - reference[1]) / abs(reference[1]),
+        "gradient": relative_distance(reference[0], found[0]),
     }
 
 
-def relative_distance(truth: Any, found: Any) -> float:
+def relative_distance(reference: Any, found: Any) -> float:
     """Distance of two trees of arrays in units of the length of the first."""
     import jax
     import numpy as np
@@ -399,8 +399,8 @@ def relative_distance(truth: Any, found: Any) -> float:
     def norm(tree):
         return math.sqrt(sum(float(np.square(x).sum()) for x in jax.tree.leaves(tree)))
 
-    truth = jax.tree.map(lambda x: np.asarray(x, np.float64), truth)
-    return norm(jax.tree.map(np.subtract, found, truth)) / norm(truth)
+    reference = jax.tree.map(lambda x: np.asarray(x, np.float64), reference)
+    return norm(jax.tree.map(np.subtract, found, reference)) / norm(reference)
 
 
 def compare_precisions(
@@ -418,13 +418,13 @@ def compare_precisions(
     )
     function = function._replace(params=params)
     with concurrent.futures.ThreadPoolExecutor() as pool:
-        truth = pool.submit(evaluate, function, cpu, double=True)
+        reference = pool.submit(evaluate, function, cpu, double=True)
         found = {
             precision: pool.submit(evaluate, function, device, precision=precision)
             for precision in BOUNDS
         }
     return {
-        precision: relative_errors(run.result(), truth.result())
+        precision: relative_errors(run.result(), reference.result())
         for precision, run in found.items()
     }
 
@@ -1290,7 +1290,7 @@ def run_process(
     with (
         log.open("wb") as output,
         subprocess.Popen(
-            [*command, "--report", str(report)],
+            [*command, "--test", str(report)],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -1427,7 +1427,7 @@ def parse(args: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--pack", type=pathlib.Path, help="only pack images into this folder"
     )
-    parser.add_argument("--report", type=pathlib.Path, help=argparse.SUPPRESS)
+    parser.add_argument("--test", type=pathlib.Path, help=argparse.SUPPRESS)
     options = parser.parse_args(args)
     options.parts = options.parts.split(",")
     unknown = [name for name in options.parts if name not in PARTS]

@@ -1,4 +1,4 @@
-"""What a run tells: a log of JSON lines to read later, a live line to watch now.
+"""Metrics log and progress bar: JSON lines to read later, a live line to watch now.
 
 The log is plain functions over a path, since a line is appended a few times a
 minute and the file, not the process, is what survives a kill.

@@ -154,9 +154,9 @@ def selection(config: Config):
     """How the result is selected, and what it is compared with."""
     from jaxnas import studies
 
-    finalists, scratch = config.select, config.scratch
-    if not isinstance(finalists, Trained):
-        finalists = Trained()
+    top_k, scratch = config.select, config.scratch
+    if not isinstance(top_k, Trained):
+        top_k = Trained()
     budget = studies.TrainingBudget(
         scratch.scratch_epochs, scratch.scratch_learning_rate, scratch.scratch_seeds
     )
@@ -165,9 +165,7 @@ def selection(config: Config):
         select=select,
         num_candidates=config.num_candidates,
         num_screening_images=config.screening_images or None,
-        finalists=studies.TrainingBudget(
-            finalists.finalist_epochs, finalists.finalist_learning_rate
-        ),
+        top_k=studies.TrainingBudget(top_k.top_k_epochs, top_k.top_k_learning_rate),
         num_random=config.num_random,
         scratch=budget if scratch.scratch_random else None,
         num_scratch_random=scratch.scratch_random,

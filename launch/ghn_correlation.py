@@ -17,19 +17,19 @@ import images
 import session
 from presets.ghn_correlation import PRESETS, Config
 
-METHODS = ("sgd", "one-shot", "ghn")
-# More architectures, methods or seeds may be added, in another place, on other devices.
+PREDICTORS = ("sgd", "one-shot", "ghn")
+# More architectures, predictors or seeds may be added, in other folders and devices.
 MAY_DIFFER = (
-    *("workdir", "data_dir", "devices", "truth_dir", "num_resamples"),
-    *("methods", "num_architectures", "sgd_steps"),
-    *("truth_seeds", "one_shot_seeds", "ghn_seeds"),
+    *("workdir", "data_dir", "devices", "standalone_dir", "num_resamples"),
+    *("predictors", "num_architectures", "sgd_steps"),
+    *("standalone_seeds", "one_shot_seeds", "ghn_seeds"),
 )
 # What the accuracies of trained architectures depend on, besides the data.
 TRUTH_SETTINGS = (
     *("dataset", "image_size", "max_images", "crop_padding", "crop_fill", "flip"),
     *("cutout", "seed"),
     *("num_nodes", "node_input", "channels", "num_blocks", "batch_size"),
-    *("validation_images", "truth_epochs"),
+    *("validation_images", "standalone_epochs"),
     *("sgd_learning_rate", "momentum", "weight_decay", "clip_norm"),
 )
 
@@ -45,7 +45,7 @@ class Experiment(NamedTuple):
 
 
 def main() -> None:
-    """Train architectures, score them by every method, correlate, report."""
+    """Train architectures, score them by every predictor, correlate, report."""
     preset, config = session.parse(PRESETS, __doc__)
     with session.usage_errors():
         experiment = prepare(preset, config)
@@ -64,10 +64,10 @@ def prepare(preset: str, config: Config) -> Experiment:
 
     from jaxnas import parallel, studies, train, workdir
 
-    methods = config.methods
-    if not methods or len(set(methods)) < len(methods):
+    predictors = config.predictors
+    if not predictors or len(set(predictors)) < len(predictors):
         raise ValueError(
-            f"--methods is {' '.join(methods)!r}; expected one or more, each once"
+            f"--predictors is {' '.join(predictors)!r}; expected one or more, each once"
         )
     devices = parallel.local_devices(config.run.devices)
     parallel.per_device_size(config.batch_size, len(devices), "batch_size")
@@ -81,9 +81,9 @@ def prepare(preset: str, config: Config) -> Experiment:
     )
     schedule = train.search_schedule(study_images.splits, config.batch_size, 0)
     steps_per_epoch = schedule.weight_steps
-    num_steps = config.truth_epochs * steps_per_epoch
+    num_steps = config.standalone_epochs * steps_per_epoch
     sgd_steps = list(session.check_ascending("--sgd-steps", config.sgd_steps))
-    if "sgd" in methods and not (sgd_steps and sgd_steps[-1] <= num_steps):
+    if "sgd" in predictors and not (sgd_steps and sgd_steps[-1] <= num_steps):
         raise ValueError(
             f"--sgd-steps is {' '.join(map(str, sgd_steps))!r}; expected one or more, "
             f"at most {num_steps}, the steps of the whole training"
@@ -92,7 +92,7 @@ def prepare(preset: str, config: Config) -> Experiment:
     net = make_supernet(config, config.num_nodes, dataset)
     hypernetworks.make_hypernetwork(config.hypernetwork, net)
     keys = jax.random.split(jax.random.key(config.run.seed), 5)
-    archs_key, truth_key, sgd_key, one_shot_key, ghn_key = keys
+    archs_key, standalone_key, sgd_key, one_shot_key, ghn_key = keys
     if config.num_architectures > net.space.num_architectures:
         raise ValueError(
             f"--num-architectures is {config.num_architectures}, but the space has "
@@ -107,8 +107,8 @@ def prepare(preset: str, config: Config) -> Experiment:
         environment,
         ignored_keys=MAY_DIFFER,
     )
-    truth_folder = workdir.prepare(
-        config.truth_dir or folder / "truth",
+    standalone_folder = workdir.prepare(
+        config.standalone_dir or folder / "standalone",
         {name: flags[name] for name in ("source", *TRUTH_SETTINGS)},
         environment,
     )
@@ -121,14 +121,16 @@ def prepare(preset: str, config: Config) -> Experiment:
         "net": net,
         "images": study_images,
         "archs": archs,
-        "predictors": [make_predictor[name]() for name in METHODS if name in methods],
-        "optimizer": make_sgd(config, config.truth_epochs, steps_per_epoch),
-        "key": truth_key,
+        "predictors": [
+            make_predictor[name]() for name in PREDICTORS if name in predictors
+        ],
+        "optimizer": make_sgd(config, config.standalone_epochs, steps_per_epoch),
+        "key": standalone_key,
         "num_steps": num_steps,
-        "num_seeds": config.truth_seeds,
+        "num_seeds": config.standalone_seeds,
         "num_resamples": config.num_resamples,
         "resampling_seed": config.run.seed,
-        "truth_dir": truth_folder,
+        "standalone_dir": standalone_folder,
     }
     return Experiment(config, dataset, arguments, folder, environment)
 
@@ -219,8 +221,8 @@ def report_results(experiment: Experiment, study) -> None:
     config, folder = experiment.config, experiment.folder
     results = summarize(experiment.arguments["archs"], study)
     _files.write_json(folder / "scores.json", results)
-    # The last method, which is the hypernetwork if it is there, with the others.
-    last = f"{study.methods[-1].name} minus "
+    # The last predictor, which is the hypernetwork if it is there, with the others.
+    last = f"{study.predictors[-1].name} minus "
     differences = [row for row in study.differences if row.name.startswith(last)]
     flags = session.flags(config)
     names = (*hypernetworks.SETTINGS, "num_train_nodes", "meta_batch", "epochs")
@@ -231,8 +233,8 @@ def report_results(experiment: Experiment, study) -> None:
         | experiment.environment,
         config=flags,
         settings={name: flags[name] for name in names},
-        truths=study.truths,
-        methods=study.methods,
+        standalone=study.standalone,
+        predictors=study.predictors,
         ceiling=study.ceiling,
         differences=differences,
         num_diverged=study.num_diverged,
@@ -243,7 +245,7 @@ def report_results(experiment: Experiment, study) -> None:
 
 def summarize(archs: list, study) -> dict[str, Any]:
     """The results as JSON can hold them."""
-    truth = study.truths.mean(0)
+    accuracies = study.standalone.mean(0)
 
     def finite(correlation) -> dict[str, float | None]:
         return {
@@ -259,24 +261,24 @@ def summarize(archs: list, study) -> dict[str, Any]:
 
     return {
         "architectures": [arch.tolist() for arch in archs],
-        "truth": {
-            "mean": float(truth.mean()),
-            "std": float(truth.std(ddof=1)),
+        "standalone": {
+            "mean": float(accuracies.mean()),
+            "std": float(accuracies.std(ddof=1)),
             "num_diverged": study.num_diverged,
-            "test_accuracy": truth.tolist(),
-            "test_accuracy_by_seed": study.truths.tolist(),
+            "test_accuracy": accuracies.tolist(),
+            "test_accuracy_by_seed": study.standalone.tolist(),
         },
         "noise_ceiling": None if study.ceiling is None else coefficients(study.ceiling),
-        "methods": {
-            method.name: coefficients(method)
+        "predictors": {
+            predictor.name: coefficients(predictor)
             | {
-                "preparation_seconds": method.preparation_seconds,
-                "weights_seconds": method.weights_seconds,
-                "evaluation_seconds": method.evaluation_seconds,
-                "num_diverged": method.num_diverged,
-                "validation_accuracy_by_seed": method.scores.tolist(),
+                "preparation_seconds": predictor.preparation_seconds,
+                "weights_seconds": predictor.weights_seconds,
+                "evaluation_seconds": predictor.evaluation_seconds,
+                "num_diverged": predictor.num_diverged,
+                "validation_accuracy_by_seed": predictor.scores.tolist(),
             }
-            for method in study.methods
+            for predictor in study.predictors
         },
         "differences": {row.name: coefficients(row) for row in study.differences},
     }
@@ -286,10 +288,10 @@ def as_text(study, differences: list) -> str:
     """The results as tables for the terminal."""
     from jaxnas import analysis, report
 
-    truths, methods = study.truths, study.methods
-    rows = [*methods, *([] if study.ceiling is None else [study.ceiling])]
-    half = (truths.shape[1] + 1) // 2
-    lines = [textwrap.fill(report.truth_text(truths), 88)]
+    standalone, predictors = study.standalone, study.predictors
+    rows = [*predictors, *([] if study.ceiling is None else [study.ceiling])]
+    half = (standalone.shape[1] + 1) // 2
+    lines = [textwrap.fill(report.standalone_text(standalone), 88)]
     for note, compared in (
         ("correlation of scores with it", rows),
         ("differences", differences),
@@ -312,16 +314,16 @@ def as_text(study, differences: list) -> str:
 
     costs = [
         [
-            method.name,
-            seconds(method.preparation_seconds, 1),
-            seconds(method.weights_seconds, 3),
-            seconds(method.evaluation_seconds, 3),
+            predictor.name,
+            seconds(predictor.preparation_seconds, 1),
+            seconds(predictor.weights_seconds, 3),
+            seconds(predictor.evaluation_seconds, 3),
         ]
-        for method in methods
+        for predictor in predictors
     ]
     titles = ["", "preparation", "weights of one", "and validation"]
     lines += ["", "seconds, without compilation:", *aligned([titles, *costs]), ""]
-    notes = report.correlation_notes(truths, methods, study.num_diverged)
+    notes = report.correlation_notes(standalone, predictors, study.num_diverged)
     notes += [report.DIFFERENCES_NOTE] if differences else []
     return "\n".join([*lines, *(textwrap.fill(note, 88) for note in notes)])
 

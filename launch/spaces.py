@@ -20,14 +20,14 @@ class Micro:
       channels: channels of the first cells, an even number.
       num_cells: cells, two of which reduce.
       num_nodes: nodes of a cell.
-      layout: weights are shared by a node's two edges (asng) or not (enas).
+      skeleton: weights are shared by a node's two edges (asng) or not (enas).
       dropout: of the features before the classifier.
     """
 
     channels: Count = 16
     num_cells: Count = 8
     num_nodes: Count = 5
-    layout: Literal["asng", "enas"] = "asng"
+    skeleton: Literal["asng", "enas"] = "asng"
     dropout: Rate = 0.0
 
     def supernet(self, dataset: "data.ImageDataset") -> "Supernet":
@@ -37,7 +37,7 @@ class Micro:
         return supernets.micro(
             spaces.enas_micro(self.num_nodes),
             num_cells=self.num_cells,
-            layout=self.layout,
+            skeleton=self.skeleton,
             **_common(self, dataset),
         )
 
@@ -46,13 +46,13 @@ class Micro:
         from jaxnas import networks
 
         size = self.channels, self.num_cells, num_classes
-        if self.layout == "enas":
+        if self.skeleton == "enas":
             return networks.micro(genotype, *size, skeleton="enas")
         return networks.micro(genotype, *size, cell_output="projection")
 
     def training_preset(self) -> str:
         """The preset of `cifar_train.py` that trains a genotype, on CIFAR-10."""
-        return "enas-micro-cifar10" if self.layout == "enas" else "asng-cifar10"
+        return "enas-micro-cifar10" if self.skeleton == "enas" else "asng-cifar10"
 
 
 @dataclasses.dataclass(frozen=True)

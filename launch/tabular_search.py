@@ -36,7 +36,7 @@ def main() -> None:
 
     from jaxnas import studies
 
-    contenders = studies.compare_searchers(
+    algorithms = studies.compare_searchers(
         experiment.searchers,
         experiment.table,
         key=jax.random.key(config.seed),
@@ -44,7 +44,7 @@ def main() -> None:
         num_archs_per_tell=config.archs_per_step,
         num_seeds=config.seeds,
     )
-    report_results(experiment, contenders)
+    report_results(experiment, algorithms)
 
 
 def prepare(preset: str, config: Config) -> Experiment:
@@ -66,8 +66,8 @@ def prepare(preset: str, config: Config) -> Experiment:
         )
     table = tables.load_table(
         config.table,
-        signal=config.signal,
-        report=config.report,
+        valid=config.valid,
+        test=config.test,
         archs=config.archs,
         column=config.column,
         ignored=list(config.ignore),
@@ -76,7 +76,7 @@ def prepare(preset: str, config: Config) -> Experiment:
     searchers = {
         name: make_searcher(name, config, table.cardinalities) for name in names
     }
-    source = describe(pathlib.Path(config.table), len(table.signal))
+    source = describe(pathlib.Path(config.table), len(table.valid))
     environment = workdir.environment(parallel.local_devices(1))
     folder = workdir.prepare(
         config.workdir or pathlib.Path("runs") / f"tabular_search-{preset}",
@@ -115,12 +115,12 @@ def make_searcher(name: str, config: Config, cardinalities: tuple[int, ...]):
     return search.reinforce(cardinalities, optimizer=optimizer, settings=settings)
 
 
-def report_results(experiment: Experiment, contenders: list) -> None:
+def report_results(experiment: Experiment, algorithms: list) -> None:
     """Write results.json and report.html, and print the results."""
     from jaxnas import _files, report
 
     config, table, folder = experiment.config, experiment.table, experiment.folder
-    results = summarize(experiment, contenders)
+    results = summarize(experiment, algorithms)
     _files.write_json(folder / "results.json", results)
     step = config.archs_per_step
     report.comparison_report(
@@ -130,15 +130,15 @@ def report_results(experiment: Experiment, contenders: list) -> None:
         | experiment.environment,
         config=session.flags(config),
         evaluations=range(step, config.evaluations + 1, step),
-        contenders=contenders,
+        algorithms=algorithms,
         best=results["best"],
-        measure=config.report,
+        measure=config.test,
         percent=table.percent,
     )
     print(f"\n{as_text(results, config)}\nreport: {folder / 'report.html'}")
 
 
-def summarize(experiment: Experiment, contenders: list) -> dict[str, Any]:
+def summarize(experiment: Experiment, algorithms: list) -> dict[str, Any]:
     """The results as JSON can hold them; accuracies as the table has them."""
     import numpy as np
 
@@ -157,7 +157,7 @@ def summarize(experiment: Experiment, contenders: list) -> dict[str, Any]:
             "values": final.tolist(),
         }
 
-    best = int(table.report.argmax())
+    best = int(table.test.argmax())
     arch = [int(number) for number in np.unravel_index(best, table.cardinalities)]
     if table.names is not None:
         arch = [names[i] for names, i in zip(table.names, arch, strict=True)]
@@ -165,16 +165,16 @@ def summarize(experiment: Experiment, contenders: list) -> dict[str, Any]:
         "unit": "percent" if table.percent else "fraction",
         "evaluations": config.evaluations,
         "seeds": config.seeds,
-        "num_architectures": len(table.report),
-        "best": float(table.report[best]),
+        "num_architectures": len(table.test),
+        "best": float(table.test[best]),
         "best_architecture": arch,
-        "best_by_signal": float(table.report[table.signal.argmax()]),
+        "best_by_valid": float(table.test[table.valid.argmax()]),
         "searchers": {
-            contender.name: {
-                "incumbent": at_the_end(contender.incumbent),
-                "mode": at_the_end(contender.mode),
+            algorithm.name: {
+                "incumbent": at_the_end(algorithm.incumbent),
+                "mode": at_the_end(algorithm.mode),
             }
-            for contender in contenders
+            for algorithm in algorithms
         },
     }
 
@@ -182,7 +182,7 @@ def summarize(experiment: Experiment, contenders: list) -> dict[str, Any]:
 def as_text(results: dict[str, Any], config: Config) -> str:
     """The results as a table for the terminal."""
     digits = 2 if results["unit"] == "percent" else 4
-    measure = f"{config.report} (%)" if results["unit"] == "percent" else config.report
+    measure = f"{config.test} (%)" if results["unit"] == "percent" else config.test
 
     def cells(final: dict[str, Any]) -> str:
         text = f"{final['mean']:.{digits}f}"
@@ -201,7 +201,7 @@ def as_text(results: dict[str, Any], config: Config) -> str:
                 for name, final in results["searchers"].items()
             ),
             f"best of the table: {results['best']:.{digits}f}; the architecture with "
-            f"the best {config.signal}: {results['best_by_signal']:.{digits}f}",
+            f"the best {config.valid}: {results['best_by_valid']:.{digits}f}",
         ]
     )
 

@@ -22,7 +22,9 @@ def is_spec(leaf):
 NETS = {
     "micro-asng": lambda: supernets.micro(spaces.enas_micro(2), 2, 5, 3),
     "micro-asng-3-cells": lambda: supernets.micro(spaces.enas_micro(1), 2, 3, 3),
-    "micro-enas": lambda: supernets.micro(spaces.enas_micro(2), 2, 5, 3, layout="enas"),
+    "micro-enas": lambda: supernets.micro(
+        spaces.enas_micro(2), 2, 5, 3, skeleton="enas"
+    ),
     "dag": lambda: supernets.dag(spaces.ghn_dag(4, max_nodes=6), 2, 5, 3),
     "anytime": lambda: supernets.anytime(
         spaces.anytime((3, 2, 2), (1, 1, 1)), channels=2, num_classes=3

@@ -102,7 +102,7 @@ def test_settings_of_the_scripts(tmp_path, variables):
 
 @pytest.mark.usefixtures("quick_compilation")
 def test_a_search_with_a_hypernetwork(monkeypatch, capsys, tmp_path):
-    """Trained on smaller blocks than it ranks; the finalists are trained once."""
+    """Trained on smaller blocks than it ranks; the top_k are trained once."""
     # Three operations instead of nine compile in half the time.
     few = ("sep_conv_3x3", "conv_1x1", "max_pool_3x3")
     few_ops = functools.partial(spaces.ghn_dag, ops=few)
@@ -110,7 +110,7 @@ def test_a_search_with_a_hypernetwork(monkeypatch, capsys, tmp_path):
     workdir = tmp_path / "run"
     values: dict[str, str] = dict(zip(TINY[::2], TINY[1::2], strict=True)) | {
         **{"--num-cells": "3", "--epochs": "1", "--num-archs": "1"},
-        **{"--num-nodes": "4", "--num-train-nodes": "3", "--finalist-epochs": "1"},
+        **{"--num-nodes": "4", "--num-train-nodes": "3", "--top-k-epochs": "1"},
         **{"--hidden-size": "4", "--num-steps": "1", "--searcher-steps": "1"},
         **{"--devices": "1", "--workdir": str(workdir)},
     }
@@ -132,7 +132,7 @@ def test_a_search_with_a_hypernetwork(monkeypatch, capsys, tmp_path):
     output = search()
     assert {entry.name for entry in workdir.iterdir()} == {
         *("config.json", "metrics.jsonl", "genotype.json", "report.html"),
-        *("candidates.json", "finalists", "ghn.npz", "checkpoints", "ranking.jsonl"),
+        *("candidates.json", "top-k", "ghn.npz", "checkpoints", "ranking.jsonl"),
     }
     log = metrics.read(workdir / "metrics.jsonl")
     assert [line["epoch"] for line in log] == [0, 1]
@@ -140,10 +140,10 @@ def test_a_search_with_a_hypernetwork(monkeypatch, capsys, tmp_path):
         assert 0 < line["blocks/min_difference"] <= line["blocks/mean_difference"] < 2
     assert output.count("finalist ") == 3
     assert "cifar_train.py --preset quick-ghn --genotype" in output
-    finalists = metrics.read(workdir / "finalists" / "seed_0.jsonl")
+    top_k = metrics.read(workdir / "top-k" / "seed_0.jsonl")
     candidates = json.loads((workdir / "candidates.json").read_text())
     accuracies = [candidate["trained_accuracy"] for candidate in candidates]
-    assert accuracies == [line["accuracy"] for line in finalists]
+    assert accuracies == [line["accuracy"] for line in top_k]
     ranked = metrics.read(workdir / "ranking.jsonl")
     assert len({line["arch"] for line in ranked}) == len(ranked) == 3
     found = candidates[accuracies.index(max(accuracies))]
@@ -164,11 +164,11 @@ def test_a_search_with_a_hypernetwork(monkeypatch, capsys, tmp_path):
     chex.assert_tree_all_finite(written)
 
     # What is there is not trained again; what was lost is, with the same result.
-    log = workdir / "finalists" / "seed_0.jsonl"
+    log = workdir / "top-k" / "seed_0.jsonl"
     log.write_bytes(log.read_bytes()[:-9])
     again = search()
     assert again.count("from scratch ") == 1 and "epoch" not in again
-    assert metrics.read(log) == finalists
+    assert metrics.read(log) == top_k
     assert json.loads((workdir / "candidates.json").read_text()) == candidates
 
 

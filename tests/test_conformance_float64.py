@@ -160,8 +160,8 @@ def of_surface():
     return measure, [(plane, alphas, jnp.float32(0.5), batch(num=10))]
 
 
-def micro(layout):
-    return supernets.micro(MICRO, channels=4, num_cells=3, layout=layout)
+def micro(skeleton):
+    return supernets.micro(MICRO, channels=4, num_cells=3, skeleton=skeleton)
 
 
 CASES = {

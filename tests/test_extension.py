@@ -137,7 +137,7 @@ def test_search_ranking_and_training(images, tmp_path):
             select="trained",
             num_candidates=4,
             num_screening_images=None,
-            finalists=BUDGET,
+            top_k=BUDGET,
             num_random=2,
             scratch=BUDGET,
             num_scratch_random=2,

@@ -241,9 +241,9 @@ def test_block_differences():
     assert metrics(values) == {}
 
 
-@pytest.mark.parametrize("layout", ["asng", "enas"])
-def test_block_differences_of_cells(layout):
-    net = supernets.micro(spaces.enas_micro(2), 2, 5, 3, layout=layout)
+@pytest.mark.parametrize("skeleton", ["asng", "enas"])
+def test_block_differences_of_cells(skeleton):
+    net = supernets.micro(spaces.enas_micro(2), 2, 5, 3, skeleton=skeleton)
     arch = net.space.sample(jax.random.key(0))
     found = ghn.block_differences(net, generate(net, arch), arch)
     assert found.shape == (4,)
@@ -344,9 +344,9 @@ def test_weights_have_one_compilation_and_are_0_where_unused():
                 )
 
 
-@pytest.mark.parametrize("layout", ["asng", "enas"])
-def test_weights_of_cells(layout):
-    net = supernets.micro(spaces.enas_micro(2), 2, 3, 3, layout=layout)
+@pytest.mark.parametrize("skeleton", ["asng", "enas"])
+def test_weights_of_cells(skeleton):
+    net = supernets.micro(spaces.enas_micro(2), 2, 3, 3, skeleton=skeleton)
     first, second = (
         generate(net, net.space.sample(jax.random.key(seed))) for seed in (0, 1)
     )
@@ -566,7 +566,7 @@ SPACES = {
         ("dag", {"image_channels": 1}, "image_channels is 3; expected 1$"),
         ("dag", {"node_input": "sum"}, 'node_input is "each"; expected "sum"$'),
         ("micro", {"num_cells": 5}, "num_cells is 6; expected 5$"),
-        ("micro", {"layout": "enas"}, 'layout is "asng"; expected "enas"$'),
+        ("micro", {"skeleton": "enas"}, 'layout is "asng"; expected "enas"$'),
         ("anytime", {"channels": 2}, "channels is 4; expected 2$"),
     ],
 )

@@ -21,9 +21,9 @@ from jaxnas.types import Supernet
 FLAGS = (
     *("--num-nodes", 4, "--num-train-nodes", 3, "--num-architectures", 8),
     *("--max-images", 250, "--validation-images", 50, "--batch-size", 50),
-    *("--truth-epochs", 3, "--sgd-steps", 2, 5, 12, "--num-resamples", 20),
+    *("--standalone-epochs", 3, "--sgd-steps", 2, 5, 12, "--num-resamples", 20),
     *("--epochs", 2, "--one-shot-epochs", 2, "--halved-at", 1),
-    *("--truth-seeds", 2, "--ghn-seeds", 2),
+    *("--standalone-seeds", 2, "--ghn-seeds", 2),
 )
 
 
@@ -94,7 +94,7 @@ def test_a_study_and_how_it_goes_on(monkeypatch, capsys, tmp_path, stand_ins):
     assert (status, errors) == (0, "")
     assert stand_ins == [4, 3]  # scored, and trained with
     assert {entry.name for entry in workdir.iterdir()} == {
-        *("config.json", "scores.json", "report.html", "truth", "one-shot", "ghn"),
+        *("config.json", "scores.json", "report.html", "standalone", "one-shot", "ghn"),
     }
     check_report(workdir / "report.html")
     for name, logged in ("ghn", [0.5] * 3), ("one-shot", [None] * 3):
@@ -103,41 +103,41 @@ def test_a_study_and_how_it_goes_on(monkeypatch, capsys, tmp_path, stand_ins):
     page = (workdir / "report.html").read_text()
     results = json.loads((workdir / "scores.json").read_text())
     names = ["SGD, 2 steps", "SGD, 5 steps", "SGD, all 12 steps", "One-shot", "GHN"]
-    assert list(results["methods"]) == names
-    truth = results["truth"]
-    truths = np.array(truth["test_accuracy_by_seed"])
-    assert truths.shape == (2, 8) and truth["num_diverged"] == 0
-    np.testing.assert_allclose(truth["test_accuracy"], truths.mean(0))
-    assert truth["mean"] == pytest.approx(truths.mean())
+    assert list(results["predictors"]) == names
+    standalone = results["standalone"]
+    accuracies = np.array(standalone["test_accuracy_by_seed"])
+    assert accuracies.shape == (2, 8) and standalone["num_diverged"] == 0
+    np.testing.assert_allclose(standalone["test_accuracy"], accuracies.mean(0))
+    assert standalone["mean"] == pytest.approx(accuracies.mean())
     scores = {
-        name: np.array(method["validation_accuracy_by_seed"])
-        for name, method in results["methods"].items()
+        name: np.array(predictor["validation_accuracy_by_seed"])
+        for name, predictor in results["predictors"].items()
     }
-    for name, method in results["methods"].items():
+    for name, predictor in results["predictors"].items():
         assert name in output and name in page
         assert scores[name].shape == (2 if name == "GHN" else 1, 8)
         for part, only_top_half in PARTS.items():
             assert_coefficients(
-                method[part],
+                predictor[part],
                 analysis.correlations(
                     scores[name],
-                    truth["test_accuracy"],
+                    standalone["test_accuracy"],
                     only_top_half=only_top_half,
                     num_resamples=20,
                 ),
             )
-        prepared = method["preparation_seconds"] is not None
+        prepared = predictor["preparation_seconds"] is not None
         assert prepared == (name in ("One-shot", "GHN"))
-        assert (method["weights_seconds"] is None) == (name == "One-shot")
+        assert (predictor["weights_seconds"] is None) == (name == "One-shot")
     # The noise tells architectures apart.
-    assert results["methods"]["SGD, all 12 steps"]["all"]["spearman"]["value"] > 0.5
+    assert results["predictors"]["SGD, all 12 steps"]["all"]["spearman"]["value"] > 0.5
     # Every training has randomness of its own.
-    assert all((runs[0] != runs[1]).any() for runs in (truths, scores["GHN"]))
+    assert all((runs[0] != runs[1]).any() for runs in (accuracies, scores["GHN"]))
     for part, only_top_half in PARTS.items():
         assert_coefficients(
             results["noise_ceiling"][part],
             analysis.noise_ceiling(
-                truths, only_top_half=only_top_half, num_resamples=20
+                accuracies, only_top_half=only_top_half, num_resamples=20
             ),
         )
         assert_coefficients(
@@ -145,31 +145,38 @@ def test_a_study_and_how_it_goes_on(monkeypatch, capsys, tmp_path, stand_ins):
             analysis.correlation_differences(
                 scores["GHN"],
                 scores["One-shot"],
-                truth["test_accuracy"],
+                standalone["test_accuracy"],
                 only_top_half=only_top_half,
                 num_resamples=20,
             ),
         )
-    assert len(results["differences"]) == 10  # of five methods
+    assert len(results["differences"]) == 10  # of five predictors
     for text in (output, page):
         assert "Noise ceiling" in text and "GHN minus SGD, 2 steps" in text
         assert "One-shot minus SGD" not in text
 
     # What is there is not measured again; what was lost is, with the same result.
-    log = workdir / "truth" / "truth-1.jsonl"
+    log = workdir / "standalone" / "standalone-1.jsonl"
     before = metrics.read(log)
     log.write_bytes(b"\n".join(log.read_bytes().split(b"\n")[:7])[:-9])
-    status, output, errors = run(monkeypatch, capsys, workdir, "--methods", "sgd")
+    status, output, errors = run(monkeypatch, capsys, workdir, "--predictors", "sgd")
     assert (status, errors) == (0, "")
     assert output.count("trained, test accuracy") == 2  # of 8, with a half-written one
     after = metrics.read(log)
     assert after[:6] == before[:6]
     assert list(map(without_seconds, after)) == list(map(without_seconds, before))
     results = json.loads((workdir / "scores.json").read_text())
-    assert list(results["methods"]) == names[:3]
+    assert list(results["predictors"]) == names[:3]
 
     # Studies of hypernetworks share the accuracies; the first architectures stay.
-    other = ("--truth-dir", workdir / "truth", "--num-steps", 2, "--methods", "sgd")
+    other = (
+        "--standalone-dir",
+        workdir / "standalone",
+        "--num-steps",
+        2,
+        "--predictors",
+        "sgd",
+    )
     status, output, errors = run(
         monkeypatch, capsys, tmp_path / "other", *other, "--num-architectures", 9
     )
@@ -177,19 +184,21 @@ def test_a_study_and_how_it_goes_on(monkeypatch, capsys, tmp_path, stand_ins):
     assert output.count("trained, test accuracy") == 2  # one with two seeds
     longer = json.loads((tmp_path / "other" / "scores.json").read_text())
     assert longer["architectures"][:8] == results["architectures"]
-    assert longer["truth"]["test_accuracy"][:8] == truth["test_accuracy"]
+    assert longer["standalone"]["test_accuracy"][:8] == standalone["test_accuracy"]
     result = run(monkeypatch, capsys, tmp_path / "third", *other, "--momentum", 0.5)
-    assert_refused(result, "truth holds a run with another configuration: momentum")
+    assert_refused(
+        result, "standalone holds a run with another configuration: momentum"
+    )
 
     log.write_text(log.read_text().replace('"arch"', '"architecture"'))
     status, _, errors = run(monkeypatch, capsys, workdir)
-    assert status == 2 and "truth-1.jsonl, line 1: has no architecture" in errors
+    assert status == 2 and "standalone-1.jsonl, line 1: has no architecture" in errors
 
 
 @pytest.mark.usefixtures("quick_compilation", "stand_ins")
 def test_results_belong_to_architectures(monkeypatch, capsys, tmp_path):
     """A study of the same architectures in another order has the same results."""
-    flags = ("--truth-seeds", 1, "--methods", "sgd", "--sgd-steps", 2)
+    flags = ("--standalone-seeds", 1, "--predictors", "sgd", "--sgd-steps", 2)
     results = []
     sample = studies.sample_distinct
     for order in (1, -1):
@@ -205,14 +214,17 @@ def test_results_belong_to_architectures(monkeypatch, capsys, tmp_path):
         assert "There is no noise ceiling" in " ".join(output.split())
         assert "Noise ceiling:" not in output
         # Weights on the way are gone.
-        assert {entry.name for entry in (workdir / "truth").iterdir()} == {
-            *("config.json", "truth-0.jsonl", "sgd-2.jsonl")
+        assert {entry.name for entry in (workdir / "standalone").iterdir()} == {
+            *("config.json", "standalone-0.jsonl", "sgd-2.jsonl")
         }
     first, second = results
     assert first["architectures"] == second["architectures"][::-1]
-    assert first["truth"]["test_accuracy"] == second["truth"]["test_accuracy"][::-1]
+    assert (
+        first["standalone"]["test_accuracy"]
+        == second["standalone"]["test_accuracy"][::-1]
+    )
     (first,), (second,) = (
-        found["methods"]["SGD, 2 steps"]["validation_accuracy_by_seed"]
+        found["predictors"]["SGD, 2 steps"]["validation_accuracy_by_seed"]
         for found in results
     )
     assert first == second[::-1]
@@ -234,18 +246,18 @@ def test_scores_of_sgd_do_not_come_from_the_truth(monkeypatch, capsys, tmp_path)
         return record
 
     monkeypatch.setattr(train, "make_eval_fn", recording)
-    flags = ("--methods", "sgd", "--sgd-steps", 12)
+    flags = ("--predictors", "sgd", "--sgd-steps", 12)
     status, _, errors = run(monkeypatch, capsys, tmp_path / "run", *flags)
     assert (status, errors) == (0, "")
     for arch in {arch for arch, _ in evaluated}:
         of_arch = [weights for a, weights in evaluated if a == arch]
         distinct = {weights.tobytes() for weights in of_arch}
-        assert len(distinct) == 3  # two seeds of the truth, one training of SGD
+        assert len(distinct) == 3  # two seeds alone, one training of SGD
 
 
 @pytest.mark.usefixtures("quick_compilation", "stand_ins")
 def test_an_interrupted_training_continues(monkeypatch, capsys, tmp_path):
-    flags = ("--truth-seeds", 1, "--methods", "sgd", "--sgd-steps", 2)
+    flags = ("--standalone-seeds", 1, "--predictors", "sgd", "--sgd-steps", 2)
     status, _, errors = run(monkeypatch, capsys, tmp_path / "whole", *flags)
     assert (status, errors) == (0, "")
     whole = json.loads((tmp_path / "whole" / "scores.json").read_text())
@@ -262,13 +274,13 @@ def test_an_interrupted_training_continues(monkeypatch, capsys, tmp_path):
     workdir = tmp_path / "parts"
     status, _, errors = run(monkeypatch, capsys, workdir, *flags)
     assert status == 130 and "run the same command again" in errors
-    (folder,) = (workdir / "truth").glob("training-*")
+    (folder,) = (workdir / "standalone").glob("training-*")
     assert (folder / "checkpoints").is_dir()
     status, _, errors = run(monkeypatch, capsys, workdir, *flags)
     assert (status, errors) == (0, "")
     assert steps[2] > 4  # goes on within the training
     parts = json.loads((workdir / "scores.json").read_text())
-    assert parts["truth"] == whole["truth"]
+    assert parts["standalone"] == whole["standalone"]
 
 
 def test_what_is_not_finite_is_the_worst():
@@ -281,9 +293,12 @@ def test_what_is_not_finite_is_the_worst():
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (["--methods", "sgd", "smash"], "invalid choice 'smash' for argument"),
-        (["--methods", "ghn", "ghn"], "--methods is 'ghn ghn'; expected one or more"),
-        (["--methods"], "--methods is ''"),
+        (["--predictors", "sgd", "smash"], "invalid choice 'smash' for argument"),
+        (
+            ["--predictors", "ghn", "ghn"],
+            "--predictors is 'ghn ghn'; expected one or more",
+        ),
+        (["--predictors"], "--predictors is ''"),
         (["--num-architectures", 7], "--num-architectures is 7; expected at least 8"),
         (
             ["--num-nodes", 3, "--num-architectures", 28],
@@ -295,7 +310,7 @@ def test_what_is_not_finite_is_the_worst():
         (["--sgd-steps", 5, "many"], "--sgd-steps"),
         (["--sgd-steps", 5, 13], "--sgd-steps is '5 13'; expected one or more, at mo"),
         (["--sgd-steps"], "--sgd-steps is ''; expected one or more, at most 12"),
-        (["--truth-seeds", 0], "--truth-seeds is 0; expected at least 1"),
+        (["--standalone-seeds", 0], "--standalone-seeds is 0; expected at least 1"),
         (["--halved-at", 0], "--halved-at is 0; expected ascending"),
         (["--devices", 3], "batch_size of 50 cannot be divided among 3 devices"),
         (["--propagation", "backward"], "invalid choice 'backward'"),
@@ -354,7 +369,11 @@ def test_networks_and_hypernetworks_of_a_configuration():
 
 def test_presets():
     _, paper = session.parse(PRESETS, None, ["--preset", "ghn-cifar10"])
-    assert (paper.num_architectures, paper.truth_epochs, paper.epochs) == (100, 50, 200)
+    assert (paper.num_architectures, paper.standalone_epochs, paper.epochs) == (
+        100,
+        50,
+        200,
+    )
     assert (paper.channels, paper.num_blocks, paper.batch_size) == (32, 18, 64)
     assert (paper.num_nodes, paper.num_train_nodes) == (17, 7)
     assert (paper.learning_rate, paper.halved_at) == (1e-3, (100, 150))
@@ -362,4 +381,4 @@ def test_presets():
     assert paper.hypernetwork.num_steps == 5
     name, quick = session.parse(PRESETS, None, [])
     assert (name, quick.images.dataset, quick.num_nodes) == ("quick", "digits", 17)
-    assert (paper.truth_seeds, quick.truth_seeds) == (1, 2)
+    assert (paper.standalone_seeds, quick.standalone_seeds) == (1, 2)

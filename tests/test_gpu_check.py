@@ -167,11 +167,11 @@ def make_function(shift: float):
 
 def test_errors_are_relative_to_float64():
     function, device = make_function(0.0), jax.devices()[0]
-    truth = gpu_check.evaluate(function, device, double=True)
-    assert truth[0]["w"].dtype == np.float64
-    np.testing.assert_array_equal(truth[0]["w"], 2 * function.params["w"])
-    found = {"w": np.float32(1.5) * truth[0]["w"].astype(np.float32)}
-    errors = gpu_check.relative_errors((found, 1.25 * truth[1]), truth)
+    reference = gpu_check.evaluate(function, device, double=True)
+    assert reference[0]["w"].dtype == np.float64
+    np.testing.assert_array_equal(reference[0]["w"], 2 * function.params["w"])
+    found = {"w": np.float32(1.5) * reference[0]["w"].astype(np.float32)}
+    errors = gpu_check.relative_errors((found, 1.25 * reference[1]), reference)
     assert errors == pytest.approx({"loss": 0.25, "gradient": 0.5}, rel=1e-6)
 
 

@@ -11,7 +11,7 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 
 from jaxnas import spaces, supernets
-from jaxnas.supernets.micro_supernet import Layout
+from jaxnas.supernets.micro_supernet import Skeleton
 
 SPACE = spaces.enas_micro(3)
 CHANNELS, CLASSES, IMAGES = 4, 3, 4
@@ -200,11 +200,11 @@ def enas_output(space, num_cells, weights, cells, x):
     return jax.nn.relu(last)
 
 
-def reference(layout, space, num_cells, weights, arch, images):
+def reference(skeleton, space, num_cells, weights, arch, images):
     cells = np.asarray(arch).reshape(2, space.num_nodes, 4).tolist()
     stem, classifier = weights["stem"], weights["classifier"]
     x = affine(normalize(convolve(images, stem["kernel"])), stem)
-    output = {"asng": asng_output, "enas": enas_output}[layout]
+    output = {"asng": asng_output, "enas": enas_output}[skeleton]
     x = output(space, num_cells, weights, cells, x)
     logits = x.mean((1, 2)) @ classifier["kernel"]
     return logits + classifier["bias"][None] if "bias" in classifier else logits
@@ -213,9 +213,9 @@ def reference(layout, space, num_cells, weights, arch, images):
 # The tests ---------------------------------------------------------------------------
 
 
-def make(num_cells, space=SPACE, layout: Layout = "asng"):
+def make(num_cells, space=SPACE, skeleton: Skeleton = "asng"):
     """A small supernet, its weights (in double precision) and a batch of images."""
-    net = supernets.micro(space, CHANNELS, num_cells, CLASSES, layout=layout)
+    net = supernets.micro(space, CHANNELS, num_cells, CLASSES, skeleton=skeleton)
     with jax.enable_x64(True):
         key, noise_key, image_key = jax.random.split(jax.random.key(0), 3)
         weights, restore = ravel_pytree(jax.jit(net.init)(key))
@@ -238,9 +238,9 @@ QUICK = {"xla_backend_optimization_level": 0}
 class Step:
     """A compiled training step that counts how often it is traced."""
 
-    def __init__(self, num_cells, space=SPACE, layout: Layout = "asng"):
-        self.net, self.weights, self.images = make(num_cells, space, layout)
-        self.num_cells, self.space, self.layout = num_cells, space, layout
+    def __init__(self, num_cells, space=SPACE, skeleton: Skeleton = "asng"):
+        self.net, self.weights, self.images = make(num_cells, space, skeleton)
+        self.num_cells, self.space, self.skeleton = num_cells, space, skeleton
         self.num_traces = 0
         self.compiled = jax.jit(self._step, compiler_options=QUICK)
 
@@ -271,7 +271,7 @@ class Step:
 
         def loss(weights):
             logits = reference(
-                self.layout, self.space, self.num_cells, weights, arch, self.images
+                self.skeleton, self.space, self.num_cells, weights, arch, self.images
             )
             return loss_of(logits, LABELS), logits
 
@@ -303,19 +303,19 @@ def test_values_and_gradients_equal_the_reference(x64, step, seed):
 
 
 # One cell a stage has no `second` cell; three cells use every preprocessing. In the
-# layout of ENAS, four cells have no second cell that reads the stem.
+# skeleton of ENAS, four cells have no second cell that reads the stem.
 @pytest.mark.parametrize(
-    ("layout", "num_cells"), [("asng", 3), ("asng", 8), ("enas", 4), ("enas", 8)]
+    ("skeleton", "num_cells"), [("asng", 3), ("asng", 8), ("enas", 4), ("enas", 8)]
 )
-def test_values_equal_the_reference_for_other_depths(x64, layout, num_cells):
+def test_values_equal_the_reference_for_other_depths(x64, skeleton, num_cells):
     space = spaces.MicroSpace(2, ("avg_pool_3x3", "sep_conv_3x3", "skip_connect"))
-    net, weights, images = make(num_cells, space, layout)
+    net, weights, images = make(num_cells, space, skeleton)
     apply = jax.jit(net.apply, compiler_options=QUICK)
     for seed in range(2):
         arch = random_arch(seed, space)
         np.testing.assert_allclose(
             apply(weights, arch, images),
-            reference(layout, space, num_cells, weights, arch, images),
+            reference(skeleton, space, num_cells, weights, arch, images),
             rtol=1e-9,
             atol=1e-11,
         )
@@ -400,7 +400,7 @@ def test_parameter_total_of_the_published_search():
     assert sum(leaf.size for leaf in jax.tree.leaves(weights)) == 1_863_162
 
 
-# The layout of ENAS ------------------------------------------------------------------
+# The skeleton of ENAS ----------------------------------------------------------------
 
 # In another order than usual, and quicker to compile than all.
 ENAS_SPACE = spaces.MicroSpace(
@@ -416,7 +416,7 @@ ENAS_ENDS = ([0, 3, 4], [1, 4])
 
 @pytest.fixture(scope="module")
 def enas():
-    return Step(num_cells=6, space=ENAS_SPACE, layout="enas")
+    return Step(num_cells=6, space=ENAS_SPACE, skeleton="enas")
 
 
 @pytest.mark.parametrize(
@@ -439,7 +439,7 @@ def swapped(cells):
 def test_the_edges_of_a_node_have_their_own_weights(x64, enas, step):
     logits = enas(ENAS_ARCH)[2]
     assert np.abs(enas(swapped(ENAS_ARCH))[2] - logits).max() > 1e-3
-    # Not so in the layout of ASNG-NAS.
+    # Not so in the skeleton of ASNG-NAS.
     expected = step(BY_HAND)[2]
     np.testing.assert_allclose(step(swapped(BY_HAND))[2], expected, rtol=1e-9)
 
@@ -476,7 +476,7 @@ def test_enas_normalizes_over_all_devices(x64, enas):
 
 
 def test_parameter_totals_of_the_published_enas_search():
-    net = supernets.micro(spaces.enas_micro(5), 20, 8, 10, layout="enas")
+    net = supernets.micro(spaces.enas_micro(5), 20, 8, 10, skeleton="enas")
     weights = jax.eval_shape(net.init, jax.random.key(0))
 
     def total(tree):
@@ -503,12 +503,12 @@ def test_parameter_totals_of_the_published_enas_search():
 # Sizes and errors ---------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("layout", ["asng", "enas"])
+@pytest.mark.parametrize("skeleton", ["asng", "enas"])
 @pytest.mark.parametrize("num_nodes", [1, 4])
 @pytest.mark.parametrize("num_cells", [3, 4, 6])
-def test_output_shape(layout, num_nodes, num_cells):
+def test_output_shape(skeleton, num_nodes, num_cells):
     space = spaces.enas_micro(num_nodes)
-    net = supernets.micro(space, 2, num_cells, 7, layout=layout, image_channels=1)
+    net = supernets.micro(space, 2, num_cells, 7, skeleton=skeleton, image_channels=1)
     weights = jax.eval_shape(net.init, jax.random.key(0))
     arch = jax.ShapeDtypeStruct((8 * num_nodes,), jnp.int32)
     images = jax.ShapeDtypeStruct((2, 4, 8, 1), jnp.float32)
@@ -525,7 +525,7 @@ def test_output_shape(layout, num_nodes, num_cells):
         ({"channels": 0}, "channels is 0; expected a positive even number"),
         ({"num_classes": 0}, "num_classes is 0; expected at least 1"),
         ({"image_channels": 0}, "image_channels is 0; expected at least 1"),
-        ({"layout": "darts"}, "layout is 'darts'; expected 'asng' or 'enas'"),
+        ({"skeleton": "darts"}, "skeleton is 'darts'; expected 'asng' or 'enas'"),
         ({"dropout": 1.0}, "dropout is 1.0; expected 0 or more, below 1"),
         ({"dropout": -0.1}, "dropout is -0.1; expected 0 or more, below 1"),
     ],
@@ -545,9 +545,9 @@ def test_refuses_wrong_sizes(options, message):
         (40, (2, 8, 8, 3), r"arch has shape \(40,\); expected \(24,\)"),
     ],
 )
-@pytest.mark.parametrize("layout", ["asng", "enas"])
-def test_refuses_wrong_inputs(layout, decisions, shape, message):
-    net = supernets.micro(SPACE, CHANNELS, 3, CLASSES, layout=layout)
+@pytest.mark.parametrize("skeleton", ["asng", "enas"])
+def test_refuses_wrong_inputs(skeleton, decisions, shape, message):
+    net = supernets.micro(SPACE, CHANNELS, 3, CLASSES, skeleton=skeleton)
     weights = jax.eval_shape(net.init, jax.random.key(0))
     arch = jax.ShapeDtypeStruct((decisions,), jnp.int32)
     images = jax.ShapeDtypeStruct(shape, jnp.float32)
@@ -555,9 +555,9 @@ def test_refuses_wrong_inputs(layout, decisions, shape, message):
         jax.eval_shape(net.apply, weights, arch, images)
 
 
-@pytest.mark.parametrize("layout", ["asng", "enas"])
-def test_training_with_dropout_needs_a_key(layout):
-    net = supernets.micro(SPACE, CHANNELS, 3, CLASSES, layout=layout, dropout=0.1)
+@pytest.mark.parametrize("skeleton", ["asng", "enas"])
+def test_training_with_dropout_needs_a_key(skeleton):
+    net = supernets.micro(SPACE, CHANNELS, 3, CLASSES, skeleton=skeleton, dropout=0.1)
     weights = jax.eval_shape(net.init, jax.random.key(0))
     arch = jax.ShapeDtypeStruct((24,), jnp.int32)
     images = jax.ShapeDtypeStruct((2, 8, 8, 3), jnp.float32)

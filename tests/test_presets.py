@@ -47,7 +47,7 @@ ASNG_SEARCH = [
     (
         "cnn_model_micro.py",
         {
-            **{"space": "micro", "layout": "asng", "channels": 16, "num_cells": 8},
+            **{"space": "micro", "skeleton": "asng", "channels": 16, "num_cells": 8},
             **{"num_nodes": 5, "dropout": 0.0, "weights": "shared"},
         },
     ),
@@ -217,7 +217,12 @@ PUBLISHED = {
         (
             "cifar10_micro_search.sh",
             {
-                **{"space": "micro", "layout": "enas", "channels": 20, "num_cells": 8},
+                **{
+                    "space": "micro",
+                    "skeleton": "enas",
+                    "channels": 20,
+                    "num_cells": 8,
+                },
                 **{"num_nodes": 5, "dropout": 0.1, "batch_size": 160},
                 **{"num_archs": 10, "searcher_steps": 30},
             },
@@ -252,7 +257,7 @@ PUBLISHED = {
         ),
         (
             "ours: how long the best ones are trained",
-            {"finalist_epochs": 10, "finalist_learning_rate": 0.025},
+            {"top_k_epochs": 10, "top_k_learning_rate": 0.025},
         ),
         (
             "ours: one block in a step, batches of the validation images in the search",
@@ -342,10 +347,10 @@ PUBLISHED = {
             "Zhang et al. 2019, section 4.3 and table 4",
             {
                 "sgd_steps": (10, 100, 200, 1000),
-                **{"num_architectures": 100, "num_nodes": 17, "truth_epochs": 50},
+                **{"num_architectures": 100, "num_nodes": 17, "standalone_epochs": 50},
                 **{"num_train_nodes": 7, "halved_at": (100, 150), "channels": 32},
                 **{"num_blocks": 18, "node_input": "each"},
-                **{"truth_seeds": 1, "ghn_seeds": 1, "one_shot_seeds": 1},
+                **{"standalone_seeds": 1, "ghn_seeds": 1, "one_shot_seeds": 1},
             },
         ),
         (

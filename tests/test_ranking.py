@@ -63,12 +63,14 @@ def test_intervals_are_those_of_explicit_resamples(only_top_half):
 
 
 def test_signs_and_monotone_scores():
-    truth = np.linspace(0.1, 0.9, 9)
-    same = analysis.correlations(truth**9, truth, num_resamples=50)
+    accuracies = np.linspace(0.1, 0.9, 9)
+    same = analysis.correlations(accuracies**9, accuracies, num_resamples=50)
     for name in ("spearman", "kendall"):
         assert same[name][:3] == pytest.approx((1, 1, 1))
     assert 0.5 < same["pearson"].value < 1
-    for correlation in analysis.correlations(-truth, truth, num_resamples=50).values():
+    for correlation in analysis.correlations(
+        -accuracies, accuracies, num_resamples=50
+    ).values():
         assert correlation[:3] == pytest.approx((-1, -1, -1))
 
 
@@ -90,28 +92,28 @@ def test_the_interval_covers_the_truth_and_shrinks():
 
 
 def two_groups(rng, num):
-    """Scores and truths that agree on which architectures are bad, and on no more.
+    """Scores and accuracies that agree on which architectures are bad, and on no more.
 
     Bad ones are 48 %, so that a sample may have some in its better half or not; the
     better half of very many has none, and hence a correlation of 0.
     """
     is_bad = rng.random(num) < 0.48
-    truth = np.where(is_bad, 0.3, 0.8) + 0.03 * rng.normal(size=num)
+    accuracies = np.where(is_bad, 0.3, 0.8) + 0.03 * rng.normal(size=num)
     scores = np.where(is_bad, 0.2, 0.7) + 0.05 * rng.normal(size=num)
-    return scores, truth
+    return scores, accuracies
 
 
 def test_intervals_of_the_top_half_cover_the_truth():
     rng = np.random.default_rng(0)
     covered, covered_if_kept = 0, 0
     for seed in range(200):
-        scores, truth = two_groups(rng, 40)
+        scores, accuracies = two_groups(rng, 40)
         found = analysis.correlations(
-            scores, truth, only_top_half=True, num_resamples=200, seed=seed
+            scores, accuracies, only_top_half=True, num_resamples=200, seed=seed
         )["pearson"]
-        better = analysis.top_half(truth)
+        better = analysis.top_half(accuracies)
         kept = analysis.correlations(
-            scores[better], truth[better], num_resamples=200, seed=seed
+            scores[better], accuracies[better], num_resamples=200, seed=seed
         )["pearson"]
         assert kept.value == pytest.approx(found.value, abs=1e-12)
         covered += found.low <= 0 <= found.high
@@ -122,23 +124,25 @@ def test_intervals_of_the_top_half_cover_the_truth():
 
 
 def paired_samples(rng, num, others_noise):
-    """Two methods that share most of their error, and the truth."""
-    truth = rng.normal(size=num)
-    shared = truth + rng.normal(size=num)
+    """Two methods that share most of their error, and the accuracies."""
+    accuracies = rng.normal(size=num)
+    shared = accuracies + rng.normal(size=num)
     scores = shared + 0.3 * rng.normal(size=num)
-    return scores, shared + others_noise * rng.normal(size=num), truth
+    return scores, shared + others_noise * rng.normal(size=num), accuracies
 
 
 def test_paired_intervals_cover_the_difference_and_are_narrow():
     rng = np.random.default_rng(2)
     covered, ratios = 0, []
     for seed in range(100):
-        scores, others, truth = paired_samples(rng, 50, 0.3)
+        scores, others, accuracies = paired_samples(rng, 50, 0.3)
         found = analysis.correlation_differences(
-            scores, others, truth, num_resamples=200, seed=seed
+            scores, others, accuracies, num_resamples=200, seed=seed
         )
         separate = [
-            analysis.correlations(x, truth, num_resamples=200, seed=seed)["pearson"]
+            analysis.correlations(x, accuracies, num_resamples=200, seed=seed)[
+                "pearson"
+            ]
             for x in (scores, others)
         ]
         value, low, high, _ = found["pearson"]
@@ -149,10 +153,10 @@ def test_paired_intervals_cover_the_difference_and_are_narrow():
     assert 87 <= covered <= 99  # over 1,000 samples 91 %
     assert np.mean(ratios) < 0.6  # of what independent samples would give
     # Unequal methods are told apart, although their own intervals overlap.
-    scores, others, truth = paired_samples(rng, 50, 1.5)
-    found = analysis.correlation_differences(scores, others, truth)["pearson"]
+    scores, others, accuracies = paired_samples(rng, 50, 1.5)
+    found = analysis.correlation_differences(scores, others, accuracies)["pearson"]
     ours, theirs = (
-        analysis.correlations(x, truth)["pearson"] for x in (scores, others)
+        analysis.correlations(x, accuracies)["pearson"] for x in (scores, others)
     )
     assert found.low > 0 and ours.low < theirs.high
 
@@ -160,19 +164,19 @@ def test_paired_intervals_cover_the_difference_and_are_narrow():
 @pytest.mark.parametrize("only_top_half", [False, True])
 def test_differences_use_the_same_resamples(only_top_half):
     rng = np.random.default_rng(0)
-    truth = rng.normal(size=20)
-    scores = truth + rng.normal(size=20)
+    accuracies = rng.normal(size=20)
+    scores = accuracies + rng.normal(size=20)
     # A method is as good as itself in every resample, on whatever scale.
     for others in (scores, [scores, 2 * scores + 1]):
         found = analysis.correlation_differences(
-            scores, others, truth, only_top_half=only_top_half, num_resamples=50
+            scores, others, accuracies, only_top_half=only_top_half, num_resamples=50
         )
         assert list(found) == NAMES
         for correlation in found.values():
             assert correlation[:3] == pytest.approx((0, 0, 0), abs=1e-12)
             assert math.isnan(correlation.std)
     found = analysis.correlation_differences(
-        scores, np.ones(20), truth, only_top_half=only_top_half, num_resamples=50
+        scores, np.ones(20), accuracies, only_top_half=only_top_half, num_resamples=50
     )
     assert all(np.isnan(correlation).all() for correlation in found.values())
 
@@ -180,11 +184,11 @@ def test_differences_use_the_same_resamples(only_top_half):
 @pytest.mark.parametrize("only_top_half", [False, True])
 def test_runs_are_averaged(only_top_half):
     rng = np.random.default_rng(0)
-    truth = rng.normal(size=15)
-    scores = truth + rng.normal(size=(3, 15))
+    accuracies = rng.normal(size=15)
+    scores = accuracies + rng.normal(size=(3, 15))
     options = {"only_top_half": only_top_half, "num_resamples": 50}
-    found = analysis.correlations(scores, truth, **options)
-    single = [analysis.correlations(run, truth, **options) for run in scores]
+    found = analysis.correlations(scores, accuracies, **options)
+    single = [analysis.correlations(run, accuracies, **options) for run in scores]
     for name, correlation in found.items():
         values = [run[name].value for run in single]
         assert correlation.value == pytest.approx(np.mean(values))
@@ -193,30 +197,32 @@ def test_runs_are_averaged(only_top_half):
         # What the runs do not share is averaged out.
         widths = [run[name].high - run[name].low for run in single]
         assert 0 < correlation.high - correlation.low < max(widths)
-    with_constant = analysis.correlations([scores[0], np.ones(15)], truth)
+    with_constant = analysis.correlations([scores[0], np.ones(15)], accuracies)
     assert all(np.isnan(correlation).all() for correlation in with_constant.values())
 
 
 def test_noise_ceiling():
     rng = np.random.default_rng(0)
     worth = rng.normal(size=400)
-    truths = worth + 0.5 * rng.normal(size=(3, 400))
-    found = analysis.noise_ceiling(truths, num_resamples=200)
+    accuracies = worth + 0.5 * rng.normal(size=(3, 400))
+    found = analysis.noise_ceiling(accuracies, num_resamples=200)
     # Of two measurements with a variance of noise of a quarter: 1 / 1.25.
     assert found["pearson"].value == pytest.approx(0.8, abs=0.03)
     assert found["pearson"].low < 0.8 < found["pearson"].high
     pairs = [(0, 1), (0, 2), (1, 0), (1, 2), (2, 0), (2, 1)]
-    found = analysis.noise_ceiling(truths, only_top_half=True, num_resamples=1)
+    found = analysis.noise_ceiling(accuracies, only_top_half=True, num_resamples=1)
     expected = [
         analysis.correlations(
-            truths[i], truths[j], only_top_half=True, num_resamples=1
+            accuracies[i], accuracies[j], only_top_half=True, num_resamples=1
         )["kendall"].value
         for i, j in pairs
     ]
     assert found["kendall"].value == pytest.approx(np.mean(expected))
     assert math.isnan(found["kendall"].std)
-    for of_one_seed in (truths[0], truths[:1]):
-        with pytest.raises(ValueError, match="truths of 1 seed; expected at least 2"):
+    for of_one_seed in (accuracies[0], accuracies[:1]):
+        with pytest.raises(
+            ValueError, match="accuracies of 1 seed; expected at least 2"
+        ):
             analysis.noise_ceiling(of_one_seed)
 
 
@@ -243,45 +249,50 @@ def test_resamples_of_equal_values_are_left_out():
 
 @pytest.mark.parametrize("scores", [[0.5] * 5, np.full(5, 0.1)])
 def test_equal_scores_have_no_correlation(scores):
-    truth = [0.1, 0.2, 0.3, 0.4, 0.5]
-    for x, y in ((scores, truth), (truth, scores)):
+    accuracies = [0.1, 0.2, 0.3, 0.4, 0.5]
+    for x, y in ((scores, accuracies), (accuracies, scores)):
         for correlation in analysis.correlations(x, y, num_resamples=5).values():
             assert np.isnan(correlation).all()
 
 
 @pytest.mark.parametrize(
-    ("truth", "expected"),
+    ("accuracies", "expected"),
     [
         ([0.5, 0.9, 0.7, 0.6], [1, 2]),
         ([0.5, 0.9, 0.7, 0.6, 0.1], [1, 2, 3]),
         ([0.5, 0.5, 0.5, 0.5], [0, 1]),
     ],
 )
-def test_top_half(truth, expected):
-    assert np.flatnonzero(analysis.top_half(truth)).tolist() == expected
+def test_top_half(accuracies, expected):
+    assert np.flatnonzero(analysis.top_half(accuracies)).tolist() == expected
 
 
 @pytest.mark.parametrize(
-    ("scores", "truth", "options", "message"),
+    ("scores", "accuracies", "options", "message"),
     [
         ([1, 2, 3], [1, 2, 3], {}, r"scores has shape \(3,\); expected one number for"),
         ([[1, 2, 3]], [1, 2, 3, 4], {}, r"scores has shape \(1, 3\)"),
         ([[[1, 2, 3, 4]]], [1, 2, 3, 4], {}, r"scores has shape \(1, 1, 4\)"),
-        ([[1, 2, 3, 4]], [[1, 2, 3, 4]] * 2, {}, "truths of 2 runs for scores of 1;"),
+        (
+            [[1, 2, 3, 4]],
+            [[1, 2, 3, 4]] * 2,
+            {},
+            "accuracies of 2 runs for scores of 1;",
+        ),
         ([1] * 6, [1] * 6, {"only_top_half": True}, "6 architectures; expected 7 or"),
         ([1, 2, 3, 4, 5], [1, 2, 3, 4], {}, "5 scores for 4 architectures"),
         ([1, 2, math.nan, 4], [1, 2, 3, 4], {}, "scores of architecture 2 is nan"),
-        ([1, 2, 3, 4], [1, 2, 3, math.inf], {}, "truth of architecture 3 is inf"),
+        ([1, 2, 3, 4], [1, 2, 3, math.inf], {}, "accuracies of architecture 3 is inf"),
         ([1, 2, 3, 4], [1, 2, 3, 4], {"num_resamples": 0}, "num_resamples is 0"),
     ],
 )
-def test_wrong_values(scores, truth, options, message):
+def test_wrong_values(scores, accuracies, options, message):
     with pytest.raises(ValueError, match=message):
-        analysis.correlations(scores, truth, **options)
+        analysis.correlations(scores, accuracies, **options)
 
 
 def test_top_half_of_wrong_values():
-    with pytest.raises(ValueError, match=r"truth has shape \(3,\)"):
+    with pytest.raises(ValueError, match=r"accuracies has shape \(3,\)"):
         analysis.top_half([1, 2, 3])
-    with pytest.raises(ValueError, match=r"truth has shape \(1, 4\)"):
+    with pytest.raises(ValueError, match=r"accuracies has shape \(1, 4\)"):
         analysis.top_half(np.ones((1, 4)))

@@ -8,7 +8,7 @@ from jaxnas import analysis, report, studies
 from jaxnas.report import curves
 
 NAMES = "Pearson", "Spearman", "Kendall"
-TRUTH = np.linspace(0.5, 0.9, 8)
+ACCURACIES = np.linspace(0.5, 0.9, 8)
 
 
 def both(function, *arrays) -> dict:
@@ -18,25 +18,25 @@ def both(function, *arrays) -> dict:
     }
 
 
-def method(name, scores, **changes) -> studies.Method:
+def predictor(name, scores, **changes) -> studies.PredictorScores:
     fields = {
-        **both(analysis.correlations, scores, TRUTH),
+        **both(analysis.correlations, scores, ACCURACIES),
         "preparation_seconds": None,
         "weights_seconds": 0.25,
         "evaluation_seconds": 1.5,
     }
-    return studies.Method(name, np.atleast_2d(scores), **fields | changes)
+    return studies.PredictorScores(name, np.atleast_2d(scores), **fields | changes)
 
 
-def write(path, methods, truths=TRUTH[None], **options) -> Page:
+def write(path, predictors, standalone=ACCURACIES[None], **options) -> Page:
     report.correlation_report(
         path,
         title="A & B",
         summary={"data": "digits", "device": "CPU"},
         config={"seed": 0},
         settings={"num_steps": 5, "propagation": "forward_backward"},
-        truths=truths,
-        methods=methods,
+        standalone=standalone,
+        predictors=predictors,
         **options,
     )
     return check_report(path)
@@ -46,19 +46,21 @@ def test_the_report_holds_coefficients_costs_and_charts(tmp_path):
     page = write(
         tmp_path / "report.html",
         [
-            method("GHN", TRUTH / 2, preparation_seconds=3600),
-            method("Constant", np.full(8, 0.1), weights_seconds=None),
+            predictor("GHN", ACCURACIES / 2, preparation_seconds=3600),
+            predictor("Constant", np.full(8, 0.1), weights_seconds=None),
         ],
     )
     assert page.texts["h1"] == ["A & B"]
     words = page.words()
-    assert words[0].startswith("8 architectures, each trained by itself. Test accuracy")
+    assert words[0].startswith(
+        "8 architectures, each trained stand-alone. Test accuracy"
+    )
     assert any(text.startswith("Constant gives equal scores") for text in words)
     assert any(text.startswith("There is no noise ceiling") for text in words)
     for place in range(2):
         ghn, constant = page.table("Pearson", place)
-        assert ghn == {"method": "GHN"} | dict.fromkeys(NAMES, "1.00 [1.00, 1.00]")
-        assert constant == {"method": "Constant"} | dict.fromkeys(NAMES, "-")
+        assert ghn == {"predictor": "GHN"} | dict.fromkeys(NAMES, "1.00 [1.00, 1.00]")
+        assert constant == {"predictor": "Constant"} | dict.fromkeys(NAMES, "-")
     assert [caption for caption in page.captions if caption] == [
         "All 8 architectures",
         "The 4 with the best accuracy after training",
@@ -73,18 +75,23 @@ def test_the_report_holds_coefficients_costs_and_charts(tmp_path):
 
 def test_the_report_holds_ceiling_differences_and_several_seeds(tmp_path):
     path = tmp_path / "report.html"
-    truths = TRUTH + 0.1 * np.array([[-1, 1] * 4, [1, -1] * 4])
-    runs = np.stack([TRUTH, TRUTH**2 * [1, 1, 1, 1, 1, 1, 1, 0.5]])
-    ghn, sgd = method("GHN", runs), method("SGD", TRUTH[[1, 0, 3, 2, 5, 4, 7, 6]])
-    ceiling = studies.Coefficients("Ceiling", **both(analysis.noise_ceiling, truths))
-    arrays = runs, sgd.scores, TRUTH
+    standalone = ACCURACIES + 0.1 * np.array([[-1, 1] * 4, [1, -1] * 4])
+    runs = np.stack([ACCURACIES, ACCURACIES**2 * [1, 1, 1, 1, 1, 1, 1, 0.5]])
+    ghn, sgd = (
+        predictor("GHN", runs),
+        predictor("SGD", ACCURACIES[[1, 0, 3, 2, 5, 4, 7, 6]]),
+    )
+    ceiling = studies.Coefficients(
+        "Ceiling", **both(analysis.noise_ceiling, standalone)
+    )
+    arrays = runs, sgd.scores, ACCURACIES
     difference = studies.Coefficients(
         "GHN minus SGD", **both(analysis.correlation_differences, *arrays)
     )
     page = write(
         path,
         [sgd, ghn],
-        truths,
+        standalone,
         ceiling=ceiling,
         differences=[difference],
         num_diverged=3,
@@ -96,7 +103,7 @@ def test_the_report_holds_ceiling_differences_and_several_seeds(tmp_path):
             (cells,) = (
                 cells
                 for cells in page.table("Pearson", place)
-                if cells["method"] == row.name
+                if cells["predictor"] == row.name
             )
             assert cells["Pearson"] == report.coefficient_text(found["pearson"])
     kendall = ghn.overall["kendall"]
@@ -108,11 +115,14 @@ def test_the_report_holds_ceiling_differences_and_several_seeds(tmp_path):
 
 
 def test_notes_name_what_is_not_defined_or_not_finite():
-    half = np.where(TRUTH > 0.7, 1, TRUTH)
+    half = np.where(ACCURACIES > 0.7, 1, ACCURACIES)
     notes = " ".join(
         report.correlation_notes(
-            TRUTH[None],
-            [method("Half", half), method("Diverged", TRUTH, num_diverged=2)],
+            ACCURACIES[None],
+            [
+                predictor("Half", half),
+                predictor("Diverged", ACCURACIES, num_diverged=2),
+            ],
         )
     )
     assert "Half gives equal scores, so that its coefficients are not def" in notes
@@ -125,9 +135,9 @@ def test_notes_name_what_is_not_defined_or_not_finite():
 
 def test_a_report_refuses_what_does_not_fit(tmp_path):
     path = tmp_path / "report.html"
-    with pytest.raises(ValueError, match="there are 0 methods; expected at least 1"):
+    with pytest.raises(ValueError, match="there are 0 predictors; expected at least 1"):
         write(path, [])
-    short = method("GHN", TRUTH)._replace(scores=TRUTH[None, :7])
+    short = predictor("GHN", ACCURACIES)._replace(scores=ACCURACIES[None, :7])
     with pytest.raises(ValueError, match="GHN has 7 scores; expected 8, one for each"):
         write(path, [short])
     assert not path.exists()

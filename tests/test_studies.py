@@ -101,7 +101,7 @@ def test_a_search_without_a_folder_is_the_same_as_with_one(images, tmp_path):
 @pytest.mark.usefixtures("quick_compilation")
 def test_the_best_after_training_is_found(images):
     selection = studies.Selection(
-        select="trained", num_candidates=4, num_random=1, finalists=BUDGET
+        select="trained", num_candidates=4, num_random=1, top_k=BUDGET
     )
     study = run(images, selection)
     assert study.scratch is None

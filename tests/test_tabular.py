@@ -17,21 +17,21 @@ from jaxnas.search import tabular
 # 3 decisions of 3 categories; each decision adds to the signal on its own.
 ARCHS = np.array(list(itertools.product(range(3), repeat=3)))
 PARTS = np.array([[0.05, 0.30, 0.10], [0.20, 0.00, 0.15], [0.00, 0.10, 0.35]])
-SIGNAL = PARTS[np.arange(3), ARCHS].sum(1).astype(np.float32)
-REPORT = np.random.default_rng(0).permutation(27).astype(np.float32) / 27
+VALID = PARTS[np.arange(3), ARCHS].sum(1).astype(np.float32)
+TEST = np.random.default_rng(0).permutation(27).astype(np.float32) / 27
 BEST = (1, 0, 2)
-TABLE = tables.Table((3, 3, 3), SIGNAL, REPORT)
+TABLE = tables.Table((3, 3, 3), VALID, TEST)
 WORDS = (("add", "max", "mul"), ("2", "4", "16"), ("relu", "selu", "tanh"))
 
 
 def write_npz(path, **changes):
     """The table in another order, the signal in the second of three columns."""
     order = np.random.default_rng(1).permutation(27)
-    columns = np.stack([0 * SIGNAL, SIGNAL, SIGNAL / 2], 1)
+    columns = np.stack([0 * VALID, VALID, VALID / 2], 1)
     arrays = {
         "archs": ARCHS.astype(np.uint8)[order],
         "valid": columns[order],
-        "test": REPORT[order],
+        "test": TEST[order],
         "tasks": np.array(["easy", "medium", "hard"]),
     }
     arrays = {k: v for k, v in (arrays | changes).items() if v is not None}
@@ -40,7 +40,7 @@ def write_npz(path, **changes):
 
 
 def load_npz(path, *, column="medium", **options):
-    named: dict[str, Any] = {"signal": "valid", "report": "test"}
+    named: dict[str, Any] = {"valid": "valid", "test": "test"}
     return tables.load_table(path, column=column, **named | options)
 
 
@@ -49,23 +49,23 @@ def csv_lines():
     lines = ["id,op,valid,size,act,test"]
     for i in np.random.default_rng(1).permutation(27):
         op, size, act = (WORDS[k][category] for k, category in enumerate(ARCHS[i]))
-        lines.append(f"n{i},{op},{SIGNAL[i]},{size}, {act},{REPORT[i]}")
+        lines.append(f"n{i},{op},{VALID[i]},{size}, {act},{TEST[i]}")
     return lines
 
 
 def load_csv(path, text, **options):
     path.write_text(text, encoding="utf-8")
-    named = {"signal": "valid", "report": "test", "ignored": ["id"]}
+    named = {"valid": "valid", "test": "test", "ignored": ["id"]}
     return tables.load_table(path, **named | options)
 
 
 def assert_same(table, names):
     assert table.cardinalities == (3, 3, 3) and table.names == names
-    for found, expected in ((table.signal, SIGNAL), (table.report, REPORT)):
+    for found, expected in ((table.valid, VALID), (table.test, TEST)):
         assert found.dtype == np.float32
         np.testing.assert_array_equal(found, expected)
     best = np.ravel_multi_index(BEST, table.cardinalities)
-    assert table.signal.argmax() == best
+    assert table.valid.argmax() == best
 
 
 # Reading --------------------------------------------------------------------------
@@ -88,19 +88,19 @@ def test_a_decision_with_more_or_one_category(tmp_path):
     text = "a,b,c,valid,test\n0,x,1,.1,.4\n0,x,0,.2,.3\n0,x,2,0,1\n"
     table = load_csv(path, text, ignored=[])
     assert table.cardinalities == (1, 1, 3)
-    np.testing.assert_allclose(table.report, [0.3, 0.4, 1.0], rtol=1e-7)
+    np.testing.assert_allclose(table.test, [0.3, 0.4, 1.0], rtol=1e-7)
 
 
 @pytest.mark.parametrize(
     ("changes", "options", "message"),
     [
         ({"archs": None}, {}, "table.npz has no array 'archs'; it has tasks, test, va"),
-        ({}, {"signal": "val"}, "has no array 'val'; it has archs, tasks, test, valid"),
+        ({}, {"valid": "val"}, "has no array 'val'; it has archs, tasks, test, valid"),
         ({"archs": ARCHS / 2}, {}, "array 'archs' of .* has type float64; expected in"),
         ({"archs": ARCHS[0]}, {}, r"has shape \(3,\); expected one row for each"),
         ({"archs": ARCHS[:0]}, {}, r"has shape \(0, 3\); expected one row for each"),
         ({"archs": ARCHS - 1}, {}, r"row 0 of array 'archs' .* is \[-1, -1, -1\]"),
-        ({"test": REPORT[:9]}, {}, r"array 'test' of .* has shape \(9,\); .* the 27 a"),
+        ({"test": TEST[:9]}, {}, r"array 'test' of .* has shape \(9,\); .* the 27 a"),
         ({"test": np.array("a")}, {}, "array 'test' of .* has type <U1; expected num"),
         ({}, {"column": None}, "'valid' of .* has 3 columns, and None does not name"),
         ({}, {"column": "3"}, "and '3' does .* from 0 to 2 or one of easy, medium, h"),
@@ -131,8 +131,8 @@ def test_a_wrong_npz_file_is_refused(tmp_path, changes, options, message):
         ("valid", "loss", "table.csv has no column 'valid'; it has id, op, loss, size"),
         ("size", "act", "table.csv has 2 columns 'act'"),
         ("n0,", "", "line N of .*table.csv has 5 cells; expected 6"),
-        (f"{REPORT[0]}\n", "high\n", "line N of .* has 'high' in column 'test'; exp"),
-        (f"{REPORT[0]}\n", "nan\n", "line N of .*table.csv has test nan; expected a"),
+        (f"{TEST[0]}\n", "high\n", "line N of .* has 'high' in column 'test'; exp"),
+        (f"{TEST[0]}\n", "nan\n", "line N of .*table.csv has test nan; expected a"),
         ("n0,", '"n0', "table.csv is not in .csv format"),
     ],
 )
@@ -179,7 +179,7 @@ def test_a_csv_file_without_architectures_is_refused(tmp_path, text, message):
 @pytest.mark.parametrize("row", [0, 13, 26])
 def test_a_missing_architecture_is_named(tmp_path, row):
     kept = np.arange(27) != row
-    arrays = {"archs": ARCHS[kept], "valid": SIGNAL[kept], "test": REPORT[kept]}
+    arrays = {"archs": ARCHS[kept], "valid": VALID[kept], "test": TEST[kept]}
     path = write_npz(tmp_path / "table.npz", **arrays)
     missing = str(ARCHS[row].tolist()).replace("[", r"\[")
     with pytest.raises(
@@ -197,7 +197,7 @@ def test_a_missing_architecture_is_named_in_words(tmp_path):
 def test_one_huge_category_is_no_reason_to_allocate(tmp_path):
     archs = ARCHS.copy()
     archs[26, 0] = 2**40
-    path = write_npz(tmp_path / "table.npz", archs=archs, valid=SIGNAL)
+    path = write_npz(tmp_path / "table.npz", archs=archs, valid=VALID)
     with pytest.raises(ValueError, match=r"lacks .* for example \[2, 2, 2\]"):
         load_npz(path)
 
@@ -256,13 +256,13 @@ def test_random_search_repeats_a_plain_loop():
     for step_key in jax.random.split(ask_key, 4):
         for arch in np.asarray(RANDOM.ask(None, step_key, 3)):
             i = 9 * arch[0] + 3 * arch[1] + arch[2]
-            if best is None or SIGNAL[i] > SIGNAL[best]:
+            if best is None or VALID[i] > VALID[best]:
                 best = i
-        incumbents.append(REPORT[best])
-        signals.append(SIGNAL[best])
+        incumbents.append(TEST[best])
+        signals.append(VALID[best])
     assert len(set(incumbents)) > 1
     np.testing.assert_array_equal(history.incumbent, incumbents)
-    np.testing.assert_array_equal(history.best_signal, signals)
+    np.testing.assert_array_equal(history.best_valid, signals)
     # The mode of random search is the best architecture it has seen.
     np.testing.assert_array_equal(history.mode, incumbents)
 
@@ -275,11 +275,11 @@ def test_histories_are_the_same_eagerly_compiled_and_mapped(make):
     for one, many in zip(single, mapped, strict=True):
         assert one.shape == (4,) and one.dtype == jnp.float32
         np.testing.assert_array_equal(one, many[1])
-    assert (np.diff(mapped.best_signal, axis=1) >= 0).all()
+    assert (np.diff(mapped.best_valid, axis=1) >= 0).all()
 
 
 def test_percent_changes_the_unit_only():
-    table = TABLE._replace(signal=100 * SIGNAL, report=100 * REPORT, percent=True)
+    table = TABLE._replace(valid=100 * VALID, test=100 * TEST, percent=True)
     told = []
 
     def tell(state, archs, losses):
@@ -301,7 +301,7 @@ def test_asng_finds_the_optimum_more_often_than_random_search():
     found = {}
     for make in (search.asng, search.random_search):
         history = run_many(make(TABLE.cardinalities), 16, 2, keys(200))
-        found[make] = (np.asarray(history.best_signal[:, -1]) == SIGNAL.max()).mean()
+        found[make] = (np.asarray(history.best_valid[:, -1]) == VALID.max()).mean()
     # Random search misses it 16 times with probability (26 / 27)**16.
     assert found[search.random_search] == pytest.approx(0.45, abs=0.1)
     assert found[search.asng] > found[search.random_search] + 0.15

@@ -90,14 +90,14 @@ def test_a_csv_file_of_fractions_and_a_single_seed(monkeypatch, capsys, tmp_path
     status, output, errors = run(
         monkeypatch,
         capsys,
-        *("--table", csv, "--signal", "valid", "--report", "test", "--no-percent"),
+        *("--table", csv, "--valid", "valid", "--test", "test", "--no-percent"),
         *("--searcher", "random", "--evaluations", 600, "--archs-per-step", 300),
         *("--seeds", 1, "--workdir", tmp_path / "run"),
     )
     assert (status, errors) == (0, "")
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["best_architecture"] == ["c", "2", "1"]
-    assert (results["best"], results["best_by_signal"]) == (1.0, 0.0)
+    assert (results["best"], results["best_by_valid"]) == (1.0, 0.0)
     # All 27 have been seen, so the incumbent is the best by signal.
     incumbent = results["searchers"]["random"]["incumbent"]
     assert (incumbent["mean"], incumbent["mean_regret"]) == (0.0, 1.0)
@@ -121,7 +121,7 @@ def test_a_csv_file_of_fractions_and_a_single_seed(monkeypatch, capsys, tmp_path
             ["--searcher", "reinforce", "--learning-rate", 0],
             "learning_rate is 0.0; expected a positive number",
         ),
-        (["--signal", "val"], "has no array 'val'; it has archs, datasets, test200"),
+        (["--valid", "val"], "has no array 'val'; it has archs, datasets, test200"),
         (["--column", "svhn"], "'svhn' does not name one; expected a number from 0"),
         (["--no-percent"], "expected a fraction, 0 to 1"),
     ],
@@ -147,12 +147,12 @@ def test_presets():
 # The report -----------------------------------------------------------------------
 
 
-def contender(name, final):
+def algorithm(name, final):
     values = np.linspace(0.1, final, 4)[None] + np.array([[0.0], [0.02]])
     return studies.Algorithm(name, values, values / 2)
 
 
-def compare(path, contenders, **options) -> None:
+def compare(path, algorithms, **options) -> None:
     arguments = {
         "title": "A & B",
         "summary": {"seed": "0"},
@@ -160,12 +160,12 @@ def compare(path, contenders, **options) -> None:
         "evaluations": [2, 4, 6, 8],
         "best": 0.9,
     } | options
-    report.comparison_report(path, contenders=contenders, **arguments)
+    report.comparison_report(path, algorithms=algorithms, **arguments)
 
 
 def test_the_report_holds_results_and_curves(tmp_path):
     path = tmp_path / "report.html"
-    compare(path, [contender("first", 0.5), contender("second", 0.7)])
+    compare(path, [algorithm("first", 0.5), algorithm("second", 0.7)])
     page = check_report(path)
     assert page.texts["h1"] == ["A & B"]
     best = "After 8 evaluations, 2 seeds each. Best of the table: accuracy 0.9"
@@ -183,23 +183,23 @@ def test_the_report_holds_results_and_curves(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("contenders", "message"),
+    ("algorithms", "message"),
     [
-        ([], "there are 0 contenders; expected 1 to 5"),
-        ([contender(str(i), 0.5) for i in range(6)], "there are 6 contenders"),
+        ([], "there are 0 algorithms; expected 1 to 5"),
+        ([algorithm(str(i), 0.5) for i in range(6)], "there are 6 algorithms"),
         (
             [studies.Algorithm("short", np.zeros((2, 4)), np.zeros((2, 3)))],
             r"mode of short has shape \(2, 3\); expected \(2, 4\), seeds and",
         ),
         (
-            [contender("a", 0.5), studies.Algorithm("b", *np.zeros((2, 1, 4)))],
+            [algorithm("a", 0.5), studies.Algorithm("b", *np.zeros((2, 1, 4)))],
             r"incumbent of b has shape \(1, 4\); expected \(2, 4\)",
         ),
     ],
 )
-def test_a_report_refuses_what_does_not_fit(tmp_path, contenders, message):
+def test_a_report_refuses_what_does_not_fit(tmp_path, algorithms, message):
     with pytest.raises(ValueError, match=message):
-        compare(tmp_path / "report.html", contenders)
+        compare(tmp_path / "report.html", algorithms)
     assert not (tmp_path / "report.html").exists()
 
 

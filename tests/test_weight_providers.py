@@ -64,7 +64,7 @@ ARCHS = jnp.array([[a, b] for a in range(3) for b in range(2)], jnp.int32)
 NETS = {
     "linear": linear(),
     "micro-asng": supernets.micro(spaces.enas_micro(1), 2, 3, 4),
-    "micro-enas": supernets.micro(spaces.enas_micro(1), 2, 3, 4, layout="enas"),
+    "micro-enas": supernets.micro(spaces.enas_micro(1), 2, 3, 4, skeleton="enas"),
     "macro-concat": supernets.macro(spaces.enas_macro(3), 2, 4),
     "macro-add": supernets.macro(spaces.enas_macro(3), 2, 4, skips="add"),
     "dag-each": supernets.dag(spaces.ghn_dag(3), 2, 3, 4),

@@ -1,7 +1,7 @@
 """How well cheap scores rank architectures (Zhang et al. 2019, section 4.3).
 
 Scores of a method are compared with the accuracies of the same architectures after
-each has been trained by itself.
+each has been trained stand-alone.
 """
 
 from collections.abc import Sequence
@@ -37,7 +37,7 @@ class Correlation(NamedTuple):
 
 def correlations(
     scores: Scores,
-    truth: Scores,
+    accuracies: Scores,
     *,
     only_top_half: bool = False,
     num_resamples: int = 2000,
@@ -46,23 +46,23 @@ def correlations(
     """Correlate the scores of architectures with their accuracies after training.
 
     The intervals hold 95 % of the coefficients of resamples (percentile bootstrap):
-    as many architectures drawn with replacement, each with its scores and its truth.
+    as many architectures drawn with replacement, each with its scores and accuracies.
     The top half is selected again in each resample, since another sample of
     architectures would have another one: intervals that keep the half of the data are
     too narrow. The intervals do not hold what another run of the method would change;
     `std` shows that.
 
-    A coefficient is not defined where all scores or all truths are equal. Resamples of
-    that kind are left out; if the data itself is of that kind, everything is NaN.
+    A coefficient is not defined where all scores or all accuracies are equal. Resamples
+    of that kind are left out; if the data itself is of that kind, everything is NaN.
 
     Args:
       scores: `[num]`, what a method gives each architecture; higher is better. Or
         `[runs, num]`, from several runs of the method, such as trainings of a
         hypernetwork: the result is the mean of their coefficients.
-      truth: `[num]`, for example test accuracies after training; or `[runs, num]`, one
-        for each run.
-      only_top_half: only over the architectures of `top_half(truth)`, as Zhang et al.
-        (2019) report besides.
+      accuracies: `[num]`, for example test accuracies after training; or `[runs, num]`,
+        one for each run.
+      only_top_half: only over the architectures of `top_half(accuracies)`, as Zhang et
+        al. (2019) report besides.
       num_resamples: resamples of the bootstrap.
       seed: of the resamples; equal seeds and numbers give equal resamples.
 
@@ -72,7 +72,7 @@ def correlations(
 
     Raises:
       ValueError: if there are fewer than 4 architectures (in the top half), not as
-        many scores as truths, numbers that are not finite, or no resamples.
+        many scores as accuracies, numbers that are not finite, or no resamples.
 
     Example:
       >>> from jaxnas import analysis
@@ -80,9 +80,9 @@ def correlations(
       >>> {name: round(c.value, 2) for name, c in found.items()}
       {'pearson': 0.82, 'spearman': 0.9, 'kendall': 0.8}
     """
-    scores, truth = _runs("scores", scores), _runs("truth", truth)
-    counts = _resamples(truth.shape[-1], only_top_half, num_resamples, seed)
-    found = _coefficients(counts, scores, truth, only_top_half)
+    scores, accuracies = _runs("scores", scores), _runs("accuracies", accuracies)
+    counts = _resamples(accuracies.shape[-1], only_top_half, num_resamples, seed)
+    found = _coefficients(counts, scores, accuracies, only_top_half)
     return {
         name: _interval(values.mean(0))._replace(std=_std(values[:, 0]))
         for name, values in found.items()
@@ -92,7 +92,7 @@ def correlations(
 def correlation_differences(
     scores: Scores,
     others: Scores,
-    truth: Sequence[float] | np.ndarray,
+    accuracies: Sequence[float] | np.ndarray,
     *,
     only_top_half: bool = False,
     num_resamples: int = 2000,
@@ -109,8 +109,8 @@ def correlation_differences(
       scores: `[num]` or `[runs, num]`; see `correlations`.
       others: `[num]` or `[runs, num]`, the scores of the other method, with any number
         of runs.
-      truth: `[num]`.
-      only_top_half: only over the architectures of `top_half(truth)`.
+      accuracies: `[num]`.
+      only_top_half: only over the architectures of `top_half(accuracies)`.
       num_resamples: resamples of the bootstrap.
       seed: of the resamples.
 
@@ -122,16 +122,16 @@ def correlation_differences(
 
     Example:
       >>> from jaxnas import analysis
-      >>> truth = [1, 2, 3, 4, 5]
-      >>> found = analysis.correlation_differences(truth, [1, 2, 3, 5, 4], truth)
+      >>> scores, others, accuracies = [1, 2, 3, 4, 5], [1, 2, 3, 5, 4], [1, 2, 3, 4, 5]
+      >>> found = analysis.correlation_differences(scores, others, accuracies)
       >>> round(found["kendall"].value, 2)
       0.2
     """
     scores, others = _runs("scores", scores), _runs("others", others)
-    truth = _runs("truth", truth)
-    counts = _resamples(truth.shape[-1], only_top_half, num_resamples, seed)
-    ours = _coefficients(counts, scores, truth, only_top_half)
-    theirs = _coefficients(counts, others, truth, only_top_half)
+    accuracies = _runs("accuracies", accuracies)
+    counts = _resamples(accuracies.shape[-1], only_top_half, num_resamples, seed)
+    ours = _coefficients(counts, scores, accuracies, only_top_half)
+    theirs = _coefficients(counts, others, accuracies, only_top_half)
     return {
         name: _interval(ours[name].mean(0) - theirs[name].mean(0))
         for name in COEFFICIENTS
@@ -139,7 +139,7 @@ def correlation_differences(
 
 
 def noise_ceiling(
-    truths: Scores,
+    accuracies: Scores,
     *,
     only_top_half: bool = False,
     num_resamples: int = 2000,
@@ -152,7 +152,7 @@ def noise_ceiling(
     against 1.
 
     Args:
-      truths: `[seeds, num]`, accuracies after training, for each seed.
+      accuracies: `[seeds, num]`, accuracies after training, for each seed.
       only_top_half: only over `top_half` of the training compared with.
       num_resamples: resamples of the bootstrap, over architectures.
       seed: of the resamples.
@@ -163,14 +163,16 @@ def noise_ceiling(
     Raises:
       ValueError: if there are fewer than 2 seeds; otherwise as `correlations`.
     """
-    truths = _runs("truths", truths)
-    num_seeds = truths.shape[0]
+    accuracies = _runs("accuracies", accuracies)
+    num_seeds = accuracies.shape[0]
     if num_seeds < 2:
-        raise ValueError(f"there are truths of {num_seeds} seed; expected at least 2")
+        raise ValueError(
+            f"there are accuracies of {num_seeds} seed; expected at least 2"
+        )
     first, second = np.nonzero(~np.eye(num_seeds, dtype=bool))
     found = correlations(
-        truths[first],
-        truths[second],
+        accuracies[first],
+        accuracies[second],
         only_top_half=only_top_half,
         num_resamples=num_resamples,
         seed=seed,
@@ -179,15 +181,15 @@ def noise_ceiling(
     return {name: c._replace(std=np.nan) for name, c in found.items()}
 
 
-def top_half(truth: Sequence[float] | np.ndarray) -> np.ndarray:
+def top_half(accuracies: Sequence[float] | np.ndarray) -> np.ndarray:
     """Mark the better half of the architectures.
 
     To rank good architectures is harder than to tell them from bad ones: within the
-    half the truths differ less (Zhang et al. 2019 report both). Of equal truths the
-    first ones are taken.
+    half the accuracies differ less (Zhang et al. 2019 report both). Of equal accuracies
+    the first ones are taken.
 
     Args:
-      truth: `[num]`, higher is better.
+      accuracies: `[num]`, higher is better.
 
     Returns:
       bool `[num]`, true for half of them; for the larger part of an odd number.
@@ -201,7 +203,7 @@ def top_half(truth: Sequence[float] | np.ndarray) -> np.ndarray:
       >>> analysis.top_half([0.5, 0.9, 0.7, 0.6]).tolist()
       [False, True, True, False]
     """
-    (values,) = _runs("truth", truth, max_dims=1)
+    (values,) = _runs("accuracies", accuracies, max_dims=1)
     return _select_top(np.ones((1, values.size)), values)[0] > 0
 
 
@@ -238,9 +240,9 @@ def _resamples(
     return counts
 
 
-def _select_top(counts: np.ndarray, truth: np.ndarray) -> np.ndarray:
+def _select_top(counts: np.ndarray, accuracies: np.ndarray) -> np.ndarray:
     """How often each architecture is in the better half of each resample."""
-    order = np.argsort(-truth, kind="stable")
+    order = np.argsort(-accuracies, kind="stable")
     ordered = counts[:, order]
     better = np.cumsum(ordered, axis=1) - ordered
     half = (counts.sum(1, keepdims=True) + 1) // 2
@@ -250,22 +252,23 @@ def _select_top(counts: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 
 def _coefficients(
-    counts: np.ndarray, scores: np.ndarray, truth: np.ndarray, only_top_half: bool
+    counts: np.ndarray, scores: np.ndarray, accuracies: np.ndarray, only_top_half: bool
 ) -> dict[str, np.ndarray]:
     """Coefficients `[runs, 1 + num_resamples]`, NaN where they are not defined."""
-    if scores.shape[1] != truth.shape[1]:
+    if scores.shape[1] != accuracies.shape[1]:
         raise ValueError(
-            f"there are {scores.shape[1]} scores for {truth.shape[1]} architectures"
+            f"there are {scores.shape[1]} scores for {accuracies.shape[1]} "
+            "architectures"
         )
-    if truth.shape[0] not in (1, scores.shape[0]):
+    if accuracies.shape[0] not in (1, scores.shape[0]):
         raise ValueError(
-            f"there are truths of {truth.shape[0]} runs for scores of "
-            f"{scores.shape[0]}; expected one truth, or one for each run"
+            f"there are accuracies of {accuracies.shape[0]} runs for scores of "
+            f"{scores.shape[0]}; expected one accuracies, or one for each run"
         )
-    truth = np.broadcast_to(truth, scores.shape)
+    accuracies = np.broadcast_to(accuracies, scores.shape)
     runs = [
         _weighted(_select_top(counts, y) if only_top_half else counts, x, y)
-        for x, y in zip(scores, truth, strict=True)
+        for x, y in zip(scores, accuracies, strict=True)
     ]
     return {name: np.stack([run[name] for run in runs]) for name in COEFFICIENTS}
 

@@ -23,7 +23,7 @@ IMAGE_SHAPE = (32, 32, 3)
 """Height, width, channels."""
 
 
-class Layout(NamedTuple):
+class CifarFiles(NamedTuple):
     """How one of the two data sets is laid out, and how the official one looks.
 
     Attributes:
@@ -59,7 +59,7 @@ class Layout(NamedTuple):
     std: tuple[float, float, float]
 
 
-CIFAR10 = Layout(
+CIFAR10 = CifarFiles(
     name="cifar10",
     title="CIFAR-10",
     folder="cifar-10-batches-py",
@@ -82,7 +82,7 @@ CIFAR10 = Layout(
     std=(0.24703233, 0.24348505, 0.26158768),
 )
 
-CIFAR100 = Layout(
+CIFAR100 = CifarFiles(
     name="cifar100",
     title="CIFAR-100",
     folder="cifar-100-python",
@@ -100,12 +100,12 @@ CIFAR100 = Layout(
 )
 
 
-def read_folder(folder: pathlib.Path, layout: Layout) -> images.ImageDataset:
+def read_folder(folder: pathlib.Path, files: CifarFiles) -> images.ImageDataset:
     """Read the unpacked official folder.
 
     Args:
       folder: the folder with the batch files.
-      layout: `CIFAR10` or `CIFAR100`.
+      files: `CIFAR10` or `CIFAR100`.
 
     Returns:
       The data set, images in the official order. `source` says whether the files
@@ -114,26 +114,26 @@ def read_folder(folder: pathlib.Path, layout: Layout) -> images.ImageDataset:
     Raises:
       DatasetError: if a file is missing, unreadable or not as it should be.
     """
-    names = _file_names(layout)
+    names = _file_names(files)
     contents = {n: (folder / n).read_bytes() for n in names if (folder / n).is_file()}
     official = all(
         hashlib.md5(contents.get(name, b""), usedforsecurity=False).hexdigest() == md5
-        for name, md5 in (*layout.train.items(), *layout.test.items())
+        for name, md5 in (*files.train.items(), *files.test.items())
     )
     source = (
-        f"official {layout.title} files"
+        f"official {files.title} files"
         if official
-        else f"{layout.title} layout, files differ from the official ones"
+        else f"{files.title} layout, files differ from the official ones"
     )
-    return _parse(contents, folder, layout, source)
+    return _parse(contents, folder, files, source)
 
 
-def read_archive(path: pathlib.Path, layout: Layout) -> images.ImageDataset:
+def read_archive(path: pathlib.Path, files: CifarFiles) -> images.ImageDataset:
     """Read the official archive without unpacking it.
 
     Args:
       path: the `.tar.gz` file.
-      layout: `CIFAR10` or `CIFAR100`.
+      files: `CIFAR10` or `CIFAR100`.
 
     Returns:
       The data set, images in the official order.
@@ -143,51 +143,51 @@ def read_archive(path: pathlib.Path, layout: Layout) -> images.ImageDataset:
     """
     with path.open("rb") as file:
         md5 = hashlib.file_digest(file, "md5").hexdigest()
-    if md5 != layout.archive_md5:
+    if md5 != files.archive_md5:
         raise images.DatasetError(
             f"{path} is not the official archive or not all of it: its MD5 is {md5}, "
-            f"expected {layout.archive_md5}; get it again from {URL}{layout.archive}"
+            f"expected {files.archive_md5}; get it again from {URL}{files.archive}"
         )
-    wanted = {f"{layout.folder}/{name}": name for name in _file_names(layout)}
+    wanted = {f"{files.folder}/{name}": name for name in _file_names(files)}
     contents = {}
     with tarfile.open(path, "r:gz") as archive:
         for member in archive:
             file = archive.extractfile(member) if member.name in wanted else None
             if file is not None:
                 contents[wanted[member.name]] = file.read()
-    return _parse(contents, path, layout, f"official {layout.title} archive")
+    return _parse(contents, path, files, f"official {files.title} archive")
 
 
-def _file_names(layout: Layout) -> tuple[str, ...]:
-    return (*layout.train, *layout.test, layout.meta)
+def _file_names(files: CifarFiles) -> tuple[str, ...]:
+    return (*files.train, *files.test, files.meta)
 
 
 def _parse(
-    contents: Mapping[str, bytes], where: pathlib.Path, layout: Layout, source: str
+    contents: Mapping[str, bytes], where: pathlib.Path, files: CifarFiles, source: str
 ) -> images.ImageDataset:
-    missing = [name for name in _file_names(layout) if name not in contents]
+    missing = [name for name in _file_names(files) if name not in contents]
     if missing:
         raise images.DatasetError(
-            f"{where} lacks {', '.join(missing)}; get {layout.title} again from "
-            f"{URL}{layout.archive}"
+            f"{where} lacks {', '.join(missing)}; get {files.title} again from "
+            f"{URL}{files.archive}"
         )
-    meta = _unpickle(contents[layout.meta], f"{where}/{layout.meta}")
-    names = meta.get(layout.names_key)
-    if not isinstance(names, list) or len(names) != layout.num_classes:
+    meta = _unpickle(contents[files.meta], f"{where}/{files.meta}")
+    names = meta.get(files.names_key)
+    if not isinstance(names, list) or len(names) != files.num_classes:
         raise images.DatasetError(
-            f"{where}/{layout.meta} does not list {layout.num_classes} names under "
-            f"{layout.names_key!r}"
+            f"{where}/{files.meta} does not list {files.num_classes} names under "
+            f"{files.names_key!r}"
         )
     train, test = (
-        _concatenate([_batch(contents[n], f"{where}/{n}", layout) for n in part])
-        for part in (layout.train, layout.test)
+        _concatenate([_batch(contents[n], f"{where}/{n}", files) for n in part])
+        for part in (files.train, files.test)
     )
     class_names = [n.decode() if isinstance(n, bytes) else n for n in names]
-    return dataset(layout, train, test, class_names, source)
+    return dataset(files, train, test, class_names, source)
 
 
 def dataset(
-    layout: Layout,
+    files: CifarFiles,
     train: images.Split,
     test: images.Split,
     class_names: Sequence[str],
@@ -196,7 +196,7 @@ def dataset(
     """Put together what was read, wherever it was read.
 
     Args:
-      layout: `CIFAR10` or `CIFAR100`.
+      files: `CIFAR10` or `CIFAR100`.
       train: the training images.
       test: the test images.
       class_names: the names of the classes, in label order.
@@ -206,13 +206,13 @@ def dataset(
       The data set. `source` also says how its size differs from the published one.
     """
     return images.ImageDataset(
-        name=layout.name,
+        name=files.name,
         train=train,
         test=test,
         class_names=tuple(class_names),
-        mean=layout.mean,
-        std=layout.std,
-        source=source + images.count_note(train, test, layout.num_examples),
+        mean=files.mean,
+        std=files.std,
+        source=source + images.count_note(train, test, files.num_examples),
     )
 
 
@@ -222,9 +222,9 @@ def _concatenate(parts: list[images.Split]) -> images.Split:
     )
 
 
-def _batch(contents: bytes, where: str, layout: Layout) -> images.Split:
+def _batch(contents: bytes, where: str, files: CifarFiles) -> images.Split:
     batch = _unpickle(contents, where)
-    pixels, labels = batch.get("data"), batch.get(layout.labels_key)
+    pixels, labels = batch.get("data"), batch.get(files.labels_key)
     if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8:
         raise images.DatasetError(f"{where} holds no uint8 array under 'data'")
     if pixels.ndim != 2 or pixels.shape[0] == 0 or pixels.shape[1] != 3072:
@@ -233,7 +233,7 @@ def _batch(contents: bytes, where: str, layout: Layout) -> images.Split:
         )
     if not isinstance(labels, list) or not all(isinstance(x, int) for x in labels):
         raise images.DatasetError(
-            f"{where} holds no list of integers under {layout.labels_key!r}"
+            f"{where} holds no list of integers under {files.labels_key!r}"
         )
     if len(labels) != len(pixels):
         raise images.DatasetError(
@@ -241,7 +241,7 @@ def _batch(contents: bytes, where: str, layout: Layout) -> images.Split:
         )
     return images.Split(
         planes_to_images(pixels),
-        images.check_labels(labels, layout.num_classes, where),
+        images.check_labels(labels, files.num_classes, where),
     )
 
 

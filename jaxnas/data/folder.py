@@ -21,7 +21,7 @@ SUFFIXES = frozenset(
 _Item = TypeVar("_Item")
 
 
-class Files(NamedTuple):
+class FolderFiles(NamedTuple):
     """The images of one split.
 
     Attributes:
@@ -35,7 +35,7 @@ class Files(NamedTuple):
     labels: np.ndarray
 
 
-def find(data_dir: pathlib.Path) -> tuple[Files, Files, tuple[str, ...]]:
+def find(data_dir: pathlib.Path) -> tuple[FolderFiles, FolderFiles, tuple[str, ...]]:
     """Find `data_dir/train/CLASS/*` and `data_dir/test/CLASS/*` (or `val/`).
 
     Args:
@@ -52,7 +52,11 @@ def find(data_dir: pathlib.Path) -> tuple[Files, Files, tuple[str, ...]]:
     train_dir, test_dir = _split_dirs(data_dir)
     train, test = _class_files(train_dir), _class_files(test_dir)
     check_same_classes(train_dir, train, test_dir, test)
-    return Files(train_dir, *_list(train)), Files(test_dir, *_list(test)), tuple(train)
+    return (
+        FolderFiles(train_dir, *_list(train)),
+        FolderFiles(test_dir, *_list(test)),
+        tuple(train),
+    )
 
 
 def load(data_dir: pathlib.Path, image_size: int | None = None) -> images.ImageDataset:

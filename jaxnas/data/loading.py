@@ -53,24 +53,24 @@ class Published(NamedTuple):
     tfds_names: tuple[str, ...] = ()
 
 
-def published_cifar(layout: cifar.Layout) -> Published:
+def published_cifar(files: cifar.CifarFiles) -> Published:
     """Where CIFAR-10 or CIFAR-100 is and how it is read."""
     return Published(
-        name=layout.name,
-        title=layout.title,
-        folder=layout.folder,
-        marker=layout.meta,
-        archive=layout.archive,
-        url=cifar.URL + layout.archive,
-        read_folder=functools.partial(cifar.read_folder, layout=layout),
-        read_archive=functools.partial(cifar.read_archive, layout=layout),
+        name=files.name,
+        title=files.title,
+        folder=files.folder,
+        marker=files.meta,
+        archive=files.archive,
+        url=cifar.URL + files.archive,
+        read_folder=functools.partial(cifar.read_folder, files=files),
+        read_archive=functools.partial(cifar.read_archive, files=files),
         read_prepared=functools.partial(
             prepared.read,
             image_shape=cifar.IMAGE_SHAPE,
-            num_classes=layout.num_classes,
+            num_classes=files.num_classes,
         ),
-        dataset=functools.partial(cifar.dataset, layout),
-        tfds_names=(layout.name,),
+        dataset=functools.partial(cifar.dataset, files),
+        tfds_names=(files.name,),
     )
 
 

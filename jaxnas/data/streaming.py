@@ -143,7 +143,7 @@ def _dataset(
     )
 
 
-def _files(files: folder.Files, image_size: int) -> Stream:
+def _files(files: folder.FolderFiles, image_size: int) -> Stream:
     def read(index: int) -> Example:
         path = files.paths[index]
         return Example(path.read_bytes(), int(files.labels[index]), str(path))

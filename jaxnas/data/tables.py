@@ -23,17 +23,17 @@ class Table(NamedTuple):
 
     Attributes:
       cardinalities: number of categories of each decision.
-      signal: float32 `[num_architectures]`, what searchers see, for example the
+      valid: float32 `[num_architectures]`, what searchers see, for example the
         validation accuracy after a short training.
-      report: float32 `[num_architectures]`, what a search is judged by, for example
+      test: float32 `[num_architectures]`, what searches are compared by, for example
         the test accuracy after a full training.
       percent: whether accuracies are between 0 and 100, instead of 0 and 1.
       names: names of the categories of each decision, if the file has them.
     """
 
     cardinalities: tuple[int, ...]
-    signal: np.ndarray
-    report: np.ndarray
+    valid: np.ndarray
+    test: np.ndarray
     percent: bool = False
     names: tuple[tuple[str, ...], ...] | None = None
 
@@ -41,8 +41,8 @@ class Table(NamedTuple):
 def load_table(
     path: str | os.PathLike[str],
     *,
-    signal: str,
-    report: str,
+    valid: str,
+    test: str,
     archs: str = "archs",
     column: str | int | None = None,
     ignored: Collection[str] = (),
@@ -57,8 +57,8 @@ def load_table(
 
     Args:
       path: a `.npz` or `.csv` file.
-      signal: array or column with what searchers see.
-      report: array or column with what a search is judged by.
+      valid: array or column with what searchers see.
+      test: array or column with what searches are compared by.
       archs: `.npz` only: array of the architectures.
       column: `.npz` only: column of accuracies `[num, columns]`, by its number from 0
         or by its name in some other array of the file, which lists the columns.
@@ -77,19 +77,19 @@ def load_table(
     if not path.is_file():
         raise ValueError(f"{path} is no file; expected a table in .npz or .csv format")
     if path.suffix == ".npz":
-        rows = _read_npz(path, signal, report, archs, column)
+        rows = _read_npz(path, valid, test, archs, column)
     elif path.suffix == ".csv":
-        rows = _read_csv(path, signal, report, ignored)
+        rows = _read_csv(path, valid, test, ignored)
     else:
         raise ValueError(f"{path} ends in {path.suffix!r}; expected .npz or .csv")
-    for name, values in ((signal, rows.signal), (report, rows.report)):
+    for name, values in ((valid, rows.valid), (test, rows.test)):
         _check_values(path, rows, name, values, percent)
     cardinalities = tuple(int(last) + 1 for last in rows.archs.max(0))
     order = _mixed_radix_order(path, rows, cardinalities)
     return Table(
         cardinalities,
-        rows.signal[order].astype(np.float32),
-        rows.report[order].astype(np.float32),
+        rows.valid[order].astype(np.float32),
+        rows.test[order].astype(np.float32),
         percent,
         rows.names,
     )
@@ -99,14 +99,14 @@ class _Rows(NamedTuple):
     """The rows of a file, in its own order."""
 
     archs: np.ndarray  # int64 [num, num_decisions]
-    signal: np.ndarray
-    report: np.ndarray
+    valid: np.ndarray
+    test: np.ndarray
     names: tuple[tuple[str, ...], ...] | None
     place: Callable[[int], str]  # how messages call a row
 
 
 def _read_npz(
-    path: pathlib.Path, signal: str, report: str, archs: str, column: str | int | None
+    path: pathlib.Path, valid: str, test: str, archs: str, column: str | int | None
 ) -> _Rows:
     if not zipfile.is_zipfile(path):
         raise ValueError(f"{path} is not in .npz format")
@@ -115,7 +115,7 @@ def _read_npz(
             arrays = {name: np.asarray(file[name]) for name in file.files}
     except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{path} cannot be read: {error}") from error
-    for name in (archs, signal, report):
+    for name in (archs, valid, test):
         if name not in arrays:
             raise ValueError(
                 f"{path} has no array {name!r}; it has {', '.join(sorted(arrays))}"
@@ -138,7 +138,7 @@ def _read_npz(
         )
     return _Rows(
         found.astype(np.int64),
-        *(_values(path, arrays, name, len(found), column) for name in (signal, report)),
+        *(_values(path, arrays, name, len(found), column) for name in (valid, test)),
         names=None,
         place=lambda row: f"row {row}",
     )
@@ -183,15 +183,15 @@ def _values(
 
 
 def _read_csv(
-    path: pathlib.Path, signal: str, report: str, ignored: Collection[str]
+    path: pathlib.Path, valid: str, test: str, ignored: Collection[str]
 ) -> _Rows:
     frame = _csv_frame(path)
-    for name in (signal, report, *ignored):
+    for name in (valid, test, *ignored):
         if name not in frame:
             raise ValueError(
                 f"{path} has no column {name!r}; it has {', '.join(frame)}"
             )
-    decisions = frame.drop(columns=list({signal, report, *ignored}))
+    decisions = frame.drop(columns=list({valid, test, *ignored}))
     if not decisions.size:
         raise ValueError(
             f"{path} has {len(frame)} rows and {decisions.shape[1]} columns that are "
@@ -217,8 +217,8 @@ def _read_csv(
         archs.append([number_of[cell] for cell in decisions[decision]])
     return _Rows(
         np.array(archs, np.int64).T,
-        numbers(signal),
-        numbers(report),
+        numbers(valid),
+        numbers(test),
         names=tuple(names),
         place=lambda row: f"line {frame.index[row]}",
     )

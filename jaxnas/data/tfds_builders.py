@@ -164,7 +164,7 @@ class JaxnasTinyImagenet200(tfds.core.GeneratorBasedBuilder):
 
 
 def _files(
-    path: pathlib.Path, split: str, files: tiny_imagenet.Files
+    path: pathlib.Path, split: str, files: tiny_imagenet.ListedFiles
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     with tiny_imagenet.open_archive(path) as tree:
         pairs = zip(files.names, files.labels, strict=True)

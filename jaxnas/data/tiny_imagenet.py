@@ -73,7 +73,7 @@ class Tree(NamedTuple):
     read: Callable[[str], bytes]
 
 
-class Files(NamedTuple):
+class ListedFiles(NamedTuple):
     """The images of one split.
 
     Attributes:
@@ -95,8 +95,8 @@ class Listing(NamedTuple):
       class_names: the names of the classes, in the order of their identifiers.
     """
 
-    train: Files
-    val: Files
+    train: ListedFiles
+    val: ListedFiles
     class_names: tuple[str, ...]
 
 
@@ -293,7 +293,7 @@ def find(tree: Tree) -> Listing:
     train_files, val_files = (_in_order(found, wnids) for found in (train, val))
     # As in `folder`, so that a search may take the first half of the images.
     order = np.random.default_rng(0).permutation(len(train))
-    shuffled = Files(
+    shuffled = ListedFiles(
         tuple(train_files.names[i] for i in order), train_files.labels[order]
     )
     return Listing(shuffled, val_files, _class_names(tree, wnids))
@@ -380,12 +380,12 @@ def _check_annotations(
         )
 
 
-def _in_order(found: Mapping[str, str], wnids: Sequence[str]) -> Files:
+def _in_order(found: Mapping[str, str], wnids: Sequence[str]) -> ListedFiles:
     # By file name, so that the order is the same wherever val's images were moved.
     names = sorted(found, key=lambda name: (_file_name(name), name))
     label = {wnid: index for index, wnid in enumerate(wnids)}
     labels = np.array([label[found[name]] for name in names], np.int32)
-    return Files(tuple(names), labels)
+    return ListedFiles(tuple(names), labels)
 
 
 def _class_names(tree: Tree, wnids: Sequence[str]) -> tuple[str, ...]:

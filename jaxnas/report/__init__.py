@@ -19,7 +19,7 @@ from jaxnas.report.correlation import (
     coefficient_text,
     correlation_notes,
     correlation_report,
-    truth_text,
+    standalone_text,
 )
 from jaxnas.report.search import scratch_text, search_report, train_report
 
@@ -34,6 +34,6 @@ __all__ = [
     "scratch_text",
     "search_report",
     "spread",
+    "standalone_text",
     "train_report",
-    "truth_text",
 ]

@@ -19,7 +19,7 @@ def comparison_report(
     summary: Mapping[str, str],
     config: Mapping[str, object],
     evaluations: Sequence[int],
-    contenders: Sequence[Algorithm],
+    algorithms: Sequence[Algorithm],
     best: float,
     measure: str = "accuracy",
     percent: bool = False,
@@ -32,26 +32,26 @@ def comparison_report(
       summary: the circumstances by name: table, device, seed, versions, command.
       config: the resolved configuration; may be nested.
       evaluations: architectures evaluated at each point, ascending from 1 or more.
-      contenders: the algorithms, at most 5.
+      algorithms: the algorithms, at most 5.
       best: the highest value there is.
       measure: name of the values.
       percent: whether the values are between 0 and 100, instead of 0 and 1.
 
     Raises:
-      ValueError: if there is no contender or one too many, or values have another
+      ValueError: if there is no algorithm or one too many, or values have another
         shape than expected.
     """
-    if not 1 <= len(contenders) <= len(_COLORS):
+    if not 1 <= len(algorithms) <= len(_COLORS):
         raise ValueError(
-            f"there are {len(contenders)} contenders; expected 1 to {len(_COLORS)}"
+            f"there are {len(algorithms)} algorithms; expected 1 to {len(_COLORS)}"
         )
-    num_seeds = len(contenders[0].incumbent)
-    for contender in contenders:
+    num_seeds = len(algorithms[0].incumbent)
+    for algorithm in algorithms:
         for name in ("incumbent", "mode"):
-            shape = getattr(contender, name).shape
+            shape = getattr(algorithm, name).shape
             if shape != (num_seeds, len(evaluations)):
                 raise ValueError(
-                    f"{name} of {contender.name} has shape {shape}; expected "
+                    f"{name} of {algorithm.name} has shape {shape}; expected "
                     f"{(num_seeds, len(evaluations))}, seeds and evaluations"
                 )
     unit = f"{measure} (%)" if percent else measure
@@ -59,8 +59,8 @@ def comparison_report(
     figures = [
         _curves(
             name,
-            [getattr(contender, name) for contender in contenders],
-            labels=[contender.name for contender in contenders],
+            [getattr(algorithm, name) for algorithm in algorithms],
+            labels=[algorithm.name for algorithm in algorithms],
             evaluations=evaluations,
             best=best,
             y_label=unit,
@@ -75,13 +75,13 @@ def comparison_report(
         f"the table: {measure} {best:{spec}}{' %' if percent else ''}.",
         summary=summary,
         config=config,
-        results=_results(contenders, best, unit, spec),
+        results=_results(algorithms, best, unit, spec),
         figures=figures,
     )
 
 
 def _results(
-    contenders: Sequence[Algorithm], best: float, unit: str, spec: str
+    algorithms: Sequence[Algorithm], best: float, unit: str, spec: str
 ) -> _render.Table:
     def cells(values: np.ndarray) -> tuple[object, ...]:
         final = values[:, -1]
@@ -95,10 +95,10 @@ def _results(
         "its mean regret": spec,
     }
     rows = [
-        (contender.name, *cells(contender.incumbent), *cells(contender.mode))
-        for contender in contenders
+        (algorithm.name, *cells(algorithm.incumbent), *cells(algorithm.mode))
+        for algorithm in algorithms
     ]
-    means = [spread(contender.incumbent[:, -1])[0] for contender in contenders]
+    means = [spread(algorithm.incumbent[:, -1])[0] for algorithm in algorithms]
     return _render.Table(columns, rows, marked_row=means.index(max(means)))
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxnas import analysis
 from jaxnas.report import _render, curves
-from jaxnas.studies import Coefficients, Method
+from jaxnas.studies import Coefficients, PredictorScores
 
 
 def correlation_report(
@@ -18,13 +18,13 @@ def correlation_report(
     summary: Mapping[str, str],
     config: Mapping[str, object],
     settings: Mapping[str, object],
-    truths: np.ndarray,
-    methods: Sequence[Method],
+    standalone: np.ndarray,
+    predictors: Sequence[PredictorScores],
     ceiling: Coefficients | None = None,
     differences: Sequence[Coefficients] = (),
     num_diverged: int = 0,
 ) -> None:
-    """Write how the scores of methods agree with the accuracies of trained networks.
+    """Write how the scores of predictors agree with the accuracies of trained networks.
 
     Args:
       path: the HTML file.
@@ -32,29 +32,29 @@ def correlation_report(
       summary: the circumstances by name: data, device, seed, versions, command.
       config: the resolved configuration; may be nested.
       settings: those of the hypernetwork, shown apart, since studies differ in them.
-      truths: `[seeds, num]`, test accuracies of the architectures, each trained by
-        itself; scores are compared with the means over seeds.
-      methods: the methods to compare.
+      standalone: `[seeds, num]`, test accuracies of the architectures, each trained
+        stand-alone; scores are compared with the means over seeds.
+      predictors: the predictors to compare.
       ceiling: the coefficients of `analysis.noise_ceiling`; `None` with one seed.
       differences: those of `analysis.correlation_differences`, by name.
       num_diverged: trainings whose test loss is not finite.
 
     Raises:
-      ValueError: if there is no method, or one has not a score for each architecture.
+      ValueError: if there is no predictor, or one lacks scores.
     """
-    if not methods:
-        raise ValueError("there are 0 methods; expected at least 1")
-    truth = truths.mean(0)
-    for method in methods:
-        if method.scores.shape[-1] != truth.size:
+    if not predictors:
+        raise ValueError("there are 0 predictors; expected at least 1")
+    accuracies = standalone.mean(0)
+    for predictor in predictors:
+        if predictor.scores.shape[-1] != accuracies.size:
             raise ValueError(
-                f"{method.name} has {method.scores.shape[-1]} scores; expected "
-                f"{truth.size}, one for each architecture"
+                f"{predictor.name} has {predictor.scores.shape[-1]} scores; expected "
+                f"{accuracies.size}, one for each architecture"
             )
-    top = analysis.top_half(truth)
-    rows = [Coefficients(m.name, m.overall, m.top) for m in methods]
+    top = analysis.top_half(accuracies)
+    rows = [Coefficients(m.name, m.overall, m.top) for m in predictors]
     rows += [] if ceiling is None else [ceiling]
-    of_all = f"All {truth.size} architectures"
+    of_all = f"All {accuracies.size} architectures"
     of_top = f"The {int(top.sum())} with the best accuracy after training"
 
     def tables(rows: Sequence[Coefficients]) -> list[_render.Table]:
@@ -67,62 +67,63 @@ def correlation_report(
         path,
         "correlation.html",
         title=title,
-        lead=truth_text(truths),
+        lead=standalone_text(standalone),
         summary=summary,
         config=config,
         coefficients=tables(rows),
-        notes=correlation_notes(truths, methods, num_diverged),
+        notes=correlation_notes(standalone, predictors, num_diverged),
         differences=tables(differences) if differences else [],
         differences_note=DIFFERENCES_NOTE,
-        costs=_costs(methods),
-        figures=[_scatter(method, truth, top) for method in methods],
+        costs=_costs(predictors),
+        figures=[_scatter(predictor, accuracies, top) for predictor in predictors],
         settings=settings,
     )
 
 
 DIFFERENCES_NOTE = (
-    "Differences are of coefficients, their intervals paired: both methods are "
+    "Differences are of coefficients, their intervals paired: both predictors are "
     "correlated within the same resamples of architectures."
 )
 
 
-def truth_text(truths: np.ndarray) -> str:
+def standalone_text(standalone: np.ndarray) -> str:
     """Return how many architectures were trained, and to what test accuracies.
 
     Args:
-      truths: `[seeds, num]`, fractions.
+      standalone: `[seeds, num]`, fractions.
     """
-    num_seeds, num = truths.shape
-    truth = truths.mean(0)
+    num_seeds, num = standalone.shape
+    accuracies = standalone.mean(0)
     seeds, mean = "", ""
     if num_seeds > 1:
         seeds, mean = f" with {num_seeds} seeds", ", mean of the seeds"
     return (
-        f"{num} architectures, each trained by itself{seeds}. Test accuracy{mean}: "
-        f"{truth.mean():.1%} ± {truth.std(ddof=1):.1%} (mean ± standard deviation over "
-        f"architectures), from {truth.min():.1%} to {truth.max():.1%}."
+        f"{num} architectures, each trained stand-alone{seeds}. Test accuracy{mean}: "
+        f"{accuracies.mean():.1%} ± {accuracies.std(ddof=1):.1%} (mean ± standard "
+        f"deviation over architectures), from {accuracies.min():.1%} to "
+        f"{accuracies.max():.1%}."
     )
 
 
 def correlation_notes(
-    truths: np.ndarray, methods: Sequence[Method], num_diverged: int = 0
+    standalone: np.ndarray, predictors: Sequence[PredictorScores], num_diverged: int = 0
 ) -> list[str]:
     """Return what must be known to read the coefficients.
 
     Args:
-      truths: `[seeds, num]`, accuracies after training.
-      methods: those of the table.
+      standalone: `[seeds, num]`, accuracies after training.
+      predictors: those of the table.
       num_diverged: trainings whose test loss is not finite.
     """
-    num_seeds = truths.shape[0]
+    num_seeds = standalone.shape[0]
     intervals = (
         "In brackets: 95 % intervals of a bootstrap over the architectures, which "
         "selects the upper half again in each resample. They do not hold what another "
-        "training of the method would change."
+        "training of the predictor would change."
     )
-    if any(method.scores.shape[0] > 1 for method in methods):
+    if any(predictor.scores.shape[0] > 1 for predictor in predictors):
         intervals += (
-            " Several trainings of a method: mean ± standard deviation of their "
+            " Several trainings of a predictor: mean ± standard deviation of their "
             "coefficients."
         )
     notes = [intervals]
@@ -139,14 +140,14 @@ def correlation_notes(
             f"compared with the mean of the {num_seeds}, which has less noise than "
             "one, so that a very good score can be above it."
         )
-    if np.ptp(truths.mean(0)) == 0:
+    if np.ptp(standalone.mean(0)) == 0:
         notes.append(
             "All architectures have the same accuracy after training: no coefficient "
             "is defined."
         )
     else:
-        for method in methods:
-            places = {"all": method.overall, "upper half": method.top}
+        for predictor in predictors:
+            places = {"all": predictor.overall, "upper half": predictor.top}
             undefined = [
                 place
                 for place, found in places.items()
@@ -154,21 +155,21 @@ def correlation_notes(
             ]
             if undefined:
                 notes.append(
-                    f"{method.name} gives equal scores, so that its coefficients are "
-                    f"not defined ({', '.join(undefined)})."
+                    f"{predictor.name} gives equal scores, so that its coefficients "
+                    f"are not defined ({', '.join(undefined)})."
                 )
     if num_diverged:
         notes.append(
-            f"{num_diverged} of {truths.size} trainings diverged: their test loss is "
-            "not finite."
+            f"{num_diverged} of {standalone.size} trainings diverged: their test loss "
+            "is not finite."
         )
     notes += [
-        f"{method.name}: the validation loss of {method.num_diverged} of "
-        f"{method.scores.size} scores is not finite."
-        for method in methods
-        if method.num_diverged
+        f"{predictor.name}: the validation loss of {predictor.num_diverged} of "
+        f"{predictor.scores.size} scores is not finite."
+        for predictor in predictors
+        if predictor.num_diverged
     ]
-    if num_diverged or any(method.num_diverged for method in methods):
+    if num_diverged or any(predictor.num_diverged for predictor in predictors):
         notes.append("An accuracy that is not finite itself counts as 0.")
     return notes
 
@@ -189,18 +190,18 @@ def _coefficients(
     caption: str, rows: Mapping[str, Mapping[str, analysis.Correlation]]
 ) -> _render.Table:
     # A specification makes a column one of numbers, although these cells are text.
-    columns = {"method": ""}
+    columns = {"predictor": ""}
     columns |= {name.capitalize(): ".2f" for name in analysis.COEFFICIENTS}
     cells = [
-        (method, *(coefficient_text(found[name]) for name in analysis.COEFFICIENTS))
-        for method, found in rows.items()
+        (predictor, *(coefficient_text(found[name]) for name in analysis.COEFFICIENTS))
+        for predictor, found in rows.items()
     ]
     return _render.Table(columns, cells, caption)
 
 
-def _costs(methods: Sequence[Method]) -> _render.Table:
+def _costs(predictors: Sequence[PredictorScores]) -> _render.Table:
     columns = {
-        "method": "",
+        "predictor": "",
         "mean score": ".2%",
         "preparation (s)": ",.1f",
         "weights of one (s)": ",.3f",
@@ -208,30 +209,32 @@ def _costs(methods: Sequence[Method]) -> _render.Table:
     }
     rows = [
         (
-            method.name,
-            float(method.scores.mean()),
-            method.preparation_seconds,
-            method.weights_seconds,
-            method.evaluation_seconds,
+            predictor.name,
+            float(predictor.scores.mean()),
+            predictor.preparation_seconds,
+            predictor.weights_seconds,
+            predictor.evaluation_seconds,
         )
-        for method in methods
+        for predictor in predictors
     ]
     return _render.Table(columns, rows)
 
 
-def _scatter(method: Method, truth: np.ndarray, top: np.ndarray) -> _render.Figure:
-    num_runs = method.scores.shape[0]
+def _scatter(
+    predictor: PredictorScores, accuracies: np.ndarray, top: np.ndarray
+) -> _render.Figure:
+    num_runs = predictor.scores.shape[0]
     runs = "" if num_runs == 1 else f", mean of {num_runs}"
     chart = curves.scatter_chart(
-        method.scores.mean(0).tolist(),
-        truth.tolist(),
+        predictor.scores.mean(0).tolist(),
+        accuracies.tolist(),
         top.tolist(),
-        title=method.name,
+        title=predictor.name,
         x_label=f"score: validation accuracy (%){runs}",
         y_label="test accuracy, trained (%)",
         label="lower half",
         marked_label="upper half by trained accuracy",
         percent=True,
     )
-    description = f"accuracy after training by score: {method.name}"
+    description = f"accuracy after training by score: {predictor.name}"
     return _render.chart(chart, description)

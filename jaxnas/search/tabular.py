@@ -15,23 +15,23 @@ from jaxnas.data.tables import Table
 from jaxnas.types import Key, Searcher
 
 
-class History(NamedTuple):
+class SearchHistory(NamedTuple):
     """What a search has found after each `tell`; accuracies as the table has them.
 
     Attributes:
-      best_signal: float32 `[num_tells]`, the best signal so far.
-      incumbent: float32 `[num_tells]`, report value of the architecture with that
-        signal, the first one to reach it.
-      mode: float32 `[num_tells]`, report value of the searcher's mode.
+      best_valid: float32 `[num_tells]`, the best validation value so far.
+      incumbent: float32 `[num_tells]`, test value of the architecture with that
+        validation value, the first one to reach it.
+      mode: float32 `[num_tells]`, test value of the searcher's mode.
     """
 
-    best_signal: jax.Array
+    best_valid: jax.Array
     incumbent: jax.Array
     mode: jax.Array
 
 
 def count_tells(num_evaluations: int, num_archs_per_tell: int) -> int:
-    """Number of times a searcher is told losses.
+    """Number of calls of `tell`.
 
     Raises:
       ValueError: if a number is not positive, or the evaluations are no multiple.
@@ -51,10 +51,10 @@ def run(
     num_evaluations: int,
     num_archs_per_tell: int,
     key: Key,
-) -> History:
+) -> SearchHistory:
     """Search a table; pure, so that it can be compiled and mapped over keys.
 
-    The searcher is told losses `1 - signal`, with the signal as a fraction. An
+    `tell` gets losses `1 - valid`, with `valid` as a fraction. An
     architecture that is queried twice counts as two evaluations.
 
     Args:
@@ -65,15 +65,15 @@ def run(
       key: determines the search.
 
     Returns:
-      A `History` with `num_evaluations / num_archs_per_tell` entries.
+      A `SearchHistory` with `num_evaluations / num_archs_per_tell` entries.
 
     Raises:
       ValueError: if a number is wrong, or the searcher has not as many decisions as
         the table.
     """
     num_tells = count_tells(num_evaluations, num_archs_per_tell)
-    signal, report = (jnp.asarray(v, jnp.float32) for v in (table.signal, table.report))
-    losses = 1 - (signal / 100 if table.percent else signal)
+    valid, test = (jnp.asarray(v, jnp.float32) for v in (table.valid, table.test))
+    losses = 1 - (valid / 100 if table.percent else valid)
 
     def position(arch):
         if arch.shape[-1] != len(table.cardinalities):
@@ -85,16 +85,16 @@ def run(
         return jnp.ravel_multi_index(digits, table.cardinalities, mode="clip")
 
     def step(carry, key):
-        state, incumbent, best_signal = carry
+        state, incumbent, best_valid = carry
         archs = searcher.ask(state, key, num_archs_per_tell)
         queried = position(archs)
         state, _ = searcher.tell(state, archs, losses[queried])
-        best = queried[jnp.argmax(signal[queried])].astype(jnp.int32)
-        incumbent = jnp.where(signal[best] > best_signal, best, incumbent)
-        best_signal = jnp.maximum(signal[best], best_signal)
+        best = queried[jnp.argmax(valid[queried])].astype(jnp.int32)
+        incumbent = jnp.where(valid[best] > best_valid, best, incumbent)
+        best_valid = jnp.maximum(valid[best], best_valid)
         mode = position(searcher.mode(state))
-        return (state, incumbent, best_signal), History(
-            best_signal, report[incumbent], report[mode]
+        return (state, incumbent, best_valid), SearchHistory(
+            best_valid, test[incumbent], test[mode]
         )
 
     init_key, ask_key = jax.random.split(key)
@@ -108,4 +108,4 @@ def run(
 
 def regret(table: Table, achieved: np.ndarray | jax.Array) -> np.ndarray:
     """Report value of the table's best architecture minus what was achieved."""
-    return np.asarray(table.report.max() - achieved)
+    return np.asarray(table.test.max() - achieved)

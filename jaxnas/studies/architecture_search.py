@@ -76,7 +76,7 @@ class Selection(NamedTuple):
       num_candidates: architectures that the searcher samples in the end, to be ranked.
       num_screening_images: validation images that all candidates are ranked by before
         the best ten are ranked by all of them; all images at once if `None`.
-      finalists: training of the candidates that ranked best, for `"trained"`.
+      top_k: training of the candidates that ranked best, for `"trained"`.
       num_random: random architectures evaluated with the weights of the search.
       scratch: training of the found and of random architectures; none if `None`.
       num_scratch_random: how many random ones, at least 2.
@@ -85,7 +85,7 @@ class Selection(NamedTuple):
     select: Literal["mode", "best", "trained"] = "mode"
     num_candidates: int = 20
     num_screening_images: int | None = 1000
-    finalists: TrainingBudget = TrainingBudget(10)
+    top_k: TrainingBudget = TrainingBudget(10)
     num_random: int = 8
     scratch: TrainingBudget | None = None
     num_scratch_random: int = 8
@@ -267,7 +267,7 @@ def search(
         return Candidate(name, genotype, loss, accuracy, *cost(genotype), trained)
 
     print("ranking candidates by the validation images", flush=True)
-    ask_key, random_key, finalists_key, scratch_key = jax.random.split(key, 4)
+    ask_key, random_key, top_k_key, scratch_key = jax.random.split(key, 4)
     if net is train_net:
         sampled = searcher.ask(result.state.searcher, ask_key, selection.num_candidates)
         candidates = [result.arch, *sampled]
@@ -286,8 +286,8 @@ def search(
     found: Any = result.arch if selection.select == "mode" else ranked[0].arch
     trained: list[float | None] = [None] * len(ranked)
     if selection.select == "trained":
-        accuracies = _train_finalists(
-            net, images, selection.finalists, ranked, finalists_key, folder
+        accuracies = _train_top_k(
+            net, images, selection.top_k, ranked, top_k_key, folder
         )
         found = ranked[accuracies.index(max(accuracies))].arch
         trained = [*accuracies]
@@ -346,7 +346,7 @@ def _random_architectures(space: SearchSpace, key: Key, num: int) -> list[Any]:
     return [np.asarray(sample(i)) for i in range(num)]
 
 
-def _train_finalists(
+def _train_top_k(
     net: Supernet,
     images: StudyImages,
     budget: TrainingBudget,
@@ -364,11 +364,11 @@ def _train_finalists(
         budget,
         [entry.arch for entry in ranked],
         key,
-        None if folder is None else folder / "finalists",
+        None if folder is None else folder / "top-k",
     )
     accuracies = [np.mean([line["accuracy"] for line in lines]) for lines in results]
     for i, accuracy in enumerate(accuracies, start=1):
-        print(f"finalist {i} of {len(ranked)}: validation accuracy {accuracy:.1%}")
+        print(f"candidate {i} of {len(ranked)}: validation accuracy {accuracy:.1%}")
     return [float(accuracy) for accuracy in accuracies]
 
 

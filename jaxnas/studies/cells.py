@@ -293,7 +293,7 @@ def study_cells(
 def assign_programs(cells: Mapping[str, Genotype]) -> dict[str, Genotype]:
     """The genotype of the first cell with the same operations and concats, for each.
 
-    Its network computes the cell, if it is told the sources of edges.
+    Its network computes the cell, if it is given the sources of edges.
     """
     first: dict[Any, Genotype] = {}
 

@@ -26,7 +26,7 @@ from jaxnas.types import Key, Params, SearchSpace, Supernet, WeightProvider
 
 
 class EarlyScores(NamedTuple):
-    """Scores on the way of a training of each architecture by itself.
+    """Scores on the way of a stand-alone training of each architecture.
 
     That training is another one than those of the stand-alone accuracies, whose first
     steps would share initial weights, batches and so part of the noise with them.
@@ -86,7 +86,7 @@ class Coefficients(NamedTuple):
     top: Mapping[str, analysis.Correlation]
 
 
-class Method(NamedTuple):
+class PredictorScores(NamedTuple):
     """A performance predictor, and how well it ranks.
 
     Attributes:
@@ -115,17 +115,17 @@ class CorrelationStudy(NamedTuple):
     """The result of a study.
 
     Attributes:
-      truths: `[seeds, num]`, test accuracies of the architectures, each trained by
-        itself; one that is not finite counts as 0.
+      standalone: `[seeds, num]`, test accuracies of the architectures, each trained
+        stand-alone; one that is not finite counts as 0.
       num_diverged: trainings whose test loss is not finite.
-      methods: the predictors, one for each step of `EarlyScores`.
+      predictors: the predictors, one for each step of `EarlyScores`.
       ceiling: coefficients of one training against another seed's, `None` with one.
-      differences: of the coefficients of all pairs of methods, later minus earlier.
+      differences: of the coefficients of all pairs of predictors, later minus earlier.
     """
 
-    truths: np.ndarray
+    standalone: np.ndarray
     num_diverged: int
-    methods: list[Method]
+    predictors: list[PredictorScores]
     ceiling: Coefficients | None
     differences: list[Coefficients]
 
@@ -170,7 +170,7 @@ def correlation(
     num_resamples: int = 2000,
     resampling_seed: int = 0,
     workdir: str | os.PathLike[str],
-    truth_dir: str | os.PathLike[str] | None = None,
+    standalone_dir: str | os.PathLike[str] | None = None,
 ) -> CorrelationStudy:
     """Correlate the scores of predictors with stand-alone accuracies.
 
@@ -192,8 +192,8 @@ def correlation(
       num_resamples: resamples of the bootstrap of the intervals.
       resampling_seed: determines them.
       workdir: folder of the logs and of trained weights.
-      truth_dir: folder of the trainings of single architectures, which studies that
-        train alike can share; `truth` in `workdir` if `None`.
+      standalone_dir: folder of the trainings of single architectures, which studies
+        that train alike can share; `standalone` in `workdir` if `None`.
 
     Returns:
       The result.
@@ -221,14 +221,14 @@ def correlation(
         optimizer,
         num_steps,
         pathlib.Path(workdir),
-        pathlib.Path(truth_dir or pathlib.Path(workdir, "truth")),
+        pathlib.Path(standalone_dir or pathlib.Path(workdir, "standalone")),
     )
-    study.truth_folder.mkdir(parents=True, exist_ok=True)
-    truth = _measure_truth(study, key, num_seeds)
-    truths = _accuracies(truth, "test/accuracy")
+    study.standalone_folder.mkdir(parents=True, exist_ok=True)
+    trained = _measure_standalone(study, key, num_seeds)
+    standalone = _accuracies(trained, "test/accuracy")
     options = {"num_resamples": num_resamples, "seed": resampling_seed}
     coefficients = functools.partial(_overall_and_top, options)
-    methods = []
+    scored: list[PredictorScores] = []
     for predictor in predictors:
         if isinstance(predictor, TrainedWeights):
             found = _scores_with_weights(study, predictor)
@@ -240,20 +240,23 @@ def correlation(
             weights_seconds = None
             if not has_weights:
                 weights_seconds = statistics.fmean(x["weights_seconds"] for x in lines)
-            method = Method(
-                name,
-                scores,
-                **coefficients(analysis.correlations, scores, truths.mean(0)),
-                preparation_seconds=seconds,
-                weights_seconds=weights_seconds,
-                evaluation_seconds=statistics.fmean(line["seconds"] for line in lines),
-                num_diverged=_count_diverged(runs, "loss"),
+            scored.append(
+                PredictorScores(
+                    name,
+                    scores,
+                    **coefficients(analysis.correlations, scores, standalone.mean(0)),
+                    preparation_seconds=seconds,
+                    weights_seconds=weights_seconds,
+                    evaluation_seconds=statistics.fmean(
+                        line["seconds"] for line in lines
+                    ),
+                    num_diverged=_count_diverged(runs, "loss"),
+                )
             )
-            methods.append(method)
     ceiling = None
     if num_seeds > 1:
         ceiling = Coefficients(
-            "Noise ceiling", **coefficients(analysis.noise_ceiling, truths)
+            "Noise ceiling", **coefficients(analysis.noise_ceiling, standalone)
         )
     differences = [
         Coefficients(
@@ -262,13 +265,13 @@ def correlation(
                 analysis.correlation_differences,
                 second.scores,
                 first.scores,
-                truths.mean(0),
+                standalone.mean(0),
             ),
         )
-        for first, second in itertools.combinations(methods, 2)
+        for first, second in itertools.combinations(scored, 2)
     ]
-    num_diverged = _count_diverged(truth, "test/loss")
-    return CorrelationStudy(truths, num_diverged, methods, ceiling, differences)
+    num_diverged = _count_diverged(trained, "test/loss")
+    return CorrelationStudy(standalone, num_diverged, scored, ceiling, differences)
 
 
 class _Study(NamedTuple):
@@ -280,7 +283,7 @@ class _Study(NamedTuple):
     optimizer: optax.GradientTransformation
     num_steps: int
     folder: pathlib.Path
-    truth_folder: pathlib.Path
+    standalone_folder: pathlib.Path
 
     def make_train_fn(self, snapshot_steps: Sequence[int]) -> Callable[..., Any]:
         """The training of single architectures, up to the last of some steps."""
@@ -304,15 +307,15 @@ _Scores = tuple[str, list[list[dict[str, float]]], float | None, bool]
 """Name, lines of all runs, seconds of preparation, and whether weights are there."""
 
 
-def _measure_truth(
+def _measure_standalone(
     study: _Study, key: Key, num_seeds: int
 ) -> list[list[dict[str, float]]]:
-    """Train every architecture by itself, with each seed, and test it.
+    """Train every architecture stand-alone, with each seed, and test it.
 
     The key of a training depends on seed and architecture only, so that studies can
     share the folder.
     """
-    archs, folder = study.archs, study.truth_folder
+    archs, folder = study.archs, study.standalone_folder
     fit = study.make_train_fn([study.num_steps])
     evaluate = study.make_evaluator(weights.shared(study.net))
 
@@ -327,7 +330,7 @@ def _measure_truth(
     def measured(i: int, seed: int) -> dict[str, float]:
         running = folder / f"training-{seed}-{_digest(archs[i])}"
         (line,) = metrics.measure_missing(
-            folder / f"truth-{seed}.jsonl",
+            folder / f"standalone-{seed}.jsonl",
             [archs[i]],
             lambda _: measure(i, seed, running),
         )
@@ -356,7 +359,10 @@ def _early_scores(study: _Study, predictor: EarlyScores) -> list[_Scores]:
 
     steps = "-".join(map(str, predictor.snapshot_steps))
     lines = metrics.measure_missing(
-        study.truth_folder / f"sgd-{steps}.jsonl", archs, measure, description="sgd"
+        study.standalone_folder / f"sgd-{steps}.jsonl",
+        archs,
+        measure,
+        description="sgd",
     )
 
     def at_step(step: int) -> list[dict[str, float]]:

@@ -53,7 +53,7 @@ def compare_searchers(
       ValueError: as `tabular.run` does.
     """
     keys = jax.random.split(key, num_seeds)
-    contenders = []
+    algorithms = []
     for name, searcher in searchers.items():
         print(f"{num_seeds} searches with {name}", flush=True)
         search_once = functools.partial(
@@ -61,5 +61,5 @@ def compare_searchers(
         )
         history = jax.jit(jax.vmap(search_once))(keys)
         incumbent, mode = np.asarray(history.incumbent), np.asarray(history.mode)
-        contenders.append(Algorithm(name, incumbent, mode))
-    return contenders
+        algorithms.append(Algorithm(name, incumbent, mode))
+    return algorithms

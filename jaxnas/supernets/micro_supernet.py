@@ -12,7 +12,7 @@ from jaxnas.spaces.micro import MicroSpace
 from jaxnas.supernets import _images, _micro_asng, _micro_enas, _micro_graph
 from jaxnas.types import Arch, Graph, GraphSpec, Key, Supernet, Weights
 
-Layout = Literal["asng", "enas"]
+Skeleton = Literal["asng", "enas"]
 
 
 def micro(
@@ -21,7 +21,7 @@ def micro(
     num_cells: int = 8,
     num_classes: int = 10,
     *,
-    layout: Layout = "asng",
+    skeleton: Skeleton = "asng",
     dropout: float = 0.0,
     image_channels: int = 3,
 ) -> Supernet:
@@ -38,7 +38,7 @@ def micro(
       channels: channels of the first stage, even.
       num_cells: at least 3; cells `num_cells // 3` and `2 * num_cells // 3` reduce.
       num_classes: size of the output.
-      layout: `"asng"`: both edges of a node share the weights of their (input,
+      skeleton: `"asng"`: both edges of a node share the weights of their (input,
         operation), every cell preprocesses its inputs, reduction cells have stride 2;
         `"enas"`: every edge has its own weights, inputs are calibrated where their
         shapes differ, reduction cells read reduced inputs, normalizations have a
@@ -61,12 +61,12 @@ def micro(
     """
     if num_cells < 3:
         raise ValueError(f"num_cells is {num_cells}; two reductions need at least 3")
-    if layout not in ("asng", "enas"):
-        raise ValueError(f"layout is {layout!r}; expected 'asng' or 'enas'")
+    if skeleton not in ("asng", "enas"):
+        raise ValueError(f"skeleton is {skeleton!r}; expected 'asng' or 'enas'")
     _images.check_channels(channels)
     check_sizes(num_classes=num_classes, image_channels=image_channels)
     check_dropout(dropout)
-    is_enas = layout == "enas"
+    is_enas = skeleton == "enas"
     stages = _micro_enas if is_enas else _micro_asng
 
     cells_per_stage = _cells_per_stage(num_cells)
@@ -123,7 +123,7 @@ def micro(
         "num_cells": num_cells,
         "num_classes": num_classes,
         "image_channels": image_channels,
-        "layout": layout,
+        "layout": skeleton,
     }
     graph_spec = GraphSpec(sizes, specs, graph, assignments, settings)
     return Supernet(space, init, apply, graph_spec)

@@ -1,4 +1,4 @@
-"""One architecture trained by itself, by a program that serves all architectures."""
+"""Stand-alone training of one architecture, by a program that serves all of them."""
 
 import itertools
 import os

@@ -151,7 +151,7 @@ def run(
         written if `None`.
       chunk_seconds: how long one call of `advance` should take.
       save_seconds: least time between two checkpoints, but for the last one.
-      may_diverge: whether the run goes on with a training loss that is not finite.
+      may_diverge: whether the run continues if the training loss is not finite.
 
     Returns:
       The final state.

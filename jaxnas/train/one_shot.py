@@ -395,7 +395,7 @@ def search(
     `validation/num_not_finite`, and left out of its means; only training losses end a
     search. After each epoch the most likely architecture is evaluated on `test`, for
     the log only. The speed shown counts an image once for each architecture it is run
-    through. With a `workdir` the search logs and saves there, and goes on from the
+    through. With a `workdir` the search logs and saves there, and continues from the
     newest checkpoint it finds. The result depends on the arguments and the kind of
     device, not on where a run was stopped.
 

@@ -46,12 +46,12 @@ class Trained:
     """The result is the best after a training of the best candidates from scratch.
 
     Attributes:
-      finalist_epochs: length of that training.
-      finalist_learning_rate: first learning rate of its cosine.
+      top_k_epochs: length of that training.
+      top_k_learning_rate: first learning rate of its cosine.
     """
 
-    finalist_epochs: Count = 10
-    finalist_learning_rate: Rate = 0.025
+    top_k_epochs: Count = 10
+    top_k_learning_rate: Rate = 0.025
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,7 +133,7 @@ ENAS_MICRO = Config(
     validation_images=5000,
     num_candidates=1000,
     screening_images=0,
-    space=Micro(channels=20, layout="enas", dropout=0.1),
+    space=Micro(channels=20, skeleton="enas", dropout=0.1),
     searcher=Reinforce(),
     select=Best(),
     training=Training(
@@ -191,7 +191,7 @@ QUICK_ENAS = dataclasses.replace(
     searcher_steps=5,
     validation_images=360,
     num_candidates=20,
-    space=Micro(channels=8, num_cells=3, layout="enas", dropout=0.1),
+    space=Micro(channels=8, num_cells=3, skeleton="enas", dropout=0.1),
     searcher=Reinforce(controller_learning_rate=0.0035, entropy_weight=1e-4),
     scratch=QUICK.scratch,
     training=dataclasses.replace(ENAS_MICRO.training, epochs=70, batch_size=32),
@@ -207,7 +207,7 @@ QUICK_GHN = dataclasses.replace(
     validation_images=300,
     num_candidates=50,
     space=Dag(channels=8, num_cells=3, num_nodes=17),
-    select=Trained(finalist_epochs=5),
+    select=Trained(top_k_epochs=5),
     scratch=Scratch(scratch_random=4, scratch_epochs=5),
     training=dataclasses.replace(
         GHN.training,

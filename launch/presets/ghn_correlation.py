@@ -13,7 +13,7 @@ class Config:
     """Settings of a study of how well performance predictors rank architectures.
 
     Attributes:
-      methods: what is compared: a few steps of SGD, shared weights, a
+      predictors: what is compared: a few steps of SGD, shared weights, a
         hypernetwork.
       num_architectures: random architectures that are scored and trained.
       num_nodes: nodes of their blocks, two inputs included.
@@ -23,11 +23,11 @@ class Config:
       batch_size: images in a batch, everywhere.
       validation_images: training images held out for the scores.
       num_resamples: resamples of the bootstrap of the intervals.
-      truth_epochs: training of each architecture.
-      truth_seeds: trainings of each architecture: scores are compared with the
+      standalone_epochs: training of each architecture.
+      standalone_seeds: trainings of each architecture: scores are compared with the
         mean of their test accuracies, and two or more give the noise ceiling.
-      truth_dir: folder of the trained architectures' accuracies, which studies
-        can share (default: truth in --workdir).
+      standalone_dir: folder of the trained architectures' accuracies, which studies
+        can share (default: standalone in --workdir).
       sgd_steps: after how many steps its scores are taken, ascending, in a
         training of its own.
       one_shot_epochs: training of the shared weights.
@@ -45,7 +45,11 @@ class Config:
       num_train_nodes: nodes of the blocks that the hypernetwork is trained on.
     """
 
-    methods: tuple[Literal["sgd", "one-shot", "ghn"], ...] = ("sgd", "one-shot", "ghn")
+    predictors: tuple[Literal["sgd", "one-shot", "ghn"], ...] = (
+        "sgd",
+        "one-shot",
+        "ghn",
+    )
     num_architectures: Annotated[int, AtLeast(8)] = 100
     num_nodes: Annotated[int, AtLeast(3)] = 17
     node_input: Literal["each", "sum"] = "each"
@@ -55,9 +59,9 @@ class Config:
     validation_images: Count = 5000
     num_resamples: Count = 2000
 
-    truth_epochs: Count = 50
-    truth_seeds: Count = 1
-    truth_dir: str | None = None
+    standalone_epochs: Count = 50
+    standalone_seeds: Count = 1
+    standalone_dir: str | None = None
     sgd_steps: tuple[int, ...] = (10, 100, 200, 1000)
     one_shot_epochs: Count = 200
     one_shot_seeds: Count = 1
@@ -85,8 +89,8 @@ QUICK = Config(
     num_blocks=3,
     batch_size=32,
     validation_images=300,
-    truth_epochs=5,
-    truth_seeds=2,
+    standalone_epochs=5,
+    standalone_seeds=2,
     sgd_steps=(10, 25, 50),
     one_shot_epochs=60,
     sgd_learning_rate=0.05,
@@ -141,14 +145,14 @@ PRESETS: Presets[Config] = {
     there is; here: as in `spaces.ghn_dag`, SGD as for final networks, as long as the
     hypernetwork, crops and flips. Nor does it say whether the scores of SGD are from
     the trainings that they are compared with; here they are from others. It has no
-    noise ceiling, for which --truth-seeds must be 2: coefficients are to be judged
+    noise ceiling, for which --standalone-seeds must be 2: coefficients are to be judged
     against that, not against 1. In another space, two trainings of 24 DARTS-like
     architectures agreed with 0.80 (Pearson) and 0.58 (Kendall; data of Yang et al.,
     NAS evaluation is frustratingly hard, 2020).
 
     Cost: 3.5 million steps of 64 images for the accuracies of each seed, 100,000 for
     the scores of SGD, 140,000 for each training of hypernetwork or shared weights. Give
-    studies that differ in the hypernetwork one --truth-dir.
+    studies that differ in the hypernetwork one --standalone-dir.
     """,
         Config(),
     ),

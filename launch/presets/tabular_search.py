@@ -13,8 +13,8 @@ class Config:
 
     Attributes:
       table: file with the accuracies of every architecture, .npz or .csv.
-      signal: array or column with what the searchers see.
-      report: array or column with what they are judged by.
+      valid: array or column with the validation accuracies that searchers see.
+      test: array or column with the test accuracies that they are compared by.
       archs: of a .npz file: array of the architectures.
       column: of a .npz file: column of the accuracies, by number or by name.
       ignore: of a .csv file: columns that are no decisions.
@@ -32,8 +32,8 @@ class Config:
     """
 
     table: str | None = None
-    signal: str = "val12"
-    report: str = "test200"
+    valid: str = "val12"
+    test: str = "test200"
     archs: str = "archs"
     column: str | None = "cifar10"
     ignore: tuple[str, ...] = ()
