@@ -218,12 +218,15 @@ def test_ranking(benchmark):
 
         return run
 
+    def normalize(key, images):
+        del key
+        return data.normalize(images, (0.5,) * 3, (0.25,) * 3)
+
     evaluate = train.make_eval_fn(
         case.net._replace(apply=counted("evaluating", case.net.apply)),
         case.provider._replace(apply=counted("writing", case.provider.apply)),
         train.classification(),
-        normalize=lambda key, images: data.normalize(images, (0.5,) * 3, (0.25,) * 3),
-        batch_size=EVALUATION_BATCH_SIZE,
+        train.InputPipeline(EVALUATION_BATCH_SIZE, normalize, normalize),
     )
     rng = np.random.default_rng(0)
     split = data.Split(

@@ -32,7 +32,7 @@ from jax import lax
 
 from jaxnas import analysis, genotypes, networks, optim, train
 from jaxnas.genotypes import Genotype
-from jaxnas.train import retraining
+from jaxnas.train import from_scratch
 
 torch = pytest.importorskip("torch")
 torch_cells = pytest.importorskip("torch_cells")
@@ -352,7 +352,7 @@ class Training(NamedTuple):
     """A training step, `(state, batch, options) -> (state, loss)`, and arguments."""
 
     step: Any
-    init: Callable[[], retraining.TrainState]
+    init: Callable[[], from_scratch.TrainState]
     batch: dict[str, jax.Array]
     options: dict[str, Any]
 
@@ -363,13 +363,13 @@ def make_training(size: Size, genotype: Genotype, told: bool) -> Training:
     options: dict[str, Any] = {}
     if told:
         options["sources"] = networks.edge_sources(genotype)
-    step = retraining.train_step(network, train.classification(), optimizer)
+    step = from_scratch.train_step(network, train.classification(), optimizer)
 
     def init():
         variables = network.init(KEY, batch["image"][:1], train=True, **options)
         params, batch_stats = variables["params"], variables["batch_stats"]
         opt_state, start = optimizer.init(params), jnp.zeros((), jnp.int32)
-        return retraining.TrainState(start, KEY, params, batch_stats, opt_state, {})
+        return from_scratch.TrainState(start, KEY, params, batch_stats, opt_state, {})
 
     def step_and_loss(state, batch, options):
         state, metrics = step(state, batch, KEY, None, options)

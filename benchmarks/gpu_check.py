@@ -623,13 +623,13 @@ def retraining_case(size: Size) -> Case:
     import jax.numpy as jnp
 
     from jaxnas import genotypes, networks, optim, train
-    from jaxnas.train import retraining
+    from jaxnas.train import from_scratch
 
     channels, num_cells, batch_size = size.retraining
     genotype = genotypes.named("DARTS_V2")
     network = networks.micro(genotype, channels, num_cells)
     optimizer, key = optim.sgd(0.025, clip_norm=5.0), jax.random.key(0)
-    step = retraining.train_step(network, train.classification(), optimizer)
+    step = from_scratch.train_step(network, train.classification(), optimizer)
     batch = jax.device_put(make_batch(batch_size, size.image_size))
 
     def init(key, images):
@@ -739,7 +739,7 @@ def make_search(size: Size, data_dir: pathlib.Path | None) -> Search:
         batch_size=batch_size,
         devices=jax.local_devices()[:1],
     )
-    augment, splits = study_images.augment, study_images.splits
+    splits = study_images.splits
     settings = cifar_search.search_settings(config)
     net = config.space.supernet(dataset)
     search_schedule = train.search_schedule(splits, batch_size, config.searcher_steps)
@@ -750,15 +750,8 @@ def make_search(size: Size, data_dir: pathlib.Path | None) -> Search:
         train.classification(),
         optimizers.make_optimizer(config.training, search_schedule.weight_steps),
         search_schedule,
-        batch_size=batch_size,
-        num_weight_archs=settings.num_weight_archs,
-        num_search_archs=settings.num_search_archs,
-        augment=augment,
-        prepare_validation=(
-            augment if settings.augment_validation else study_images.normalize
-        ),
-        objective=settings.objective,
-        batch_per_arch=settings.batch_per_arch,
+        study_images.pipeline,
+        settings,
     )
     splits = jax.device_put(splits)
     return Search(

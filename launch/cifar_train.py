@@ -51,6 +51,7 @@ def main() -> None:
         dataset = load(config)
         steps_per_epoch = images.steps_per_epoch(dataset.train, training.batch_size)
         augment, normalize = images.preprocessing(config.images, dataset)
+        pipeline = train.InputPipeline(training.batch_size, augment, normalize, devices)
         image_shape = dataset.train.image_shape
         network = make_network(
             config,
@@ -88,15 +89,13 @@ def main() -> None:
             train.classification(config.network.auxiliary_weight),
             optimizer,
             dataset.train,
+            pipeline,
             key=jax.random.key(config.run.seed),
             num_epochs=training.epochs,
-            batch_size=training.batch_size,
-            augment=augment,
-            normalize=normalize,
             test=dataset.test,
-            max_drop_path_prob=config.network.drop_path,
-            drop_path_growth=config.network.drop_path_growth,
-            devices=devices,
+            drop_path=train.DropPath(
+                config.network.drop_path, config.network.drop_path_growth
+            ),
             workdir=folder,
         )
     except data.DatasetError as error:  # an image that is read while training

@@ -263,12 +263,10 @@ def train_from_scratch(variables=None):
         train.multi_exit_classification(),
         optax.sgd(optax.linear_schedule(0.1, 0.0, 128), momentum=0.9),
         digits().train,
+        train.InputPipeline(99, normalize, normalize),
         key=jax.random.key(0),
         variables=variables,
         num_epochs=8,
-        batch_size=99,
-        augment=normalize,
-        normalize=normalize,
         test=data.split(digits().test, 198)[0],
     )
 

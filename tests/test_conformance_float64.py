@@ -23,7 +23,7 @@ from jaxnas import (
     supernets,
     train,
 )
-from jaxnas.train import retraining
+from jaxnas.train import from_scratch
 
 QUICK = {"xla_backend_optimization_level": 0}
 TASK = train.classification()
@@ -84,7 +84,7 @@ def of_hypernetwork(net):
 def of_network(network):
     """A training step's gradient and statistics, and the evaluation after it."""
     optimizer = optax.sgd(0.01)
-    step = retraining.train_step(network, TASK, optimizer)
+    step = from_scratch.train_step(network, TASK, optimizer)
     evaluate = train.network_evaluation_step(network, TASK)
     examples = batch()
 

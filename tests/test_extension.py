@@ -181,11 +181,9 @@ def test_search_ranking_and_training(images, tmp_path):
         train.classification(),
         optim.sgd(optim.cosine_by_epoch(0.1, 4, 8)),
         images.dataset.train,
+        images.pipeline,
         key=jax.random.key(1),
         num_epochs=4,
-        batch_size=images.batch_size,
-        augment=images.augment,
-        normalize=images.normalize,
         test=images.dataset.test,
     )
     assert result.test["accuracy"] > 0.9

@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from helpers import take
 
 from jaxnas import data, metrics, train, weights
-from jaxnas.train import batches, fitting
+from jaxnas.train import batches
 from jaxnas.types import Supernet
 
 BATCH_SIZE = 48
@@ -59,13 +60,20 @@ def small() -> data.Split:
 
 
 def make(net=None, *, split=None, **changes):
-    options = {"snapshot_steps": (3, 10), "batch_size": BATCH_SIZE, "augment": augment}
-    return fitting.make_standalone_train_fn(
+    pipeline = take(
+        train.InputPipeline,
+        changes,
+        batch_size=BATCH_SIZE,
+        augment=augment,
+        normalize=normalize,
+    )
+    return train.make_standalone_train_fn(
         net or perceptron(),
         train.classification(),
         optax.sgd(0.1, 0.9),
         small() if split is None else split,
-        **options | changes,
+        pipeline,
+        **{"snapshot_steps": (3, 10), **changes},
     )
 
 
@@ -120,8 +128,7 @@ def test_one_program_trains_all_and_stops_do_not_matter():
         net,
         weights.shared(net),
         train.classification(),
-        normalize=normalize,
-        batch_size=BATCH_SIZE,
+        train.InputPipeline(BATCH_SIZE, augment, normalize),
     )
     for i, (first, _, last) in enumerate(results):
         accuracies = [

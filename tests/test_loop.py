@@ -13,7 +13,7 @@ import pytest
 
 from jaxnas import metrics
 from jaxnas.checkpoint import Checkpoints
-from jaxnas.train import Diverged, Interrupted, loop
+from jaxnas.train import Diverged, Interrupted, epochs, loop
 
 STEPS_PER_EPOCH = 4
 
@@ -256,7 +256,7 @@ def test_means_leave_out_what_is_not_finite():
     for losses, position in steps:
         metrics = {"loss": jnp.array(losses, jnp.float32)}
         metrics["accuracy"] = 10 * jnp.nan_to_num(metrics["loss"], posinf=3)
-        means = loop.mean_of_finite(means, metrics, jnp.int32(position), "v/")
+        means = epochs.mean_of_finite(means, metrics, jnp.int32(position), "v/")
         found.append([float(means[name]) for name in sorted(means)])
     np.testing.assert_allclose(
         found, [[nan, nan, 2], [10, 1, 3], [30, 3, 3], [30, 3, 5], [60, 6, 0]]

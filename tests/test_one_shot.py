@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from helpers import take
 from jax import lax
 from jax.experimental.compilation_cache import compilation_cache
 
@@ -77,6 +78,14 @@ def run(workdir=None, *, seed=0, num_epochs=3, splits=None, net=None, **options)
     def normalize(key, images):
         return data.normalize(images, digits.mean, digits.std)
 
+    pipeline = take(
+        train.InputPipeline,
+        options,
+        batch_size=16,
+        augment=augment,
+        normalize=normalize,
+    )
+    settings = take(train.SearchSettings, options, num_epochs=num_epochs)
     return train.search(
         net,
         weights.shared(net),
@@ -84,12 +93,10 @@ def run(workdir=None, *, seed=0, num_epochs=3, splits=None, net=None, **options)
         train.classification(),
         optax.sgd(0.1, momentum=0.9),
         default if splits is None else splits,
+        pipeline,
+        settings,
         key=jax.random.key(seed),
         **{
-            "num_epochs": num_epochs,
-            "batch_size": 16,
-            "augment": augment,
-            "normalize": normalize,
             "test": data.split(digits.test, 40)[0],
             "workdir": workdir,
             "save_seconds": 0.0,

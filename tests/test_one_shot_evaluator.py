@@ -28,9 +28,8 @@ def normalize(key, images):
 
 
 def make(net=NET, provider=PROVIDER, **options):
-    return train.make_eval_fn(
-        net, provider, TASK, **{"normalize": normalize, "batch_size": 8, **options}
-    )
+    pipeline = train.InputPipeline(8, normalize, normalize)._replace(**options)
+    return train.make_eval_fn(net, provider, TASK, pipeline)
 
 
 def scaled():
@@ -84,17 +83,15 @@ def test_images_sorted_by_class_are_judged_like_shuffled_ones(quick_compilation)
         train.classification(),
         optax.sgd(0.1, 0.9),
         digits.train,
+        train.InputPipeline(64, normalized, normalized),
         snapshot_steps=[steps],
-        batch_size=64,
-        augment=normalized,
     )
     (snapshot,) = fit(arch, jax.random.key(0))
     evaluate = train.make_eval_fn(
         net,
         weights.shared(net),
         train.classification(),
-        normalize=normalized,
-        batch_size=32,
+        train.InputPipeline(32, normalized, normalized),
     )
 
     def accuracy(order):

@@ -124,12 +124,8 @@ def make(schedule, **options):
         train.classification(),
         optax.sgd(0.1),
         schedule,
-        batch_size=16,
-        num_weight_archs=1,
-        num_search_archs=4,
-        augment=normalize,
-        prepare_validation=normalize,
-        **options,
+        train.InputPipeline(16, normalize, normalize),
+        train.SearchSettings(1, num_weight_archs=1, num_search_archs=4, **options),
     )
     return made, made.init(jax.random.key(0), splits), splits
 

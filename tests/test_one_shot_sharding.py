@@ -3,12 +3,11 @@
 import chex
 import jax
 import jax.numpy as jnp
-import optax
 import pytest
 import test_one_shot
 from test_one_shot import _compilation_cache as _compilation_cache  # a fixture
 
-from jaxnas import parallel, search, train, weights
+from jaxnas import parallel, train
 from jaxnas.train import steps
 
 ARCHS = {"num_weight_archs": 4, "num_search_archs": 8, "num_epochs": 1}
@@ -91,27 +90,6 @@ def test_four_devices_equal_one(num_weight_archs, options, seen):
 def test_wrong_options(options, message):
     with pytest.raises(ValueError, match=message):
         test_one_shot.run(**{**ARCHS, **options})
-
-
-def test_one_axis_is_shared_out():
-    net = test_one_shot.perceptron()
-    with pytest.raises(ValueError, match="batch_axis is 'b' and arch_axis is 'a'; exp"):
-        train.search_steps(
-            net,
-            weights.shared(net),
-            search.random_search(net.space.cardinalities),
-            train.classification(),
-            optax.sgd(0.1),
-            train.SearchSchedule(4),
-            batch_size=16,
-            num_weight_archs=4,
-            num_search_archs=4,
-            augment=lambda key, images: images,
-            prepare_validation=lambda key, images: images,
-            batch_axis="b",
-            arch_axis="a",
-            num_devices=4,
-        )
 
 
 # Weights alone ----------------------------------------------------------------------

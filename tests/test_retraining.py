@@ -12,12 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from helpers import take
 from jax.experimental.compilation_cache import compilation_cache
 
 from jaxnas import data, metrics, networks, parallel, train
 from jaxnas.genotypes import Genotype
 from jaxnas.networks.micro_network import CellOutput
-from jaxnas.train import batches, retraining
+from jaxnas.train import batches, from_scratch
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -59,17 +60,22 @@ def run(workdir=None, *, net=None, seed=0, num_images=200, **options):
         del key
         return data.normalize(images, digits().mean, digits().std)
 
+    pipeline = take(
+        train.InputPipeline,
+        options,
+        batch_size=40,
+        augment=normalize,
+        normalize=normalize,
+    )
     return train.train_from_scratch(
         network() if net is None else net,
         train.classification(),
         optax.sgd(0.05, momentum=0.9),
         data.split(digits().train, num_images)[0],
+        pipeline,
         key=jax.random.key(seed),
         **{
             "num_epochs": 2,
-            "batch_size": 40,
-            "augment": normalize,
-            "normalize": normalize,
             "test": data.split(digits().test, 50)[0],
             "workdir": workdir,
             "save_seconds": 0.0,
@@ -110,7 +116,7 @@ def test_loss_falls_and_everything_is_logged(uninterrupted):
 def test_evaluation_uses_running_statistics(uninterrupted):
     result, _ = uninterrupted
     step = jax.jit(
-        retraining.network_evaluation_step(network(), train.classification())
+        from_scratch.network_evaluation_step(network(), train.classification())
     )
     images, labels = data.split(digits().test, 50)[0]
     images = data.normalize(jnp.asarray(images), digits().mean, digits().std)
@@ -197,8 +203,7 @@ def test_probability_of_drop_path_grows(growth, num_epochs, total):
     result = run(
         net=Linear(),
         num_epochs=num_epochs,
-        max_drop_path_prob=0.4,
-        drop_path_growth=growth,
+        drop_path=train.DropPath(0.4, growth),
     )
     assert float(result.state.batch_stats["prob"]) == pytest.approx(total)
 
@@ -214,7 +219,7 @@ class Plain(nn.Module):
 @pytest.mark.parametrize(
     ("net", "options"),
     [
-        (Linear(), {"max_drop_path_prob": 0.5}),
+        (Linear(), {"drop_path": train.DropPath(0.5)}),
         (Linear(dropout=0.5), {}),
     ],
 )
@@ -259,11 +264,17 @@ def test_the_last_network_is_evaluated_once(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"max_drop_path_prob": 1.0}, r"max_drop_path_prob is 1.0; expected 0 or more"),
-        ({"max_drop_path_prob": -0.1}, r"max_drop_path_prob is -0.1; expected"),
         (
-            {"drop_path_growth": "batch"},
-            "growth is 'batch'; expected 'epoch' or 'step'",
+            {"drop_path": train.DropPath(1.0)},
+            "max_prob of drop_path is 1.0; expected 0 or more",
+        ),
+        (
+            {"drop_path": train.DropPath(-0.1)},
+            "max_prob of drop_path is -0.1; expected",
+        ),
+        (
+            {"drop_path": train.DropPath(0.5, "batch")},  # type: ignore[arg-type]
+            "growth of drop_path is 'batch'; expected 'epoch' or 'step'",
         ),
         ({"batch_size": 201}, "batch_size is 201, but there are only 200 images"),
         (
@@ -287,14 +298,9 @@ def test_one_program_trains_networks_that_differ_in_what_they_are_told():
         return data.normalize(images, digits().mean, digits().std)
 
     split, _ = data.split(digits().train, 100)
-    settings = {
-        "num_epochs": 1,
-        "batch_size": 50,
-        "augment": normalize,
-        "normalize": normalize,
-    }
-    parts = network(), train.classification(), optax.sgd(0.05), split
-    run = train.make_train_fn(*parts, **settings)
+    pipeline = train.InputPipeline(50, normalize, normalize)
+    parts = network(), train.classification(), optax.sgd(0.05), split, pipeline
+    run = train.make_train_fn(*parts, num_epochs=1)
     variant = GENOTYPE._replace(normal=GENOTYPE.normal[::-1])
     assert {source for _, source in variant.normal} == {0, 1}
     first, again, other = (
@@ -311,6 +317,6 @@ def test_one_program_trains_networks_that_differ_in_what_they_are_told():
     kernel = first["classifier"]["kernel"]
     assert not np.array_equal(kernel, other["classifier"]["kernel"])
     told = train.train_from_scratch(
-        *parts, key=jax.random.key(0), **settings
+        *parts, key=jax.random.key(0), num_epochs=1
     ).state.params
     chex.assert_trees_all_close(first, told, rtol=1e-3, atol=1e-4)

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import optax
 import pytest
+from helpers import take
 from PIL import Image
 
 from jaxnas import data, metrics, parallel, train
@@ -42,20 +43,26 @@ def stream(num):
 
 
 def run(workdir=None, num_epochs=3, num_devices=1, images=None, **options):
+    pipeline = take(
+        train.InputPipeline,
+        options,
+        batch_size=4,
+        augment=lambda key, x: data.augment(key, x, MEAN, STD, flip=True),
+        normalize=lambda key, x: data.normalize(x, MEAN, STD),
+        devices=jax.devices()[:num_devices],
+    )
     return train.train_from_scratch(
         Linear(),
         train.classification(),
         optax.sgd(0.05),
         stream(22) if images is None else images,
+        pipeline,
         key=jax.random.key(0),
         num_epochs=num_epochs,
-        augment=lambda key, x: data.augment(key, x, MEAN, STD, flip=True),
-        normalize=lambda key, x: data.normalize(x, MEAN, STD),
         test=stream(7),
         workdir=workdir,
         save_seconds=0.0,
-        devices=jax.devices()[:num_devices],
-        **{"batch_size": 4, **options},
+        **options,
     )
 
 

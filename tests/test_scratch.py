@@ -22,12 +22,10 @@ def run(archs, workdir=None, *, num_seeds=2, num_steps=8):
         small(),
         load().test,
         archs,
+        train.InputPipeline(BATCH_SIZE, augment, normalize),
         key=jax.random.key(3),
         num_seeds=num_seeds,
         num_steps=num_steps,
-        batch_size=BATCH_SIZE,
-        augment=augment,
-        normalize=normalize,
         workdir=workdir,
     )
 

@@ -31,20 +31,18 @@ Predict the weights of an architecture, and evaluate it:
 >>> def normalize(key, images):
 ...     return data.normalize(images, digits.mean, digits.std)
 >>> task = train.classification()
->>> evaluate = train.make_eval_fn(
-...     net, weights.shared(net), task, normalize=normalize, batch_size=99
-... )
+>>> pipeline = train.InputPipeline(50, augment=normalize, normalize=normalize)
+>>> evaluate = train.make_eval_fn(net, weights.shared(net), task, pipeline)
 >>> before = evaluate(predicted, arch, digits.test)
 
 Fine-tune from them:
 
 >>> optimizer = optax.sgd(0.05, momentum=0.9)
->>> fit = train.make_standalone_train_fn(
-...     net, task, optimizer, digits.train, snapshot_steps=[40], batch_size=50,
-...     augment=normalize,
+>>> fine_tune = train.make_standalone_train_fn(
+...     net, task, optimizer, digits.train, pipeline, snapshot_steps=[40]
 ... )
 >>> start = ghn.add_noise(jax.random.key(1), predicted)
->>> (snapshot,) = fit(arch, jax.random.key(2), start)
+>>> (snapshot,) = fine_tune(arch, jax.random.key(2), start)
 >>> after = evaluate(snapshot.weights, arch, digits.test)
 >>> after["loss"] < before["loss"]
 True

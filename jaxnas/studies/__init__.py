@@ -9,7 +9,6 @@ from jaxnas.studies.anytime_prediction import (
 from jaxnas.studies.architecture_search import (
     Candidate,
     ScratchComparison,
-    SearchSettings,
     SearchStudy,
     Selection,
     TrainingBudget,
@@ -41,6 +40,7 @@ from jaxnas.studies.rank_correlation import (
     sample_distinct,
 )
 from jaxnas.studies.tabular_comparison import Algorithm, compare_searchers
+from jaxnas.train import SearchSettings
 
 __all__ = [
     "Algorithm",

@@ -249,12 +249,9 @@ def _train_network(
         train.multi_exit_classification(),
         training.optimizer,
         images.dataset.train,
+        images.pipeline,
         num_epochs=training.num_epochs,
-        batch_size=images.batch_size,
-        augment=images.augment,
-        normalize=images.normalize,
         test=images.dataset.test,
-        devices=images.devices,
     )
     digest = hashlib.sha256(genotypes.to_text(genotype).encode()).hexdigest()
     folder = networks_folder / digest[:16]

@@ -39,19 +39,6 @@ from jaxnas.types import (
 )
 
 
-class SearchSettings(NamedTuple):
-    """How weights and searcher learn; see `train.search`, which takes the same."""
-
-    num_epochs: int
-    num_weight_archs: int = 2
-    num_search_archs: int = 2
-    searcher_steps: int | None = None
-    objective: train.Objective = train.mean_loss
-    augment_validation: bool = True
-    batch_per_arch: bool = False
-    shard: Literal["batch", "archs"] = "batch"
-
-
 class TrainingBudget(NamedTuple):
     """Training from scratch by SGD with momentum and one cosine of the learning rate.
 
@@ -155,7 +142,7 @@ def search(
     searcher: Searcher,
     optimizer: optax.GradientTransformation,
     images: StudyImages,
-    settings: SearchSettings,
+    settings: train.SearchSettings,
     selection: Selection,
     *,
     key: Key,
@@ -237,15 +224,12 @@ def search(
         train.classification(),
         optimizer,
         images.splits,
+        images.pipeline,
+        settings,
         key=search_key,
-        batch_size=images.batch_size,
-        augment=images.augment,
-        normalize=images.normalize,
         test=images.dataset.test if test_while_searching else None,
-        devices=images.devices,
         workdir=folder,
         epoch_metrics=epoch_metrics,
-        **settings._asdict(),
     )
     params = result.state.weights.params
     provider = train_provider if net is train_net else make_provider(net)
@@ -418,7 +402,7 @@ def _train_from_scratch(
     workdir: str | os.PathLike[str] | None,
 ) -> list[list[dict[str, float]]]:
     """`train.train_standalone` with a budget."""
-    steps_per_epoch = train_split.num_images // images.batch_size
+    steps_per_epoch = train_split.num_images // images.pipeline.batch_size
     schedule = optim.cosine_by_epoch(
         budget.learning_rate, budget.num_epochs, steps_per_epoch
     )
@@ -429,12 +413,9 @@ def _train_from_scratch(
         train_split,
         test_split,
         archs,
+        images.pipeline,
         key=key,
         num_seeds=budget.num_seeds,
         num_steps=budget.num_epochs * steps_per_epoch,
-        batch_size=images.batch_size,
-        augment=images.augment,
-        normalize=images.normalize,
-        devices=images.devices,
         workdir=workdir,
     )

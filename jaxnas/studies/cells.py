@@ -361,17 +361,16 @@ def _make_trainer(
     """The training of all cells of one program."""
     training, images = study.training, study.images
     return train.make_train_fn(
-        _make_network(study, program, parallel.batch_axis(images.devices)),
+        _make_network(
+            study, program, parallel.batch_axis(images.pipeline.on_devices())
+        ),
         train.classification(training.auxiliary_weight),
         training.make_optimizer(learning_rate),
         images.dataset.train,
+        images.pipeline,
         num_epochs=training.num_epochs,
-        batch_size=images.batch_size,
-        augment=images.augment,
-        normalize=images.normalize,
         test=images.dataset.test,
-        max_drop_path_prob=training.drop_path,
-        devices=images.devices,
+        drop_path=train.DropPath(training.drop_path),
     )
 
 
@@ -465,7 +464,7 @@ def _make_measurer(
 
     def batch_metrics(params, constants, batch):
         batch_stats, options = constants
-        image = images.normalize(jax.random.key(0), batch["image"])
+        image = images.pipeline.normalize(jax.random.key(0), batch["image"])
         return evaluate(params, batch_stats, dict(batch, image=image), options)
 
     if kind == "landscape":
@@ -477,7 +476,9 @@ def _make_measurer(
             chunk_size=settings.chunk_size,
         )
     return analysis.make_surface_fn(
-        measure, point_batch_size=settings.point_batch_size, devices=images.devices
+        measure,
+        point_batch_size=settings.point_batch_size,
+        devices=images.pipeline.on_devices(),
     )
 
 

@@ -7,8 +7,8 @@ from typing import Literal, NamedTuple
 import jax
 import optax
 
-from jaxnas import data, parallel, search, train
-from jaxnas.train import Preprocess, SearchSplits
+from jaxnas import data, search, train
+from jaxnas.train import InputPipeline, Preprocess, SearchSplits
 from jaxnas.types import (
     Device,
     Key,
@@ -27,31 +27,18 @@ class StudyImages(NamedTuple):
       dataset: training and test images.
       splits: the training images, divided into those for weights and those that
         architectures are judged by.
-      augment: `(key, uint8 images) -> float images` for training.
-      normalize: the same for evaluation.
-      batch_size: images in a batch, over all devices.
-      devices: where to run.
+      pipeline: preprocessing, batches and devices.
     """
 
     dataset: data.ImageDataset
     splits: SearchSplits
-    augment: Preprocess
-    normalize: Preprocess
-    batch_size: int
-    devices: Sequence[Device]
+    pipeline: InputPipeline
 
     def make_eval_fn(
         self, net: Supernet, provider: WeightProvider, task: Task
     ) -> Callable[..., dict[str, float]]:
-        """`train.make_eval_fn` with the normalization and batches of these images."""
-        return train.make_eval_fn(
-            net,
-            provider,
-            task,
-            normalize=self.normalize,
-            batch_size=self.batch_size,
-            devices=self.devices,
-        )
+        """`train.make_eval_fn` with the pipeline of these images."""
+        return train.make_eval_fn(net, provider, task, self.pipeline)
 
 
 def train_on_random_architectures(
@@ -81,15 +68,14 @@ def train_on_random_architectures(
         task,
         optimizer,
         images.splits,
+        images.pipeline,
+        train.SearchSettings(
+            num_epochs,
+            num_weight_archs=num_archs,
+            num_search_archs=1,
+            searcher_steps=0,
+        ),
         key=key,
-        num_epochs=num_epochs,
-        batch_size=images.batch_size,
-        augment=images.augment,
-        normalize=images.normalize,
-        num_weight_archs=num_archs,
-        num_search_archs=1,
-        searcher_steps=0,
-        devices=images.devices,
         workdir=workdir,
         description=description,
         epoch_metrics=epoch_metrics,
@@ -141,8 +127,6 @@ def study_images(
             f"num_validation is {num_validation}; expected 0 or more, and less than "
             f"the {num_images} training images"
         )
-    devices = [jax.local_devices()[0]] if devices is None else list(devices)
-    parallel.per_device_size(batch_size, len(devices), "batch_size")
     augment, normalize = preprocessing(
         dataset,
         crop_padding=crop_padding,
@@ -157,7 +141,9 @@ def study_images(
             for part in (slice(first), slice(first, None))
         )
     )
-    return StudyImages(dataset, splits, augment, normalize, batch_size, devices)
+    pipeline = InputPipeline(batch_size, augment, normalize, devices)
+    pipeline = pipeline._replace(devices=pipeline.on_devices())
+    return StudyImages(dataset, splits, pipeline)
 
 
 def preprocessing(

@@ -292,13 +292,11 @@ class _Study(NamedTuple):
             train.classification(),
             self.optimizer,
             self.images.splits.train,
+            self.images.pipeline,
             snapshot_steps=snapshot_steps,
-            batch_size=self.images.batch_size,
-            augment=self.images.augment,
-            devices=self.images.devices,
         )
 
-    def make_evaluator(self, provider: WeightProvider) -> Callable[..., Any]:
+    def make_eval_fn(self, provider: WeightProvider) -> Callable[..., Any]:
         """The evaluation that all scores and accuracies come from."""
         return self.images.make_eval_fn(self.net, provider, train.classification())
 
@@ -317,7 +315,7 @@ def _measure_standalone(
     """
     archs, folder = study.archs, study.standalone_folder
     fit = study.make_train_fn([study.num_steps])
-    evaluate = study.make_evaluator(weights.shared(study.net))
+    evaluate = study.make_eval_fn(weights.shared(study.net))
 
     def measure(i: int, seed: int, running: pathlib.Path) -> dict[str, float]:
         name = f"architecture {i + 1}/{len(archs)}, seed {seed}"
@@ -345,7 +343,7 @@ def _early_scores(study: _Study, predictor: EarlyScores) -> list[_Scores]:
     """Score every architecture on the way of a training of its own."""
     archs, splits = study.archs, study.images.splits
     fit = study.make_train_fn(predictor.snapshot_steps)
-    evaluate = metrics.timed(study.make_evaluator(weights.shared(study.net)))
+    evaluate = metrics.timed(study.make_eval_fn(weights.shared(study.net)))
 
     def measure(i: int) -> dict[str, float]:
         line = {}
@@ -384,7 +382,7 @@ def _scores_with_weights(study: _Study, predictor: TrainedWeights) -> list[_Scor
     """Score every architecture with the shared or generated weights of each seed."""
     archs = study.archs
     make_weights = metrics.timed(jax.jit(predictor.provider.apply))
-    evaluate = metrics.timed(study.make_evaluator(predictor.provider))
+    evaluate = metrics.timed(study.make_eval_fn(predictor.provider))
 
     def folder_of(seed: int) -> pathlib.Path:
         return study.folder / predictor.folder / f"seed-{seed}"
@@ -455,7 +453,7 @@ def _preparation_seconds(
     ]
     if not speeds:
         return None  # an epoch of a single step has none, as it is compiled
-    batch_size = study.images.batch_size
+    batch_size = study.images.pipeline.batch_size
     schedule = train.search_schedule(study.images.splits, batch_size, 0)
     num_images = predictor.num_epochs * schedule.weight_steps * batch_size
     return num_images * predictor.num_archs * statistics.fmean(1 / s for s in speeds)

@@ -1,23 +1,9 @@
-"""Training: tasks, pure steps, and the two host loops `search` and `make_train_fn`."""
+"""Training: tasks, pure steps, and the host loops of search and of single networks."""
 
-from jaxnas.train.batches import Preprocess
+from jaxnas.train.batches import InputPipeline, Preprocess
 from jaxnas.train.evaluation import make_eval_fn
-from jaxnas.train.fitting import Snapshot, make_standalone_train_fn
-from jaxnas.train.loop import Diverged, Interrupted
-from jaxnas.train.one_shot import (
-    OneShotState,
-    Ranked,
-    SearchResult,
-    SearchSchedule,
-    SearchSplits,
-    SearchSteps,
-    rank,
-    scan_steps,
-    search,
-    search_schedule,
-    search_steps,
-)
-from jaxnas.train.retraining import (
+from jaxnas.train.from_scratch import (
+    DropPath,
     TrainResult,
     TrainState,
     make_network_eval_fn,
@@ -25,7 +11,25 @@ from jaxnas.train.retraining import (
     network_evaluation_step,
     train_from_scratch,
 )
-from jaxnas.train.scratch import train_standalone
+from jaxnas.train.loop import Diverged, Interrupted
+from jaxnas.train.one_shot import (
+    OneShotState,
+    SearchResult,
+    SearchSchedule,
+    SearchSettings,
+    SearchSplits,
+    SearchSteps,
+    scan_steps,
+    search,
+    search_schedule,
+    search_steps,
+)
+from jaxnas.train.ranking import Ranked, rank
+from jaxnas.train.standalone import (
+    Snapshot,
+    make_standalone_train_fn,
+    train_standalone,
+)
 from jaxnas.train.statistics import statistics_estimator
 from jaxnas.train.steps import (
     WeightState,
@@ -45,6 +49,8 @@ from jaxnas.train.tasks import (
 
 __all__ = [
     "Diverged",
+    "DropPath",
+    "InputPipeline",
     "Interrupted",
     "Objective",
     "OneShotState",
@@ -52,6 +58,7 @@ __all__ = [
     "Ranked",
     "SearchResult",
     "SearchSchedule",
+    "SearchSettings",
     "SearchSplits",
     "SearchSteps",
     "Snapshot",

@@ -1,6 +1,6 @@
 """Batches of data sets that lie on the device."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -8,11 +8,39 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxnas import parallel
 from jaxnas.data import Split, Stream, streaming
-from jaxnas.types import Batch, Key
+from jaxnas.types import Batch, Device, Key
 
 Preprocess = Callable[[Key, jax.Array], jax.Array]
 """`(key, uint8 images) -> float images`: normalizes, and in training augments."""
+
+
+class InputPipeline(NamedTuple):
+    """How images get from a split to a network.
+
+    Attributes:
+      batch_size: images in a batch, over all devices.
+      augment: `(key, uint8 images) -> float images`, for training.
+      normalize: the same for evaluation; its key is constant.
+      devices: what shares out the work; the first device if `None`.
+    """
+
+    batch_size: int
+    augment: Preprocess
+    normalize: Preprocess
+    devices: Sequence[Device] | None = None
+
+    def on_devices(self) -> list[Device]:
+        """The devices, those of the default too.
+
+        Raises:
+          ValueError: if they cannot share a batch.
+        """
+        if self.devices is None:
+            return [jax.local_devices()[0]]
+        parallel.per_device_size(self.batch_size, len(self.devices), "batch_size")
+        return list(self.devices)
 
 
 class EpochOrder(NamedTuple):
@@ -94,6 +122,36 @@ def shuffled(
         "image": preprocess(image_key, split.images[chosen]),
         "label": split.labels[chosen],
     }
+
+
+def next_batch(
+    order: EpochOrder,
+    key: Key,
+    split: Split,
+    epoch: jax.Array,
+    position: jax.Array,
+    batch_size: int,
+    preprocess: Preprocess,
+    *,
+    batch_axis: str | None = None,
+    num_devices: int = 1,
+) -> tuple[EpochOrder, Batch]:
+    """The order of an epoch, and this device's part of one of its batches.
+
+    Args:
+      order: of this or another epoch of the stream.
+      key: the stream of batches.
+      split: the images, on the device.
+      epoch: int32 scalar.
+      position: int32 scalar, number of the batch within the epoch.
+      batch_size: images in a batch, over all devices.
+      preprocess: applied to the uint8 images.
+      batch_axis: mapped axis over which batches are shared out, if any.
+      num_devices: size of that axis.
+    """
+    order = update_order(order, key, epoch)
+    batch = shuffled(key, split, order, position, batch_size, preprocess)
+    return order, local_batch(batch, batch_axis, num_devices)
 
 
 def local_batch(batch: Batch, batch_axis: str | None, num_devices: int) -> Batch:

@@ -1,6 +1,6 @@
 """Evaluating one architecture after another, by one program."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -8,11 +8,10 @@ import numpy as np
 from jaxnas import parallel, weights
 from jaxnas.data import Split
 from jaxnas.train import batches, steps
-from jaxnas.train.batches import Preprocess
+from jaxnas.train.batches import InputPipeline
 from jaxnas.types import (
     Arch,
     Batch,
-    Device,
     Metrics,
     Params,
     Supernet,
@@ -23,13 +22,7 @@ from jaxnas.types import (
 
 
 def make_eval_fn(
-    net: Supernet,
-    provider: WeightProvider,
-    task: Task,
-    *,
-    normalize: Preprocess,
-    batch_size: int,
-    devices: Sequence[Device] | None = None,
+    net: Supernet, provider: WeightProvider, task: Task, pipeline: InputPipeline
 ) -> Callable[[Params, Arch, Split], dict[str, float]]:
     """Make the evaluation of one architecture on all images of a split.
 
@@ -42,21 +35,18 @@ def make_eval_fn(
       net: the supernet.
       provider: where its weights come from.
       task: what it is evaluated for.
-      normalize: `(key, uint8 images) -> float images`; its key is constant.
-      batch_size: images in a batch, over all devices. The last batch is filled up with
-        the first images, which do not count.
-      devices: where to run; the first device if `None`. They share out each batch.
+      pipeline: normalization, batches and devices. The last batch is filled up with the
+        first images, which do not count.
 
     Returns:
       `(params, arch, split) -> metrics`, means over the images, floats.
 
     Raises:
-      ValueError: if a batch cannot be shared out; when evaluating, if `arch` is not
+      ValueError: if the devices cannot share a batch; when evaluating, if `arch` is not
         one vector of the space's length, or there are no images.
     """
-    devices = [jax.local_devices()[0]] if devices is None else list(devices)
-    num_devices = len(devices)
-    parallel.per_device_size(batch_size, num_devices, "batch_size")
+    devices = pipeline.on_devices()
+    num_devices, batch_size = len(devices), pipeline.batch_size
     batch_axis = parallel.batch_axis(devices)
     num_decisions = len(net.space.cardinalities)
     # Once made, weights are handed in for every batch just as shared ones are.
@@ -65,7 +55,7 @@ def make_eval_fn(
     )
 
     def evaluate_batch(weights: Weights, arch: Arch, batch: Batch) -> Metrics:
-        batch = dict(batch, image=normalize(jax.random.key(0), batch["image"]))
+        batch = dict(batch, image=pipeline.normalize(jax.random.key(0), batch["image"]))
         batch = batches.local_batch(batch, batch_axis, num_devices)
         return evaluation_step(weights, arch[None], batch)
 

@@ -3,7 +3,7 @@
 import contextlib
 import itertools
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
@@ -14,9 +14,9 @@ from jax import lax
 
 from jaxnas import parallel
 from jaxnas.data import Split, Stream, streaming
-from jaxnas.train import batches, loop
-from jaxnas.train.batches import Preprocess
-from jaxnas.types import Batch, Device, Key, Metrics, Task
+from jaxnas.train import batches, epochs, loop
+from jaxnas.train.batches import InputPipeline, Preprocess
+from jaxnas.types import Batch, Key, Metrics, Task
 
 Options = Mapping[str, Any]
 """Further named arguments of a network, pytrees of arrays."""
@@ -174,20 +174,52 @@ class TrainResult(NamedTuple):
     test: dict[str, float]
 
 
+class DropPath(NamedTuple):
+    """Dropping of edges in training, with a probability that grows from 0.
+
+    Attributes:
+      max_prob: the probability at the end of training; 0 for a network without.
+      growth: how it gets there: `"epoch"`, as `max_prob * epoch / num_epochs` with
+        epochs from 0 (DARTS, ASNG-NAS); `"step"`, as
+        `max_prob * (step + 1) / num_steps` (ENAS).
+    """
+
+    max_prob: float = 0.0
+    growth: Literal["epoch", "step"] = "epoch"
+
+    def check(self) -> None:
+        """Raise `ValueError` if a value is out of range."""
+        if not 0 <= self.max_prob < 1:
+            raise ValueError(
+                f"max_prob of drop_path is {self.max_prob}; expected 0 or more, below 1"
+            )
+        if self.growth not in ("epoch", "step"):
+            raise ValueError(
+                f"growth of drop_path is {self.growth!r}; expected 'epoch' or 'step'"
+            )
+
+    def prob(
+        self, step: jax.Array, steps_per_epoch: int, num_epochs: int
+    ) -> jax.Array | None:
+        """The probability in a step; `None` for a network without drop path."""
+        if self.max_prob == 0:
+            return None
+        done, total = step // steps_per_epoch, num_epochs
+        if self.growth == "step":
+            done, total = step + 1, num_epochs * steps_per_epoch
+        return self.max_prob * done.astype(jnp.float32) / total
+
+
 def make_train_fn(
     network: nn.Module,
     task: Task,
     optimizer: optax.GradientTransformation,
     train: Split | Stream,
+    pipeline: InputPipeline,
     *,
     num_epochs: int,
-    batch_size: int,
-    augment: Preprocess,
-    normalize: Preprocess,
     test: Split | Stream | None = None,
-    max_drop_path_prob: float = 0.0,
-    drop_path_growth: Literal["epoch", "step"] = "epoch",
-    devices: Sequence[Device] | None = None,
+    drop_path: DropPath | None = None,
     save_seconds: float = 30.0,
 ) -> Callable[..., TrainResult]:
     """Make the training of networks from scratch, evaluated after each epoch.
@@ -202,17 +234,10 @@ def make_train_fn(
       optimizer: an optax transformation.
       train: training images (uint8): all of them on the devices, or a stream that is
         read batch by batch.
+      pipeline: preprocessing, batches and devices.
       num_epochs: length of the training.
-      batch_size: images in a batch, over all devices.
-      augment: `(key, uint8 images) -> float images`, for training.
-      normalize: the same for evaluation; its key is constant.
       test: images for the evaluation after each epoch.
-      max_drop_path_prob: probability of dropping an edge at the end of training; 0
-        for a network without drop path.
-      drop_path_growth: how the probability gets there from 0: `"epoch"`, as
-        `max_drop_path_prob * epoch / num_epochs` with epochs from 0 (DARTS,
-        ASNG-NAS); `"step"`, as `max_drop_path_prob * (step + 1) / num_steps` (ENAS).
-      devices: where to run; the first device if `None`.
+      drop_path: dropping of edges, for a network with `drop_path_prob`; none if `None`.
       save_seconds: least time between two checkpoints.
 
     Returns:
@@ -225,31 +250,23 @@ def make_train_fn(
       finite, and `Interrupted` after a signal, when the state has been saved.
 
     Raises:
-      ValueError: if there are fewer images than a batch, a batch cannot be shared
-        out, the probability is not in [0, 1), or its growth is unknown.
+      ValueError: if there are fewer images than a batch, the devices cannot share a
+        batch, or `drop_path` is out of range.
     """
-    if not 0 <= max_drop_path_prob < 1:
-        raise ValueError(
-            f"max_drop_path_prob is {max_drop_path_prob}; expected 0 or more, below 1"
-        )
-    if drop_path_growth not in ("epoch", "step"):
-        raise ValueError(
-            f"drop_path_growth is {drop_path_growth!r}; expected 'epoch' or 'step'"
-        )
+    drop_path = DropPath() if drop_path is None else drop_path
+    drop_path.check()
+    batch_size, devices = pipeline.batch_size, pipeline.on_devices()
     if train.num_images < batch_size:
         raise ValueError(
             f"batch_size is {batch_size}, but there are only {train.num_images} images"
         )
-    devices = [jax.local_devices()[0]] if devices is None else list(devices)
-    num_devices = len(devices)
-    parallel.per_device_size(batch_size, num_devices, "batch_size")
-    batch_axis = parallel.batch_axis(devices)
+    num_devices, batch_axis = len(devices), parallel.batch_axis(devices)
     steps_per_epoch = train.num_images // batch_size
     step_on_batch = train_step(network, task, optimizer, batch_axis=batch_axis)
 
     def init(key: Key, initial: Any, options: Options) -> TrainState:
         run_key, params_key = jax.random.split(key)
-        images = normalize(key, jnp.zeros((1, *train.image_shape), jnp.uint8))
+        images = pipeline.normalize(key, jnp.zeros((1, *train.image_shape), jnp.uint8))
         if initial is None:
             variables = network.init(params_key, images, train=True, **options)
         else:  # a copy, for the state is overwritten in place
@@ -274,7 +291,7 @@ def make_train_fn(
             },
         )
 
-    def one_step(
+    def step(
         state: TrainState,
         order: batches.EpochOrder | None,
         images: Split,
@@ -286,45 +303,41 @@ def make_train_fn(
         if order is None:
             image_key = jax.random.fold_in(batch_key, state.step)
             batch = {
-                "image": augment(image_key, jnp.asarray(images.images)),
+                "image": pipeline.augment(image_key, jnp.asarray(images.images)),
                 "label": images.labels,
             }
+            batch = batches.local_batch(batch, batch_axis, num_devices)
         else:
-            order = batches.update_order(order, batch_key, epoch)
-            batch = batches.shuffled(
-                batch_key, images, order, position, batch_size, augment
+            order, batch = batches.next_batch(
+                order,
+                batch_key,
+                images,
+                epoch,
+                position,
+                batch_size,
+                pipeline.augment,
+                batch_axis=batch_axis,
+                num_devices=num_devices,
             )
-        batch = batches.local_batch(batch, batch_axis, num_devices)
-        prob = None
-        if max_drop_path_prob > 0:
-            done, total = epoch, num_epochs
-            if drop_path_growth == "step":
-                done, total = state.step + 1, num_epochs * steps_per_epoch
-            prob = max_drop_path_prob * done.astype(jnp.float32) / total
+        prob = drop_path.prob(state.step, steps_per_epoch, num_epochs)
         key = jax.random.fold_in(network_key, state.step)
         new, metrics = step_on_batch(state, batch, key, prob, options)
         metrics = {f"train/{name}": value for name, value in metrics.items()}
-        means = loop.mean_over_epoch(state.epoch_metrics, metrics, position)
-        return new._replace(step=state.step + 1, epoch_metrics=means), order
+        means = epochs.mean_over_epoch(state.epoch_metrics, metrics, position)
+        return new._replace(epoch_metrics=means), order
 
-    def advance(
-        state: TrainState, images: Split, options: Options, num_steps: jax.Array
-    ) -> TrainState:
-        is_stream = isinstance(train, Stream)
-        order = None if is_stream else batches.no_order(train.num_images)
-
-        def one_more(_, carry):
-            state, order = carry
-            return one_step(state, order, images, options)
-
-        return lax.fori_loop(0, num_steps, one_more, (state, order))[0]
+    def begin(images: Split, options: Options) -> batches.EpochOrder | None:
+        del options
+        if isinstance(train, Stream):
+            return None
+        return batches.no_order(images.num_images)
 
     # It has running statistics, so that shares need not know of each other.
     evaluate_on = make_network_eval_fn(
-        network, task, normalize=normalize, batch_size=batch_size
+        network, task, normalize=pipeline.normalize, batch_size=batch_size
     )
     init = jax.jit(init)
-    advance = parallel.replicated(advance, devices, donate_argnums=0)
+    advance = parallel.replicated(epochs.repeat(step, begin), devices, donate_argnums=0)
     split: Any = (
         None if isinstance(train, Stream) else parallel.device_put(train, devices)
     )
@@ -383,6 +396,7 @@ def train_from_scratch(
     task: Task,
     optimizer: optax.GradientTransformation,
     train: Split | Stream,
+    pipeline: InputPipeline,
     *,
     key: Key,
     variables: Mapping[str, Any] | None = None,
@@ -397,6 +411,7 @@ def train_from_scratch(
       task: the loss.
       optimizer: an optax transformation.
       train: training images.
+      pipeline: preprocessing, batches and devices.
       key: determines everything random.
       variables: `params` and `batch_stats` to begin with; random ones if `None`.
       workdir: folder of the run; see `jaxnas.train.search`.
@@ -411,7 +426,7 @@ def train_from_scratch(
       Diverged: if the loss stops being finite.
       Interrupted: after a signal; the state has been saved.
     """
-    run = make_train_fn(network, task, optimizer, train, **settings)
+    run = make_train_fn(network, task, optimizer, train, pipeline, **settings)
     return run(key, variables=variables, workdir=workdir, description=description)
 
 

@@ -1,0 +1,9 @@
+"""What tests of several modules share."""
+
+from typing import Any
+
+
+def take(kind: Any, options: dict[str, Any], **defaults: Any) -> Any:
+    """Make a named tuple of those options that are its fields, and remove them."""
+    chosen = {name: options.pop(name) for name in kind._fields if name in options}
+    return kind(**defaults | chosen)
