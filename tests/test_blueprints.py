@@ -18,12 +18,19 @@ def is_spec(leaf):
     return isinstance(leaf, ops.WeightSpec)
 
 
+# Few operations, for the macro networks take longest to compile.
+MACRO_OPS = ("max_pool_3x3", "sep_conv_5x5", "conv_3x3")
+
 # A new supernet with a graph spec is one more row.
 NETS = {
     "micro-asng": lambda: supernets.micro(spaces.enas_micro(2), 2, 5, 3),
     "micro-asng-3-cells": lambda: supernets.micro(spaces.enas_micro(1), 2, 3, 3),
     "micro-enas": lambda: supernets.micro(
         spaces.enas_micro(2), 2, 5, 3, skeleton="enas"
+    ),
+    "macro-concat": lambda: supernets.macro(spaces.MacroSpace(6, MACRO_OPS), 4, 3),
+    "macro-add": lambda: supernets.macro(
+        spaces.MacroSpace(4, MACRO_OPS), 4, 3, skips="add"
     ),
     "dag": lambda: supernets.dag(spaces.ghn_dag(4, max_nodes=6), 2, 5, 3),
     "anytime": lambda: supernets.anytime(
@@ -101,7 +108,9 @@ def test_sites_fit_the_weights(name):
 
 # Tests of the other supernets say so of theirs.
 @pytest.mark.usefixtures("quick_compilation")
-@pytest.mark.parametrize("name", ["micro-asng", "micro-enas"])
+@pytest.mark.parametrize(
+    "name", ["micro-asng", "micro-enas", "macro-concat", "macro-add"]
+)
 def test_what_is_used_is_what_has_a_gradient(name):
     net = NETS[name]()
     weights = net.init(jax.random.key(0))

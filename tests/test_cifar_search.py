@@ -172,6 +172,33 @@ def test_a_search_with_a_hypernetwork(monkeypatch, capsys, tmp_path):
     assert json.loads((workdir / "candidates.json").read_text()) == candidates
 
 
+@pytest.mark.usefixtures("quick_compilation")
+def test_a_macro_search_with_a_hypernetwork(monkeypatch, capsys, tmp_path):
+    ops = ("conv_3x3", "max_pool_3x3")
+    monkeypatch.setattr(spaces, "enas_macro", lambda n: spaces.MacroSpace(n, ops))
+    workdir = tmp_path / "run"
+    tiny = ("--preset", "quick-enas-macro", *TINY, "--num-layers", "3", "--epochs", "1")
+    hypernetwork = ("ghn", "--hidden-size", "4", "--num-steps", "1")
+    run_flags = ("--devices", "1", "--workdir", str(workdir))
+    flags = (*tiny, *run_flags, *hypernetwork)
+    with jax.numpy_dtype_promotion("standard"):
+        status = exit_status(monkeypatch, cifar_search.main, *flags)
+    assert (status, capsys.readouterr().err) == (0, "")
+    found = genotypes.check_macro(genotypes.load(workdir / "genotype.json"))
+    assert len(found.ops) == 3
+    check_report(workdir / "report.html")
+
+    # Its hypernetwork serves networks of any depth.
+    deeper = [*tiny, "--num-layers", "4", *hypernetwork]
+    _, config = session.parse(PRESETS, None, deeper)
+    net = config.space.supernet(data.load("digits"))
+    assert isinstance(config.weights, hypernetworks.Hypernetwork)
+    provider = hypernetworks.make_hypernetwork(config.weights, net)
+    params = ghn.load(workdir / "ghn.npz", provider)
+    written = jax.jit(provider.apply)(params, net.space.sample(jax.random.key(0)))
+    chex.assert_tree_all_finite(written)
+
+
 @pytest.mark.parametrize(
     ("preset", "is_one"), [("quick", True), ("quick-enas", True), ("quick-ghn", False)]
 )
@@ -206,7 +233,6 @@ TWO = ("--devices", "2")
         ),
         ((*GHN, "micro"), ("--num-train-nodes is 7",)),
         ((*GHN, "--num-train-nodes", "2"), ("num_nodes is 2; expected",)),
-        (("ghn", "macro"), ("the supernet has no graph spec",)),
         ((*GHN, "--decay-at", "9", "3"), ("--decay-at is 9 3; expected ascending",)),
         ((*GHN, "--decay", "0"), ("--decay is 0.0; expected a positive number",)),
         ((*TWO, "--shard", "archs", "--num-archs", "3"), ("num_weight_archs of 3",)),

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxnas.supernets import Edges, evaluate
-from jaxnas.supernets.edges import select
+from jaxnas.supernets.edges import select, used_rows
 
 NUM_STATES, NUM_SOURCES, NUM_ROWS, CHANNELS = 5, 3, 4, 3
 
@@ -174,6 +174,20 @@ def test_evaluating_selected_edges_skips_the_others(x64):
         for f, e in ((evaluate, select(edges, jnp.array(chosen))), (loop, few))
     )
     chex.assert_trees_all_close(actual, expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("count", [0, 1, 6, 9])
+def test_rows_that_edges_use(x64, count):
+    edges = random_edges(5, count=count)
+    is_used, first = jax.jit(used_rows, static_argnums=(1, 2))(
+        edges, len(OPS), NUM_ROWS
+    )
+    chex.assert_shape([is_used, first], (len(OPS), NUM_ROWS))
+    chex.assert_type([is_used, first], [bool, jnp.int32])
+    pairs = [*zip(edges.op.tolist(), edges.row.tolist(), strict=True)][:count]
+    for pair in np.ndindex(is_used.shape):
+        assert is_used[pair] == (pair in pairs)
+        assert first[pair] == (pairs.index(pair) if pair in pairs else 0)
 
 
 def test_one_compilation_serves_all_edges():

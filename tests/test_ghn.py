@@ -37,6 +37,12 @@ def make_small_net():
     return supernets.dag(spaces.ghn_dag(6, ops=ops), 2, 3, 3)
 
 
+def make_macro_net(num_layers=4, skips: Any = "concat"):
+    """Few operations here as well."""
+    ops = ("conv_3x3", "sep_conv_5x5", "max_pool_3x3")
+    return supernets.macro(spaces.MacroSpace(num_layers, ops), 2, 3, skips=skips)
+
+
 def is_assignment(leaf):
     return leaf is None or isinstance(leaf, NodeAssignment)
 
@@ -251,7 +257,7 @@ def test_block_differences_of_cells(skeleton):
 
 
 def test_blocks_of_a_network_without_blueprint():
-    net = supernets.macro(spaces.enas_macro(3), 2, 4)
+    net = make_net()._replace(graph_spec=None)
     with pytest.raises(ValueError, match="the supernet has no graph spec"):
         ghn.block_differences(net, {}, jnp.zeros(3, jnp.int32))
 
@@ -355,6 +361,70 @@ def test_weights_of_cells(skeleton):
     chex.assert_tree_all_finite(first)
     arch = net.space.sample(jax.random.key(0))
     assert all((values != 0).any() for values in entries(net, arch, first).values())
+
+
+@pytest.mark.parametrize("skips", ["concat", "add"])
+def test_weights_of_macro_networks(skips):
+    net = make_macro_net(skips=skips)
+    arch = net.space.sample(jax.random.key(3))
+    generated = generate(net, arch)
+    shapes = jax.eval_shape(net.init, jax.random.key(0))
+    chex.assert_trees_all_equal_shapes_and_dtypes(generated, shapes)
+    assignments = assignments_of(net, arch)
+    for leaf, assignment in zip(jax.tree.leaves(generated), assignments, strict=True):
+        if assignment is not None:
+            axes = tuple(range(assignment.is_used.ndim, leaf.ndim))
+            np.testing.assert_array_equal(
+                (leaf != 0).any(axis=axes), assignment.is_used
+            )
+    # Layers differ, as do the sources that one of them joins.
+    found = entries(net, arch, generated)
+    scales = [values for (name, _, _), values in found.items() if "scale" in name]
+    flat = np.stack([np.resize(values, 4) for values in scales])
+    assert len(np.unique(flat, axis=0)) == len(scales)
+
+
+def test_all_operations_and_joins_of_macro_networks_get_gradients():
+    net = make_macro_net()
+    provider = ghn.hypernetwork(net, **SMALL)
+    params = jax.jit(provider.init)(jax.random.key(0))
+    batch = {
+        "image": jax.random.normal(jax.random.key(1), (4, 8, 8, 3)),
+        "label": jnp.arange(4) % 3,
+    }
+    gradient = train.weight_gradient(net, provider, train.classification())
+    genotype = genotypes.MacroGenotype(
+        ("conv_3x3", "sep_conv_5x5", "max_pool_3x3", "conv_3x3"),
+        ((), (0,), (1,), (0, 2)),
+    )
+    archs = net.space.encode(genotype)[None]
+    total, _ = jax.jit(gradient)(params, archs, batch, jax.random.key(2))
+    chex.assert_tree_all_finite(total)
+    chex.assert_trees_all_equal_shapes_and_dtypes(total, params)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(total):
+        assert (leaf != 0).any(), jax.tree_util.keystr(path)
+
+
+@pytest.mark.parametrize("skips", ["concat", "add"])
+def test_a_hypernetwork_for_macro_networks_learns(skips):
+    """On architectures that are drawn anew in every step."""
+    net = make_macro_net(skips=skips)
+    provider = ghn.hypernetwork(net, **SMALL)
+    params = jax.jit(provider.init)(jax.random.key(0))
+    optimizer = optax.sgd(0.1)
+    step = jax.jit(train.weight_step(net, provider, train.classification(), optimizer))
+    labels = jnp.arange(12) % 3
+    batch = {
+        "image": jax.random.normal(jax.random.key(2), (12, 8, 8, 3))
+        + 2 * jax.nn.one_hot(labels, 3)[:, None, None],
+        "label": labels,
+    }
+    state, losses = train.WeightState(params, optimizer.init(params)), []
+    for i in range(80):
+        archs = jax.vmap(net.space.sample)(jax.random.split(jax.random.key(i), 1))
+        state, metrics = step(state, archs, batch, jax.random.key(i))
+        losses.append(float(metrics["loss"]))
+    assert np.mean(losses[-10:]) < 0.7 * np.mean(losses[:10])
 
 
 # The decoder --------------------------------------------------------------------------
@@ -483,6 +553,21 @@ def test_save_and_load(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["ghn.npz"]
 
 
+def test_a_file_serves_macro_networks_of_any_depth(tmp_path):
+    nets = [make_macro_net(num_layers) for num_layers in (4, 6)]
+    small, large = (ghn.hypernetwork(net, **SMALL) for net in nets)
+    params, path = some_params(small), tmp_path / "ghn.npz"
+    ghn.save(path, params, small)
+    for provider, net in zip((small, large), nets, strict=True):
+        loaded = ghn.load(path, provider)
+        chex.assert_trees_all_equal(loaded, params)
+        arch = net.space.sample(jax.random.key(0))
+        generated = jax.jit(provider.apply)(loaded, arch)
+        chex.assert_tree_all_finite(generated)
+        shapes = jax.eval_shape(net.init, jax.random.key(0))
+        chex.assert_trees_all_equal_shapes_and_dtypes(generated, shapes)
+
+
 def test_settings_of_a_file_make_its_hypernetwork_again(tmp_path):
     net, path = make_net(), tmp_path / "ghn.npz"
     options: Any = SMALL | {
@@ -549,11 +634,13 @@ NETS: dict[str, Any] = {
     "dag": {"channels": 4, "num_blocks": 6, "num_classes": 3},
     "micro": {"channels": 4, "num_cells": 6, "num_classes": 3},
     "anytime": {"channels": 4, "num_classes": 3},
+    "macro": {"channels": 4, "num_classes": 3},
 }
 SPACES = {
     "dag": functools.partial(spaces.ghn_dag, 4, ops=OPS),
     "micro": functools.partial(spaces.enas_micro, 2),
     "anytime": functools.partial(spaces.anytime, (4, 3, 3), (1, 1, 1)),
+    "macro": functools.partial(spaces.enas_macro, 3),
 }
 
 
@@ -568,6 +655,8 @@ SPACES = {
         ("micro", {"num_cells": 5}, "num_cells is 6; expected 5$"),
         ("micro", {"skeleton": "enas"}, 'layout is "asng"; expected "enas"$'),
         ("anytime", {"channels": 2}, "channels is 4; expected 2$"),
+        ("macro", {"channels": 2}, "channels is 4; expected 2$"),
+        ("macro", {"skips": "add"}, 'skips is "concat"; expected "add"$'),
     ],
 )
 def test_a_file_for_another_network(tmp_path, kind, options, message):
@@ -712,6 +801,6 @@ def test_wrong_options(options, message):
 
 
 def test_a_supernet_without_blueprint():
-    net = supernets.macro(spaces.enas_macro(3), 2, 4)
+    net = make_net()._replace(graph_spec=None)
     with pytest.raises(ValueError, match="the supernet has no graph spec"):
         ghn.hypernetwork(net)

@@ -348,6 +348,71 @@ def test_training_with_dropout_needs_a_key(x64, dropping):
         jax.eval_shape(functools.partial(logits, train=True), None)
 
 
+# Where the weights belong -------------------------------------------------------------
+
+# Of four layers the stages have 1, 1 and 2. Nodes: 0 the stem, 2 layer 0, 3 and 4 the
+# first reductions, 5 and 6 layer 1, 7 to 9 the second reductions, then two per layer.
+SHALLOW = spaces.MacroSpace(4, FEW_OPS)
+SKIPS = {(2, 0), (3, 2)}
+SHALLOW_ARCH = vector([2, 1, 0, 1], lambda k, i: (k, i) in SKIPS)
+
+
+@pytest.mark.parametrize("skips", ["concat", "add"])
+def test_graph(skips):
+    graph_spec = supernets.macro(SHALLOW, CHANNELS, skips=skips).graph_spec
+    assert graph_spec is not None
+    graph = jax.jit(graph_spec.graph)(SHALLOW_ARCH)
+    join, reduction = 4, 5  # after the input and three operations
+    kinds = [0, 0, 3, reduction, reduction, 2, join, *[reduction] * 3, 1, join, 2, join]
+    assert graph.node_features[0, :, 0].tolist() == kinds
+    assert graph_spec.feature_sizes == (6,)
+    edges = [
+        *((0, 2), (0, 3), (2, 4), (4, 5), (5, 6)),
+        *((3, 7), (6, 9), (9, 10), (7, 11), (10, 11)),
+        *((11, 12), (9, 13), (12, 13)),
+    ]
+    assert {(u, v) for u, v in np.argwhere(graph.adjacency[0])} == {*edges}
+    # No layer after the second reduction reads source 1.
+    assert np.flatnonzero(~np.asarray(graph.node_mask[0])).tolist() == [1, 8]
+
+
+def test_assignments():
+    graph_spec = supernets.macro(SHALLOW, CHANNELS).graph_spec
+    assert graph_spec is not None
+    stages = jax.jit(graph_spec.assignments)(SHALLOW_ARCH)["stages"]
+
+    def nodes(places):
+        assert (places[:, 0] == 0).all()  # there is one block
+        return places[:, 1].tolist()
+
+    for stage, numbers in ((1, [3, 4]), (2, [7, 8, 9])):
+        assignment = stages[stage]["reductions"]["kernel"]
+        assert nodes(assignment.node) == numbers and assignment.source is None
+        assert assignment.is_used.tolist() == [number != 8 for number in numbers]
+    layers = stages[2]["layers"]
+    for name, is_used in zip(FEW_OPS, ((1, 0), (0, 1), (0, 0)), strict=True):
+        assignment = layers[name]["entry"]
+        assert nodes(assignment.node) == [10, 12] and assignment.source is None
+        assert assignment.is_used.tolist() == [*map(bool, is_used)]
+    kernel = stages[2]["joints"]["kernel"]
+    used = np.flatnonzero(kernel.is_used)
+    assert used.tolist() == [0, 2, 3 + 2, 3 + 3]
+    assert nodes(kernel.source[used]) == [7, 10, 9, 12]
+    assert nodes(kernel.node[used]) == [11, 11, 13, 13]
+    scale = stages[2]["joints"]["scale"]
+    assert nodes(scale.node) == [11, 13] and scale.source is None
+    assert scale.is_used.all()
+
+
+def test_operations_of_a_stage_share_their_nodes():
+    graph_spec = supernets.macro(SHALLOW, CHANNELS).graph_spec
+    assert graph_spec is not None
+    layers = graph_spec.assignments(jnp.asarray(SHALLOW_ARCH))["stages"][2]["layers"]
+    assignments = [assignment for op in layers.values() for assignment in op.values()]
+    # Hypernetworks write the kernels of one node array by one product.
+    assert all(assignment.node is assignments[0].node for assignment in assignments)
+
+
 # Sizes and errors ---------------------------------------------------------------------
 
 

@@ -136,42 +136,33 @@ def _stage_assignments(
     """Assignments of the weights of the cells with these numbers."""
     reduces, num_nodes = "reduction" in stage, space.num_nodes
     kinds = cells[np.where(np.arange(blocks.size) < reduces, 1, 0)]
-    is_read = [(kinds[:, :, :2] == source).any((1, 2)) for source in (0, 1)]
+    is_read = jax.vmap(_micro_cells.is_read, out_axes=1)(kinds)
 
     def preprocessing(source: int, chosen: Any) -> NodeAssignment:
         node = _micro_graph.node_of_state(source)
         return _micro_graph.assignment(blocks[chosen], node, is_read[source][chosen])
 
-    def table(name_of_specs, chosen, rows):
-        return _micro_graph.table_assignments(
-            name_of_specs, space, blocks[chosen], kinds[chosen], rows
-        )
-
-    node, source = _micro_cells.rows(num_nodes)
-    normal = slice(int(reduces), None)
     states = np.arange(NUM_CELL_INPUTS, NUM_CELL_INPUTS + num_nodes)
-    loose = ~jax.vmap(_micro_cells.is_read)(kinds)[:, NUM_CELL_INPUTS:]
+    rows = _micro_graph.op_assignments(space, blocks, kinds, row_per_side=False)
+
+    def table(specs: dict[str, Any], *index: Any) -> dict[str, Any]:
+        chosen = jax.tree.map(lambda leaf: leaf[index], rows)
+        return {name: dict.fromkeys(specs[name], chosen[name]) for name in specs}
+
     assignments: dict[str, Any] = {
         "first": {f"preprocess_{i}": preprocessing(i, 0) for i in (0, 1)},
-        "normal": table(stage["normal"], normal, (node, source)),
+        "normal": table(stage["normal"], slice(int(reduces), None)),
         "output": _micro_graph.assignment(
-            blocks[:, None], _micro_graph.node_of_state(states)[None], loose
+            blocks[:, None],
+            _micro_graph.node_of_state(states)[None],
+            ~is_read[NUM_CELL_INPUTS:].T,
         ),
     }
     if reduces:
-        parts = {"from_inputs": source < NUM_CELL_INPUTS}
-        parts["from_nodes"] = ~parts["from_inputs"]
-        assignments["reduction"] = jax.tree.map(
-            lambda leaf: leaf[0],
-            {
-                name: table(
-                    stage["reduction"][name],
-                    slice(1),
-                    (node[part], source[part]),
-                )
-                for name, part in parts.items()
-            },
-        )
+        assignments["reduction"] = {
+            name: table(stage["reduction"][name], 0, part)
+            for name, part in _reduction_parts(num_nodes).items()
+        }
     if "second" in stage:
         assignments["second"] = {"preprocess_0": preprocessing(0, 1)}
         assignments["preprocess_1"] = preprocessing(1, slice(1, None))
@@ -180,18 +171,23 @@ def _stage_assignments(
     return assignments
 
 
-def _edges_from_inputs(cell: jax.Array) -> Edges:
-    source, node, op = _micro_cells.edges(cell)
-    row = node * NUM_CELL_INPUTS + source
-    edges = Edges(source, node, op, row, jnp.int32(0))
-    return select(edges, source < NUM_CELL_INPUTS)
+def _reduction_parts(num_nodes: int) -> dict[str, np.ndarray]:
+    """Which of a cell's rows are in the two tables of a reduction cell."""
+    is_input = _micro_cells.row_sources(num_nodes) < NUM_CELL_INPUTS
+    return {"from_inputs": is_input, "from_nodes": ~is_input}
 
 
-def _edges_from_nodes(cell: jax.Array) -> Edges:
-    source, node, op = _micro_cells.edges(cell)
-    row = node * (node - 1) // 2 + source - NUM_CELL_INPUTS
-    edges = Edges(source - NUM_CELL_INPUTS, node, op, row, jnp.int32(0))
-    return select(edges, source >= NUM_CELL_INPUTS)
+def _reduction_edges(cell: jax.Array, name: str) -> Edges:
+    """Edges of a reduction cell, among its nodes only, with rows of one table."""
+    edges = _micro_cells.all_edges(cell, row_per_side=False)
+    part = jnp.asarray(_reduction_parts(cell.shape[0])[name])
+    first_source = 0 if name == "from_inputs" else NUM_CELL_INPUTS
+    renumbered = edges._replace(
+        source=edges.source - first_source,
+        target=edges.target - NUM_CELL_INPUTS,
+        row=(jnp.cumsum(part, dtype=jnp.int32) - 1)[edges.row],
+    )
+    return select(renumbered, part[edges.row])
 
 
 def _preprocess(x: jax.Array, kernel: jax.Array, norm: Norm) -> jax.Array:
@@ -221,7 +217,7 @@ def _reduction_cell(
         _micro_cells.edge_ops(operations, 2, norm),
         jnp.zeros(shape, inputs.dtype),
         weights["from_inputs"],
-        _edges_from_inputs(cell),
+        _reduction_edges(cell, "from_inputs"),
         sources=inputs,
     )
     if cell.shape[0] > 1:
@@ -229,7 +225,7 @@ def _reduction_cell(
             _micro_cells.edge_ops(operations, 1, norm),
             nodes,
             weights["from_nodes"],
-            _edges_from_nodes(cell),
+            _reduction_edges(cell, "from_nodes"),
         )
     return _cell_output(nodes, cell, kernels, norm)
 

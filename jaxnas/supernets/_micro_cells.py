@@ -38,30 +38,20 @@ def num_rows(num_nodes: int) -> int:
     return num_nodes * (num_nodes + 3) // 2
 
 
-def rows(num_nodes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Node and source of the rows of `num_rows`, in their order."""
-    node, source = np.tril_indices(num_nodes, 1, num_nodes + 1)
-    return node.astype(np.int32), source.astype(np.int32)
-
-
-def edges(cell: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Source, node and operation of a cell's edges, `[2 * num_nodes]` each.
-
-    Args:
-      cell: int32 `[num_nodes, 4]`: input_1, input_2, op_1, op_2.
-    """
-    node = jnp.repeat(jnp.arange(cell.shape[0], dtype=jnp.int32), 2)
-    return cell[:, :2].reshape(-1), node, cell[:, 2:].reshape(-1)
+def row_sources(num_nodes: int) -> np.ndarray:
+    """The inputs of the rows of `num_rows`, in their order."""
+    return np.tril_indices(num_nodes, 1, num_nodes + 1)[1]
 
 
 def all_edges(cell: jax.Array, *, row_per_side: bool) -> Edges:
     """All edges of a cell, among states that begin with the cell's inputs.
 
     Args:
-      cell: int32 `[num_nodes, 4]`.
+      cell: int32 `[num_nodes, 4]`: input_1, input_2, op_1, op_2.
       row_per_side: whether the two edges of a node have weights of their own.
     """
-    source, node, op = edges(cell)
+    node = jnp.repeat(jnp.arange(cell.shape[0], dtype=jnp.int32), 2)
+    source, op = cell[:, :2].reshape(-1), cell[:, 2:].reshape(-1)
     row = node * (node + 3) // 2 + source  # node n has n + 2 inputs
     if row_per_side:
         side = jnp.arange(source.size, dtype=jnp.int32) % 2

@@ -61,9 +61,6 @@ def assignments(
       space: the search space.
       cells: int32 `[2, num_nodes, 4]`, normal and reduction cell.
     """
-    node, source = _micro_cells.rows(space.num_nodes)
-    rows = np.tile(node, 2), np.tile(source, 2)
-    side = np.repeat(np.arange(2, dtype=np.int32), node.size)
     states = np.arange(NUM_CELL_INPUTS + space.num_nodes)
     states, last = _micro_graph.node_of_state(states), 3 * space.num_nodes + 1
     result, first = [], 0
@@ -74,6 +71,7 @@ def assignments(
         # Of the first cell's inputs 0 and 1, and of the second cell's input 0.
         places = [(first, 1), (first, 0), (first + 1, 1)][: len(stage["inputs"])]
         calibrations = [_micro_graph.assignment(*place, True) for place in places]
+        rows = _micro_graph.op_assignments(space, blocks, kinds, row_per_side=True)
         loose = ~jax.vmap(_micro_cells.is_read)(kinds)
         always = np.ones(num_cells, bool)
         result.append(
@@ -84,9 +82,10 @@ def assignments(
                         stage["inputs"], calibrations, strict=True
                     )
                 ],
-                "edges": _micro_graph.table_assignments(
-                    stage["edges"], space, blocks, kinds, rows, side=side
-                ),
+                "edges": {
+                    name: dict.fromkeys(stage["edges"][name], assignment)
+                    for name, assignment in rows.items()
+                },
                 "output": dict.fromkeys(
                     ("scale", "offset"), _micro_graph.assignment(blocks, last, always)
                 )

@@ -12,20 +12,22 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnas.spaces.micro import MicroSpace
+from jaxnas.supernets import _micro_cells
 from jaxnas.supernets._micro_cells import NUM_CELL_INPUTS
+from jaxnas.supernets.edges import used_rows
 from jaxnas.types import Graph, NodeAssignment
 
 Index = jax.Array | np.ndarray | int
 
 
-def node_of_state(state: Any) -> Any:
+def node_of_state(state: Index) -> jax.Array:
     """Node of the graph for a state of the cell: an input, or a sum."""
-    return np.where(state < NUM_CELL_INPUTS, 1 - state, 3 * state - 2)
+    return jnp.where(state < NUM_CELL_INPUTS, 1 - state, 3 * state - 2)
 
 
-def node_of_op(node: Any, side: Any) -> Any:
-    """Node of the graph for one of the two operations of a node of the cell."""
-    return NUM_CELL_INPUTS + 3 * node + side
+def _node_of_edge(edge: Index) -> Index:
+    """Node of the graph for the operation of an edge of `_micro_cells.all_edges`."""
+    return NUM_CELL_INPUTS + edge + edge // 2
 
 
 def feature_sizes(space: MicroSpace) -> tuple[int, ...]:
@@ -41,17 +43,16 @@ def graph(space: MicroSpace, cells: jax.Array, *, joins_inputs: bool) -> Graph:
       cells: int32 `[num_cells, num_nodes, 4]`.
       joins_inputs: whether inputs that no node reads are part of a cell's output.
     """
-    node = np.arange(space.num_nodes, dtype=np.int32)
-    op_nodes = node_of_op(node[:, None], np.arange(2, dtype=np.int32)[None])
-    sums = node_of_state(node + NUM_CELL_INPUTS)
     num_nodes = NUM_CELL_INPUTS + 3 * space.num_nodes
+    op_nodes = _node_of_edge(np.arange(2 * space.num_nodes))
 
     def of_cell(cell: jax.Array) -> Graph:
-        sources = jnp.asarray(node_of_state(np.arange(sums.size + 1)))[cell[:, :2]]
+        edges = _micro_cells.all_edges(cell, row_per_side=False)
+        sums = node_of_state(edges.target)
         adjacency = jnp.zeros((num_nodes, num_nodes), bool)
-        adjacency = adjacency.at[sources, op_nodes].set(True)
-        adjacency = adjacency.at[op_nodes, np.stack([sums, sums], 1)].set(True)
-        kinds = jnp.zeros(num_nodes, jnp.int32).at[op_nodes].set(1 + cell[:, 2:])
+        adjacency = adjacency.at[node_of_state(edges.source), op_nodes].set(True)
+        adjacency = adjacency.at[op_nodes, sums].set(True)
+        kinds = jnp.zeros(num_nodes, jnp.int32).at[op_nodes].set(1 + edges.op)
         kinds = kinds.at[sums].set(len(space.ops) + 1)
         node_mask = jnp.ones(num_nodes, bool)
         if not joins_inputs:
@@ -72,38 +73,26 @@ def assignment(block: Index, node: Index, is_used: Any) -> NodeAssignment:
     return NodeAssignment(jnp.stack([block, node], axis=-1), None, is_used)
 
 
-def table_assignments(
-    specs: dict[str, dict[str, Any]],
-    space: MicroSpace,
-    blocks: np.ndarray,
-    cells: jax.Array,
-    rows: tuple[np.ndarray, np.ndarray],
-    *,
-    side: np.ndarray | None = None,
-) -> dict[str, dict[str, NodeAssignment]]:
-    """Assignments of a table of the weights of all operations.
+def op_assignments(
+    space: MicroSpace, blocks: np.ndarray, cells: jax.Array, *, row_per_side: bool
+) -> dict[str, NodeAssignment]:
+    """Assignments of the rows of every operation, `[num_cells, num_rows]`.
 
     Args:
-      specs: of the table, `[num_cells, num_rows, ...]`.
       space: the search space.
       blocks: int32 `[num_cells]`, numbers of the cells.
       cells: int32 `[num_cells, num_nodes, 4]`.
-      rows: node and source of every row, int32 `[num_rows]` each.
-      side: which of the node's edges a row is for; if `None`, both edges share it
-        where source and operation are the same.
+      row_per_side: as for `_micro_cells.all_edges`. If edges share a row, it belongs to
+        the first.
     """
-    node, source = rows
-    reads = cells[:, node, :2] == source[None, :, None]
+    num_rows = _micro_cells.num_rows(space.num_nodes) * (1 + row_per_side)
 
-    def of_op(op: int) -> NodeAssignment:
-        chosen = reads & (cells[:, node, 2:] == op)
-        if side is None:
-            is_used = chosen.any(axis=-1)
-            taken = jnp.argmax(chosen, axis=-1).astype(jnp.int32)
-        else:
-            is_used, taken = chosen[:, np.arange(side.size), side], side[None]
-        return assignment(blocks[:, None], node_of_op(node[None], taken), is_used)
+    def used_of(cell: jax.Array) -> tuple[jax.Array, jax.Array]:
+        edges = _micro_cells.all_edges(cell, row_per_side=row_per_side)
+        return used_rows(edges, len(space.ops), num_rows)
 
+    is_used, edge = jax.vmap(used_of, out_axes=1)(cells)
     return {
-        name: dict.fromkeys(specs[name], of_op(op)) for op, name in enumerate(space.ops)
+        name: assignment(blocks[:, None], _node_of_edge(edge[op]), is_used[op])
+        for op, name in enumerate(space.ops)
     }

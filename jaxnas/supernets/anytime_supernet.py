@@ -191,7 +191,7 @@ def _block_assignments(
         nodes = jnp.asarray(nodes, jnp.int32)
         return jnp.stack([jnp.full_like(nodes, block), nodes], axis=-1)
 
-    nodes = range(2, 2 + space.num_nodes[block])
+    nodes = places(block, range(2, 2 + space.num_nodes[block]))
     present = space.node_mask(arch, block)[2:]
     node_ops = space.node_ops(arch, block)
     adjacency = space.adjacency(arch, block)
@@ -203,7 +203,7 @@ def _block_assignments(
         "nodes": {
             name: dict.fromkeys(
                 specs["nodes"][name],
-                NodeAssignment(places(block, nodes), None, present & (node_ops == op)),
+                NodeAssignment(nodes, None, present & (node_ops == op)),
             )
             for op, name in enumerate(space.ops)
         },

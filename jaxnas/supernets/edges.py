@@ -40,6 +40,11 @@ class Edges(NamedTuple):
     row: jax.Array
     num_edges: jax.Array
 
+    @property
+    def exists(self) -> jax.Array:
+        """Whether each edge exists, bool `[max_edges]`."""
+        return jnp.arange(self.op.size, dtype=jnp.int32) < self.num_edges
+
 
 def _read(buffer: jax.Array, index: jax.Array) -> jax.Array:
     return lax.dynamic_index_in_dim(buffer, index, 0, keepdims=False)
@@ -69,6 +74,25 @@ def select(edges: Edges, chosen: jax.Array) -> Edges:
     order = jnp.argsort(~chosen, stable=True)
     source, target, op, row = (leaf[order] for leaf in edges[:-1])
     return Edges(source, target, op, row, chosen.sum(dtype=jnp.int32))
+
+
+def used_rows(edges: Edges, num_ops: int, num_rows: int) -> tuple[jax.Array, jax.Array]:
+    """Find the rows of weights that edges use, for each operation.
+
+    Args:
+      edges: the list.
+      num_ops: number of operations.
+      num_rows: number of rows, of the operation that has the most.
+
+    Returns:
+      bool `[num_ops, num_rows]`, whether an edge that exists has the operation and the
+      row; int32 `[num_ops, num_rows]`, number of the first such edge, 0 if there is
+      none.
+    """
+    has_op = jax.nn.one_hot(edges.op, num_ops, dtype=bool) & edges.exists[:, None]
+    has_row = jax.nn.one_hot(edges.row, num_rows, dtype=bool)
+    uses = has_op[:, :, None] & has_row[:, None]
+    return uses.any(0), uses.argmax(0).astype(jnp.int32)
 
 
 def evaluate(

@@ -5,15 +5,14 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxnas import ops
 from jaxnas._checks import check_dropout, check_sizes
 from jaxnas.ops import Norm, Op, WeightSpec
 from jaxnas.spaces.macro import MacroSpace
-from jaxnas.supernets import _images
-from jaxnas.supernets.edges import EdgeOp, Edges, evaluate, select
-from jaxnas.types import Arch, Key, Supernet, Weights
+from jaxnas.supernets import _images, _macro_graph
+from jaxnas.supernets.edges import EdgeOp, evaluate
+from jaxnas.types import Arch, Graph, GraphSpec, Key, Supernet, Weights
 
 Skips = Literal["concat", "add"]
 
@@ -48,9 +47,12 @@ def macro(
       image_channels: channels of the input images.
 
     Returns:
-      A `Supernet`; `apply` takes float images `[B, H, W, image_channels]`, `H` and `W`
-      divisible by 4, and returns logits `[B, num_classes]`. Training with dropout
-      needs its `key`.
+      A `Supernet` with a graph spec; `apply` takes float images
+      `[B, H, W, image_channels]`, `H` and `W` divisible by 4, and returns logits
+      `[B, num_classes]`. Training with dropout needs its `key`. In the graph spec the
+      network is one block, whose node 0 is the stem; operations, joins and reductions
+      are nodes. The number of layers is none of its settings: one hypernetwork serves
+      all depths.
 
     Raises:
       ValueError: if the space has fewer than 3 layers or a number is out of range.
@@ -67,14 +69,15 @@ def macro(
     _images.check_channels(channels)
     check_sizes(num_classes=num_classes, image_channels=image_channels)
     check_dropout(dropout)
-    stages = _stages(space.num_layers)
+    stages = _macro_graph.stages_of(space.num_layers)
+
+    specs = {
+        "stem": _images.stem_specs(image_channels, channels),
+        "stages": [_stage_specs(space, channels, s, skips) for s in stages],
+        "classifier": _images.classifier_specs(channels, num_classes, bias=False),
+    }
 
     def init(key: Key) -> Weights:
-        specs = {
-            "stem": _images.stem_specs(image_channels, channels),
-            "stages": [_stage_specs(space, channels, s, skips) for s in stages],
-            "classifier": _images.classifier_specs(channels, num_classes, bias=False),
-        }
         return ops.init(key, specs, "he_normal")
 
     def apply(
@@ -102,12 +105,27 @@ def macro(
             batch_axis=batch_axis,
         )
 
-    return Supernet(space, init, apply)
+    def graph(arch: Arch) -> Graph:
+        return _macro_graph.graph_of(space, arch)
 
+    def assignments(arch: Arch) -> dict[str, Any]:
+        return {
+            "stem": dict.fromkeys(specs["stem"]),
+            "stages": _macro_graph.assignments_of(space, specs["stages"], arch),
+            "classifier": dict.fromkeys(specs["classifier"]),
+        }
 
-def _stages(num_layers: int) -> list[range]:
-    third = num_layers // 3
-    return [range(third), range(third, 2 * third), range(2 * third, num_layers)]
+    settings = {
+        "supernet": "macro",
+        "ops": list(space.ops),
+        "channels": channels,
+        "num_classes": num_classes,
+        "image_channels": image_channels,
+        "skips": skips,
+    }
+    sizes = _macro_graph.feature_sizes(space)
+    graph_spec = GraphSpec(sizes, specs, graph, assignments, settings)
+    return Supernet(space, init, apply, graph_spec)
 
 
 def _stage_specs(
@@ -233,42 +251,6 @@ def _edge_ops(space: MacroSpace, norm: Norm, *, joins: bool) -> list[EdgeOp]:
     return [*chosen, join, normalize] if joins else chosen
 
 
-def _edges(space: MacroSpace, layers: range, arch: Arch) -> Edges:
-    """The edges of one stage.
-
-    States are the sources up to the stage's last output, then for every layer what
-    its operation yields and the sum of what it joins. The first layer of the network
-    has nothing to join: its operation yields its output.
-    """
-    join, normalize = len(space.ops), len(space.ops) + 1
-    first_decision = np.cumsum([0, *range(1, space.num_layers)])
-    always, free = -1, layers.stop + 1  # the first state that is no source
-    edges: list[tuple[int, ...]] = []
-
-    def add(source, target, row, op=0, *, op_decision=always, exists=always):
-        edges.append((source, target, op, row, op_decision, exists))
-
-    join_row = 0
-    for position, k in enumerate(layers):
-        decision = int(first_decision[k])
-        if k == 0:
-            add(0, 1, position, op_decision=decision)
-            continue
-        result, total = free, free + 1
-        add(k, result, position, op_decision=decision)
-        for i in range(k):
-            add(i, total, join_row + i, join, exists=decision + 1 + i)
-        add(result, total, join_row + k, join)
-        add(total, k + 1, position - (layers.start == 0), normalize)
-        join_row, free = join_row + k + 1, free + 2
-
-    source, target, op, row, op_decision, exists = np.array(edges, np.int32).T
-    op = jnp.where(op_decision == always, op, arch[op_decision])
-    chosen = (exists == always) | (arch[exists] == 1)
-    source, target, row = (jnp.asarray(leaf) for leaf in (source, target, row))
-    return select(Edges(source, target, op, row, jnp.int32(0)), chosen)
-
-
 def _apply_stage(
     stage: Weights,
     space: MacroSpace,
@@ -286,6 +268,6 @@ def _apply_stage(
         _edge_ops(space, norm, joins=num_joining > 0),
         jnp.concatenate([sources, empty]),
         weights,
-        _edges(space, layers, arch),
+        _macro_graph.edges_of(space, layers, arch),
     )
     return states[: layers.stop + 1]
