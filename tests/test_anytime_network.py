@@ -11,8 +11,6 @@ import pytest
 
 from jaxnas import analysis, data, genotypes, networks, ops, spaces, supernets, train
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 SPACE = spaces.anytime((4, 3, 2), (2, 1, 1), min_nodes=(2, 1, 1))
 # Every operation, and every scale that a block may have; then fewer nodes. In the
 # first, node 3 of block 0 and node 4 of block 2 are leaves, and no exit needs node 4.

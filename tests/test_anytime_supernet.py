@@ -13,6 +13,8 @@ from jax.flatten_util import ravel_pytree
 from jaxnas import genotypes, ghn, spaces, supernets
 from jaxnas.types import NodeAssignment
 
+pytestmark = pytest.mark.optimized
+
 CHANNELS, CLASSES, IMAGES = 2, 3, 4
 SPACE = spaces.anytime((4, 3, 2), (2, 1, 1), min_nodes=(2, 1, 1))
 LABELS = np.arange(IMAGES) % CLASSES

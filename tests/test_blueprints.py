@@ -107,7 +107,6 @@ def test_sites_fit_the_weights(name):
 
 
 # Tests of the other supernets say so of theirs.
-@pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.parametrize(
     "name", ["micro-asng", "micro-enas", "macro-concat", "macro-add"]
 )

@@ -31,8 +31,6 @@ FLAGS = (
     *("--gradient-images", 6, "--gradient-chunk", 4),
 )
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 @pytest.fixture(scope="module")
 def cell(tmp_path_factory):

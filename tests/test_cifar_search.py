@@ -100,7 +100,6 @@ def test_settings_of_the_scripts(tmp_path, variables):
     assert (config["controller"], config["entropy_weight"]) == ("script", 0.1)
 
 
-@pytest.mark.usefixtures("quick_compilation")
 def test_a_search_with_a_hypernetwork(monkeypatch, capsys, tmp_path):
     """Trained on smaller blocks than it ranks; the top_k are trained once."""
     # Three operations instead of nine compile in half the time.
@@ -172,7 +171,6 @@ def test_a_search_with_a_hypernetwork(monkeypatch, capsys, tmp_path):
     assert json.loads((workdir / "candidates.json").read_text()) == candidates
 
 
-@pytest.mark.usefixtures("quick_compilation")
 def test_a_macro_search_with_a_hypernetwork(monkeypatch, capsys, tmp_path):
     ops = ("conv_3x3", "max_pool_3x3")
     monkeypatch.setattr(spaces, "enas_macro", lambda n: spaces.MacroSpace(n, ops))

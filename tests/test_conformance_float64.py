@@ -25,6 +25,8 @@ from jaxnas import (
 )
 from jaxnas.train import from_scratch
 
+pytestmark = pytest.mark.optimized
+
 QUICK = {"xla_backend_optimization_level": 0}
 TASK = train.classification()
 MICRO = spaces.MicroSpace(1, ("max_pool_3x3", "sep_conv_3x3"))

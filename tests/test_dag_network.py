@@ -250,7 +250,6 @@ LEAVES = DagGenotype(
     ("genotype", "num_blocks", "node_input"),
     [(LEAVES, 3, "each"), (SMALL, 10, "each"), (LEAVES, 3, "sum")],
 )
-@pytest.mark.usefixtures("quick_compilation")
 def test_with_batch_statistics_it_is_the_supernet(genotype, num_blocks, node_input):
     # There may be room for more nodes.
     space = spaces.ghn_dag(2 + len(genotype.ops), max_nodes=6, ops=LEAVES.ops)

@@ -13,6 +13,8 @@ from jax.flatten_util import ravel_pytree
 from jaxnas import genotypes, ops, spaces, supernets
 from jaxnas.types import NodeAssignment
 
+pytestmark = pytest.mark.optimized
+
 CHANNELS, CLASSES, IMAGES = 2, 3, 4
 FEW_OPS = ("max_pool_3x3", "conv_1x1", "skip_connect")
 LABELS = np.arange(IMAGES) % CLASSES

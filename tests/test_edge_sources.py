@@ -24,8 +24,6 @@ BASE = Genotype(NORMAL, (2, 3, 4), REDUCE, (2, 3, 4))
 # Eight cells, of which one stands in a scan.
 make = functools.partial(networks.micro, channels=2, num_cells=8, num_classes=3)
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 def images():
     return jax.random.normal(jax.random.key(0), (4, 8, 8, 1))

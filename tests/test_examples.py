@@ -26,7 +26,6 @@ def test_notebooks_run(path, tmp_path, monkeypatch):
     assert last.outputs
 
 
-@pytest.mark.usefixtures("quick_compilation")
 def test_the_search_of_the_readme(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     text = (ROOT / "README.md").read_text("utf-8")

@@ -124,7 +124,6 @@ def test_the_network_is_counted_and_fitted():
     assert networks.channels_for_budget(of_width, traced - 1, (8, 8, 1)) == 7
 
 
-@pytest.mark.usefixtures("quick_compilation")
 def test_search_ranking_and_training(images, tmp_path):
     net = toy.chain_supernet(SPACE, 64, 2)
     study = studies.search(

@@ -17,8 +17,6 @@ from jaxnas import genotypes, ghn, ops, spaces, supernets, train, weights
 from jaxnas.ghn import decoder
 from jaxnas.types import NodeAssignment
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 BLOCK = genotypes.DagGenotype(
     ("sep_conv_3x3", "conv_1x1", "skip_connect", "max_pool_3x3"),
     ((0, 1), (0,), (1, 2), (2, 3)),

@@ -87,7 +87,6 @@ def without_seconds(line):
     return {name: value for name, value in line.items() if "seconds" not in name}
 
 
-@pytest.mark.usefixtures("quick_compilation")
 def test_a_study_and_how_it_goes_on(monkeypatch, capsys, tmp_path, stand_ins):
     workdir = tmp_path / "run"
     status, output, errors = run(monkeypatch, capsys, workdir)
@@ -195,7 +194,7 @@ def test_a_study_and_how_it_goes_on(monkeypatch, capsys, tmp_path, stand_ins):
     assert status == 2 and "standalone-1.jsonl, line 1: has no architecture" in errors
 
 
-@pytest.mark.usefixtures("quick_compilation", "stand_ins")
+@pytest.mark.usefixtures("stand_ins")
 def test_results_belong_to_architectures(monkeypatch, capsys, tmp_path):
     """A study of the same architectures in another order has the same results."""
     flags = ("--standalone-seeds", 1, "--predictors", "sgd", "--sgd-steps", 2)
@@ -230,7 +229,7 @@ def test_results_belong_to_architectures(monkeypatch, capsys, tmp_path):
     assert first == second[::-1]
 
 
-@pytest.mark.usefixtures("quick_compilation", "stand_ins")
+@pytest.mark.usefixtures("stand_ins")
 def test_scores_of_sgd_do_not_come_from_the_truth(monkeypatch, capsys, tmp_path):
     """The whole training of SGD ends elsewhere than the one it is compared with."""
     evaluated = []
@@ -255,7 +254,7 @@ def test_scores_of_sgd_do_not_come_from_the_truth(monkeypatch, capsys, tmp_path)
         assert len(distinct) == 3  # two seeds alone, one training of SGD
 
 
-@pytest.mark.usefixtures("quick_compilation", "stand_ins")
+@pytest.mark.usefixtures("stand_ins")
 def test_an_interrupted_training_continues(monkeypatch, capsys, tmp_path):
     flags = ("--standalone-seeds", 1, "--predictors", "sgd", "--sgd-steps", 2)
     status, _, errors = run(monkeypatch, capsys, tmp_path / "whole", *flags)

@@ -9,6 +9,8 @@ from jaxnas import ops, spaces
 from jaxnas.ghn import propagation as message_passing
 from jaxnas.types import Graph
 
+pytestmark = pytest.mark.optimized
+
 SIZE = 4
 
 

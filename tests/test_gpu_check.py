@@ -14,6 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.optimized
+
 TINY = gpu_check.SIZES["tiny"]
 
 
@@ -196,7 +198,7 @@ NUMERICS = gpu_check.NetSize(2, 3, 2)
 
 
 @pytest.mark.parametrize("name", gpu_check.FUNCTIONS)
-def test_every_gradient_is_that_of_the_parameters(name, quick_compilation):
+def test_every_gradient_is_that_of_the_parameters(name):
     made = gpu_check.functions(NUMERICS, 8)
     assert tuple(made) == gpu_check.FUNCTIONS
     function = made[name]()
@@ -210,7 +212,7 @@ def test_every_gradient_is_that_of_the_parameters(name, quick_compilation):
 
 
 @pytest.mark.parametrize("name", gpu_check.CASES)
-def test_every_step_returns_a_state_like_its_own(name, quick_compilation):
+def test_every_step_returns_a_state_like_its_own(name):
     case = gpu_check.CASES[name](TINY)
     shape = TINY.num_groups, TINY.group_size
     assert case.groups.shape[:2] == shape
@@ -382,7 +384,7 @@ def test_rates():
     }
 
 
-def test_the_search_is_that_of_the_preset(quick_compilation):
+def test_the_search_is_that_of_the_preset():
     search = gpu_check.make_search(TINY, None)
     assert search.source == "random noise"
     # Two architectures each for the weights and the searcher.

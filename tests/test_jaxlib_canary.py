@@ -19,6 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.optimized
+
 VERSION = importlib.metadata.version("jaxlib")
 # Turns the fusion off; `XLA_FLAGS=--xla_cpu_experimental_ynn_fusion_type=` does so for
 # a whole process.

@@ -12,6 +12,8 @@ from jax.flatten_util import ravel_pytree
 
 from jaxnas import spaces, supernets
 
+pytestmark = pytest.mark.optimized
+
 LAYERS, CHANNELS, CLASSES, IMAGES = 6, 4, 3, 4
 SPACE = spaces.enas_macro(LAYERS)
 # Other operations in another order, and quicker to compile.

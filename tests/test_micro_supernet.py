@@ -13,6 +13,8 @@ from jax.flatten_util import ravel_pytree
 from jaxnas import spaces, supernets
 from jaxnas.supernets.micro_supernet import Skeleton
 
+pytestmark = pytest.mark.optimized
+
 SPACE = spaces.enas_micro(3)
 CHANNELS, CLASSES, IMAGES = 4, 3, 4
 

@@ -17,23 +17,11 @@ import optax
 import pytest
 from helpers import take
 from jax import lax
-from jax.experimental.compilation_cache import compilation_cache
 
 from jaxnas import data, metrics, parallel, search, train, weights
 from jaxnas.types import Supernet
 
-
-@pytest.fixture(autouse=True, scope="module")
-def _compilation_cache(tmp_path_factory):
-    """Compile equal programs once; every run makes its own."""
-    folder = str(tmp_path_factory.mktemp("xla"))
-    jax.config.update("jax_compilation_cache_dir", folder)
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    compilation_cache.reset_cache()
-    yield
-    jax.config.update("jax_compilation_cache_dir", None)
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
-    compilation_cache.reset_cache()
+pytestmark = pytest.mark.optimized
 
 
 class Space:

@@ -67,7 +67,7 @@ def test_every_image_counts_once(num_images, num_devices):
     assert found["accuracy"] == pytest.approx(accuracy, rel=1e-5)
 
 
-def test_images_sorted_by_class_are_judged_like_shuffled_ones(quick_compilation):
+def test_images_sorted_by_class_are_judged_like_shuffled_ones():
     """A supernet normalizes by the batch; sorted, a batch would be of one class."""
     digits = data.load("digits")
 

@@ -10,7 +10,6 @@ import numpy as np
 import optax
 import pytest
 import test_one_shot
-from test_one_shot import _compilation_cache as _compilation_cache  # a fixture
 
 from jaxnas import data, metrics, parallel, train, weights
 from jaxnas.train import batches

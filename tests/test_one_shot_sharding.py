@@ -5,7 +5,6 @@ import jax
 import jax.numpy as jnp
 import pytest
 import test_one_shot
-from test_one_shot import _compilation_cache as _compilation_cache  # a fixture
 
 from jaxnas import parallel, train
 from jaxnas.train import steps

@@ -10,6 +10,8 @@ from jax import lax
 from jaxnas import genotypes, ops, spaces, supernets
 from jaxnas.ops import convolutions
 
+pytestmark = pytest.mark.optimized
+
 WEIGHTLESS = ("none", "avg_pool_3x3", "max_pool_3x3")
 SIZE = (7, 8)  # an odd height and an even width
 # Compiling takes most of the time of these tests: less of it like this.

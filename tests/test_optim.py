@@ -10,6 +10,8 @@ import pytest
 
 from jaxnas import optim
 
+pytestmark = pytest.mark.optimized
+
 
 @pytest.fixture
 def implicit_promotion():

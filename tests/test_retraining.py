@@ -13,26 +13,11 @@ import numpy as np
 import optax
 import pytest
 from helpers import take
-from jax.experimental.compilation_cache import compilation_cache
 
 from jaxnas import data, metrics, networks, parallel, train
 from jaxnas.genotypes import Genotype
 from jaxnas.networks.micro_network import CellOutput
 from jaxnas.train import batches, from_scratch
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _compilation_cache(tmp_path_factory):
-    """Compile equal programs once; every run makes its own."""
-    folder = str(tmp_path_factory.mktemp("xla"))
-    jax.config.update("jax_compilation_cache_dir", folder)
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    compilation_cache.reset_cache()
-    yield
-    jax.config.update("jax_compilation_cache_dir", None)
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
-    compilation_cache.reset_cache()
-
 
 # One node a cell: what takes time is to compile.
 GENOTYPE = Genotype(

@@ -16,6 +16,8 @@ import pytest
 from jaxnas import search, spaces
 from jaxnas.search.natural_gradient import utility
 
+pytestmark = pytest.mark.optimized
+
 # Learns within the few steps of these tests; a large eps keeps Adam from
 # magnifying rounding errors.
 reinforce = functools.partial(

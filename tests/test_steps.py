@@ -15,6 +15,8 @@ from jaxnas.data import Split
 from jaxnas.train import batches
 from jaxnas.types import Supernet, Task, WeightProvider
 
+pytestmark = pytest.mark.optimized
+
 NUM_DEVICES = 4
 ACTIVATIONS = (jnp.tanh, jax.nn.relu, jnp.sin)
 ARCHS = np.array(

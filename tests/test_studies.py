@@ -67,7 +67,6 @@ def run(images, selection, **options):
     )
 
 
-@pytest.mark.usefixtures("quick_compilation")
 def test_a_search_without_a_folder_is_the_same_as_with_one(images, tmp_path):
     selection = studies.Selection(
         select="best",
@@ -98,7 +97,6 @@ def test_a_search_without_a_folder_is_the_same_as_with_one(images, tmp_path):
     assert scratch["found"] == list(study.scratch.found)
 
 
-@pytest.mark.usefixtures("quick_compilation")
 def test_the_best_after_training_is_found(images):
     selection = studies.Selection(
         select="trained", num_candidates=4, num_random=1, top_k=BUDGET
