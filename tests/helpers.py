@@ -1,6 +1,10 @@
 """What tests of several modules share."""
 
+import pathlib
 from typing import Any
+
+ROOT = pathlib.Path(__file__).parent.parent
+GOLDENS_DIR = ROOT / "tests" / "goldens"
 
 
 def take(kind: Any, options: dict[str, Any], **defaults: Any) -> Any:

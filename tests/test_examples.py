@@ -1,14 +1,13 @@
 """The notebooks and the examples of the README run."""
 
-import pathlib
 import re
 
 import jax
 import nbclient
 import nbformat
 import pytest
+from helpers import ROOT
 
-ROOT = pathlib.Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "examples").glob("*.ipynb"))
 
 

@@ -12,13 +12,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import ROOT
 from pages import check_report
 
 from jaxnas import genotypes, metrics, networks, optim, report, studies, train
 from jaxnas.data import loading
 from jaxnas.report import drawing
 
-GUIDE = pathlib.Path(__file__).parent.parent / "CONTRIBUTING.md"
+GUIDE = ROOT / "CONTRIBUTING.md"
 
 
 def run_blocks(path: pathlib.Path) -> Any:

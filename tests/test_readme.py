@@ -1,11 +1,11 @@
 """The example of the README on loss surfaces does what it says."""
 
-import pathlib
 import re
 
 import jax
+from helpers import ROOT
 
-README = pathlib.Path(__file__).parent.parent / "README.md"
+README = ROOT / "README.md"
 
 
 def test_surfaces_of_any_model(tmp_path, monkeypatch, capsys):

@@ -64,6 +64,8 @@ def register(tag: str, kind: type[_G], check_kind: Callable[[_G], _G]) -> None:
         has the tag.
 
     Example:
+      >>> from typing import NamedTuple
+      >>> from jaxnas import genotypes
       >>> class Widths(NamedTuple):
       ...     widths: tuple[int, ...]
       >>> genotypes.register("widths", Widths, lambda g: Widths(tuple(g.widths)))

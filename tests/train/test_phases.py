@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-import test_one_shot
+import toy_search
 
 from jaxnas import data, metrics, parallel, train, weights
 from jaxnas.train import batches
@@ -25,15 +25,17 @@ PHASES = {
     "num_search_archs": 4,
 }
 
+SPLIT = data.Split(np.zeros((30, 1, 1, 1), np.uint8), np.zeros(30, np.int32))
+
 
 def run(workdir=None, **options):
-    return test_one_shot.run(workdir, **PHASES, **options)
+    return toy_search.run(workdir, **PHASES, **options)
 
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("uninterrupted")
-    return run(workdir), test_one_shot.read(workdir)
+    return run(workdir), toy_search.read(workdir)
 
 
 def test_both_phases_are_in_the_log(uninterrupted):
@@ -60,8 +62,8 @@ def test_interrupted_in_both_phases_and_resumed(tmp_path, uninterrupted, monkeyp
                 run(tmp_path)
             assert (tmp_path / "checkpoints" / str(step)).is_dir()
     resumed = run(tmp_path)
-    assert test_one_shot.digest(resumed.state) == test_one_shot.digest(result.state)
-    assert test_one_shot.read(tmp_path) == log
+    assert toy_search.digest(resumed.state) == toy_search.digest(result.state)
+    assert toy_search.read(tmp_path) == log
 
 
 def test_four_devices_equal_one(uninterrupted):
@@ -77,15 +79,13 @@ def test_four_devices_equal_one(uninterrupted):
 
 
 def test_every_phase_is_traced_once(monkeypatch):
-    net, traces = test_one_shot.perceptron(), []
+    net, traces = toy_search.perceptron(), []
 
     def counting(*args, **options):
         traces.append(options["train"])
         return net.apply(*args, **options)
 
-    monkeypatch.setattr(
-        test_one_shot, "perceptron", lambda: net._replace(apply=counting)
-    )
+    monkeypatch.setattr(toy_search, "perceptron", lambda: net._replace(apply=counting))
     run(num_epochs=1)
     once = list(traces)
     traces.clear()
@@ -109,8 +109,8 @@ def recording(num: int) -> Searcher:
 
 
 def make(schedule, **options):
-    digits, splits = test_one_shot.load()
-    net = test_one_shot.perceptron()
+    digits, splits = toy_search.load()
+    net = toy_search.perceptron()
 
     def normalize(key, images):
         del key
@@ -187,7 +187,7 @@ def test_the_objective_is_what_the_searcher_is_told():
 
 
 def test_wrong_timetable():
-    _, splits = test_one_shot.load()
+    _, splits = toy_search.load()
     assert train.search_schedule(splits, 16, 5) == train.SearchSchedule(4, 5)
     with pytest.raises(ValueError, match="searcher_steps is -1; expected 0 or more"):
         train.search_schedule(splits, 16, -1)
@@ -201,8 +201,6 @@ def test_rank_by_another_objective():
         return {"loss": loss, "accuracy": accuracy}
 
     archs = [jnp.array([value], jnp.int32) for value in table]
-    ranked = train.rank(
-        evaluate, archs, test_one_shot.SPLIT, objective=train.error_rate
-    )
+    ranked = train.rank(evaluate, archs, SPLIT, objective=train.error_rate)
     # Equal error rates by their loss.
     assert [int(entry.arch[0]) for entry in ranked] == [2, 1, 0]

@@ -1,19 +1,17 @@
 """Variants of genotypes: the official ones reproduced, and those made by rule."""
 
 import json
-import pathlib
 from typing import Any
 
 import numpy as np
 import pytest
+from helpers import GOLDENS_DIR
 
 from jaxnas import analysis, genotypes, networks
 
 # What the official code draws with NumPy 2.4.6, for the seeds from 1 on, in the normal
 # and the reduction cell; operations are indices of `RANDOM_OPS`.
-GOLDENS = json.loads(
-    (pathlib.Path(__file__).parent / "goldens" / "topology.json").read_text()
-)
+GOLDENS = json.loads((GOLDENS_DIR / "topology.json").read_text())
 RANDOM_OPS = (
     *("max_pool_3x3", "avg_pool_3x3", "skip_connect"),
     *("sep_conv_3x3", "sep_conv_5x5", "dil_conv_3x3", "dil_conv_5x5"),

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import optax
 import pytest
-from test_fitting import BATCH_SIZE, augment, load, normalize, perceptron, small
+from toy_training import BATCH_SIZE, augment, load, normalize, perceptron, small
 
 from jaxnas import metrics, train
 

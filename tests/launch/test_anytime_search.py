@@ -4,9 +4,8 @@ import json
 
 import anytime_search
 import pytest
+from commands import assert_refused, exit_status, run
 from pages import check_report
-from test_commands import assert_refused, exit_status, run
-from test_commands import variables as variables  # a fixture
 
 from jaxnas import analysis, genotypes, metrics
 

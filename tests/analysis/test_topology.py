@@ -2,20 +2,18 @@
 
 import itertools
 import json
-import pathlib
 from collections import Counter
 from typing import Any, Literal
 
 import pytest
+from helpers import GOLDENS_DIR
 
 from jaxnas import analysis, genotypes
 
 # Per cell of the genotypes in the official code: name, cell, the two sources of each
 # node, concat, width, depth, depth with all nodes to the output, width of the live
 # nodes, dead nodes. DARTS_ADAPT is SNAS_ADAPT's pattern on DARTS.
-GOLDENS = json.loads(
-    (pathlib.Path(__file__).parent / "goldens" / "topology.json").read_text()
-)
+GOLDENS = json.loads((GOLDENS_DIR / "topology.json").read_text())
 Cell = Literal["normal", "reduce"]
 
 

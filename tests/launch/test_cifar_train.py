@@ -8,9 +8,9 @@ import numpy as np
 import optimizers
 import pytest
 import session
+from commands import assert_refused
 from PIL import Image
 from presets.cifar_train import PRESETS
-from test_commands import assert_refused
 
 from jaxnas import genotypes, metrics, networks
 from jaxnas.genotypes import DagGenotype, Genotype, MacroGenotype

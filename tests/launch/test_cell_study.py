@@ -6,9 +6,9 @@ import json
 import cell_study
 import numpy as np
 import pytest
+from commands import assert_refused, exit_status
 from pages import check_report
 from presets.cell_study import PRESETS
-from test_commands import assert_refused, exit_status
 
 from jaxnas import analysis, data, genotypes, metrics, studies
 from jaxnas.genotypes import Genotype

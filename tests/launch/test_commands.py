@@ -1,10 +1,7 @@
 """The commands: flags, exit statuses, and what a run leaves in its folder."""
 
 import json
-import os
-import pathlib
 import signal
-import subprocess
 import sys
 import time
 
@@ -15,13 +12,13 @@ import presets.cifar_search
 import presets.cifar_train
 import pytest
 import session
+from commands import assert_refused, exit_status, run, start
 from pages import check_report
 
 from jaxnas import genotypes, metrics
 from jaxnas.checkpoint import CheckpointError
 from jaxnas.train import Diverged, Interrupted
 
-ROOT = pathlib.Path(__file__).parent.parent
 COMMANDS = {
     "cifar_search": presets.cifar_search.PRESETS,
     "cifar_train": presets.cifar_train.PRESETS,
@@ -51,46 +48,6 @@ def tiny(tmp_path_factory):
     path = tmp_path_factory.mktemp("genotypes") / "cells.json"
     genotypes.save(path, CELLS)
     return {**TINY, "cifar_train": (*TINY["cifar_train"], "--genotype", path)}
-
-
-@pytest.fixture(scope="module")
-def variables(tmp_path_factory):
-    """The environment of a command: one cache of compiled programs for all.
-
-    Almost nothing is optimized, since compiling takes all the time.
-    """
-    return {
-        **os.environ,
-        "JAX_PLATFORMS": "cpu",
-        "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("xla")),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-    }
-
-
-def start(variables, command, *flags) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, str(ROOT / "launch" / f"{command}.py"), *map(str, flags)],
-        env=variables,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-
-
-def run(variables, command, *flags) -> tuple[int, str, str]:
-    process = start(variables, command, *flags)
-    output, errors = process.communicate()
-    return process.returncode, output, errors
-
-
-def assert_refused(result, *words):
-    status, output, errors = result
-    assert (status, output) == (2, "")
-    assert "Traceback" not in errors
-    text = " ".join(errors.replace("│", " ").split())
-    for word in words:
-        assert word in text
 
 
 # Whole runs -------------------------------------------------------------------------
@@ -181,15 +138,6 @@ def test_divergence(tmp_path, variables, tiny):
 
 
 # Within this process ----------------------------------------------------------------
-
-
-def exit_status(monkeypatch, main, *flags):
-    """How a command would leave its process."""
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "")
-    monkeypatch.setattr(sys, "argv", ["command", *map(str, flags)])
-    with pytest.raises(SystemExit) as exit_:
-        session.run(main)
-    return exit_.value.code
 
 
 def fail_with(error):

@@ -2,13 +2,13 @@
 
 import functools
 import json
-import pathlib
 
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import GOLDENS_DIR
 
 from jaxnas import genotypes, networks, spaces
 from jaxnas.genotypes import Genotype
@@ -17,9 +17,7 @@ from jaxnas.networks import layers, micro_network
 # Counts of the official PyTorch codes' networks with 20 cells: published genotypes
 # with 36 channels (DARTS's network) and their variants, for 10, 100 and 200 classes,
 # without auxiliary head and with one; and vectors of ASNG-NAS's space.
-COUNTS = json.loads(
-    (pathlib.Path(__file__).parent / "goldens" / "param_counts.json").read_text()
-)
+COUNTS = json.loads((GOLDENS_DIR / "param_counts.json").read_text())
 
 SMALL = Genotype(
     normal=(

@@ -1,7 +1,5 @@
 """Pure steps: means over architectures, the same on one device and on four."""
 
-import types
-
 import chex
 import jax
 import jax.numpy as jnp
@@ -9,8 +7,9 @@ import numpy as np
 import optax
 import pytest
 from jax.sharding import Mesh, PartitionSpec
+from toy_steps import NET, PROVIDER, TASK
 
-from jaxnas import ops, spaces, supernets, train, weights
+from jaxnas import spaces, supernets, train, weights
 from jaxnas.data import Split
 from jaxnas.train import batches
 from jaxnas.types import Supernet, Task, WeightProvider
@@ -18,34 +17,9 @@ from jaxnas.types import Supernet, Task, WeightProvider
 pytestmark = pytest.mark.optimized
 
 NUM_DEVICES = 4
-ACTIVATIONS = (jnp.tanh, jax.nn.relu, jnp.sin)
 ARCHS = np.array(
     [[0, 1], [2, 0], [1, 1], [0, 0], [2, 1], [1, 0], [1, 1], [0, 1]], np.int32
 )
-
-
-def tiny() -> Supernet:
-    """One hidden layer; the architecture picks its activation and its classifier."""
-
-    def init(key):
-        hidden, out = jax.random.split(key)
-        return {
-            "hidden": jax.random.normal(hidden, (12, 6), float),
-            "out": jax.random.normal(out, (2, 6, 3), float),
-        }
-
-    def apply(weights, arch, inputs, *, train, key=None, batch_axis=None):
-        del train, key
-        x = inputs.reshape(inputs.shape[0], 12) @ weights["hidden"]
-        x = ops.batch_norm(x[:, None, None], batch_axis=batch_axis)[:, 0, 0]
-        return jax.lax.switch(arch[0], ACTIVATIONS, x) @ weights["out"][arch[1]]
-
-    return Supernet(types.SimpleNamespace(cardinalities=(3, 2)), init, apply)
-
-
-NET = tiny()
-PROVIDER = weights.shared(NET)
-TASK = train.classification()
 
 
 def images_and_labels(num=8, size=2):

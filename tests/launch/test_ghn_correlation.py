@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import session
+from commands import assert_refused, exit_status
 from pages import check_report
 from presets.ghn_correlation import PRESETS
-from test_commands import assert_refused, exit_status
 
 from jaxnas import analysis, data, metrics, spaces, studies, train, weights
 from jaxnas.studies import rank_correlation

@@ -4,7 +4,7 @@ import xml.etree.ElementTree as ElementTree
 
 import draw
 import pytest
-from test_commands import assert_refused, exit_status
+from commands import assert_refused, exit_status
 
 
 def run(monkeypatch, capsys, *flags):

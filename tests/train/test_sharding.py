@@ -4,7 +4,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import pytest
-import test_one_shot
+import toy_search
 
 from jaxnas import parallel, train
 from jaxnas.train import steps
@@ -16,7 +16,7 @@ FOUR = {"shard": "archs", "devices": jax.devices()[:4]}
 @pytest.fixture
 def seen(monkeypatch):
     """Shapes that networks and weight steps are traced with; networks draw noise."""
-    net = test_one_shot.perceptron()
+    net = toy_search.perceptron()
     shapes = {"train": set(), "evaluation": set(), "archs": set()}
 
     def noisy(weights, arch, inputs, *, train, key=None, batch_axis=None):
@@ -26,7 +26,7 @@ def seen(monkeypatch):
             inputs += jax.random.normal(key, inputs.shape)
         return net.apply(weights, arch, inputs, train=train, batch_axis=batch_axis)
 
-    monkeypatch.setattr(test_one_shot, "perceptron", lambda: net._replace(apply=noisy))
+    monkeypatch.setattr(toy_search, "perceptron", lambda: net._replace(apply=noisy))
     weight_step = steps.weight_step
 
     def spy(*args, **options):
@@ -51,10 +51,10 @@ def seen(monkeypatch):
 )
 def test_four_devices_equal_one(num_weight_archs, options, seen):
     options = {**ARCHS, **options, "num_weight_archs": num_weight_archs}
-    one = test_one_shot.run(**options)
+    one = toy_search.run(**options)
     assert seen["archs"] == {(num_weight_archs, 2)}
     seen["archs"].clear()
-    four = test_one_shot.run(**options, **FOUR)
+    four = toy_search.run(**options, **FOUR)
     assert seen["archs"] == {(num_weight_archs // 4, 2)}
     parallel.assert_replicated(four.state)
     chex.assert_trees_all_close(
@@ -88,7 +88,7 @@ def test_four_devices_equal_one(num_weight_archs, options, seen):
 )
 def test_wrong_options(options, message):
     with pytest.raises(ValueError, match=message):
-        test_one_shot.run(**{**ARCHS, **options})
+        toy_search.run(**{**ARCHS, **options})
 
 
 # Weights alone ----------------------------------------------------------------------
@@ -97,8 +97,8 @@ def test_wrong_options(options, message):
 def test_a_search_without_updates_of_the_searcher(tmp_path):
     # The architectures that judge nothing need not be shared out.
     options = {**ARCHS, "searcher_steps": 0, "num_search_archs": 2}
-    result = test_one_shot.run(tmp_path, **{**options, "num_epochs": 2}, **FOUR)
-    log = test_one_shot.read(tmp_path)
+    result = toy_search.run(tmp_path, **{**options, "num_epochs": 2}, **FOUR)
+    log = toy_search.read(tmp_path)
     assert [entry["step"] for entry in log] == [0, 4, 8]
     assert log[2]["train/loss"] < log[1]["train/loss"]
     losses = {name for name in log[2] if name.endswith("/loss")}
@@ -111,7 +111,7 @@ def test_a_search_without_updates_of_the_searcher(tmp_path):
 
 
 def test_timetable_without_updates_of_the_searcher():
-    _, splits = test_one_shot.load()
+    _, splits = toy_search.load()
     schedule = train.search_schedule(splits, 16, 0)
     assert schedule == train.SearchSchedule(4, 0)
     assert schedule.steps_per_epoch == 4

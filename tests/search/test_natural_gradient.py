@@ -2,7 +2,6 @@
 
 import functools
 import inspect
-import pathlib
 import types
 from typing import Any
 
@@ -12,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from helpers import GOLDENS_DIR
 
 from jaxnas import search, spaces
 from jaxnas.search.natural_gradient import utility
@@ -51,7 +51,7 @@ ranking_searchers = pytest.mark.parametrize("make", SEARCHERS[:3])
 
 CARDINALITIES = (2, 3, 4, 5, 5, 4, 3, 2)
 
-GOLDENS = np.load(pathlib.Path(__file__).parent / "goldens" / "asng.npz")
+GOLDENS = np.load(GOLDENS_DIR / "asng.npz")
 # Recorded from the official code: 200 updates each, with its own samples and losses.
 RUNS = {
     "lam2": {},

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from test_steps import NET, PROVIDER, TASK
+from toy_steps import NET, PROVIDER, TASK
 
 from jaxnas import data, spaces, supernets, train, weights
 from jaxnas.train import batches

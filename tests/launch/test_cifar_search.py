@@ -11,10 +11,9 @@ import jax
 import presets.cifar_train
 import pytest
 import session
+from commands import assert_refused, exit_status, run
 from pages import check_report
 from presets.cifar_search import PRESETS
-from test_commands import assert_refused, exit_status, run
-from test_commands import variables as variables  # a fixture
 
 from jaxnas import data, genotypes, ghn, metrics, spaces
 

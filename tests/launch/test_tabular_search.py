@@ -8,8 +8,8 @@ import presets.tabular_search
 import pytest
 import session
 import tabular_search
+from commands import assert_refused, exit_status
 from pages import check_report
-from test_commands import assert_refused, exit_status
 
 from jaxnas import report, studies
 

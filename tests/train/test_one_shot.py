@@ -1,7 +1,5 @@
 """One-shot search with a tiny supernet: it learns, repeats, resumes, survives kills."""
 
-import functools
-import hashlib
 import os
 import pathlib
 import signal
@@ -15,101 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from helpers import take
-from jax import lax
+from helpers import ROOT
+from toy_search import digest, load, perceptron, read, run
 
-from jaxnas import data, metrics, parallel, search, train, weights
-from jaxnas.types import Supernet
+from jaxnas import data, metrics, parallel, train
 
 pytestmark = pytest.mark.optimized
-
-
-class Space:
-    cardinalities = (3, 3)
-    num_architectures = 9
-
-
-def perceptron() -> Supernet:
-    """One hidden layer; an architecture chooses its nonlinearity and a scale."""
-
-    def init(key):
-        first, second = jax.random.split(key)
-        return {
-            "hidden": 0.1 * jax.random.normal(first, (64, 16)),
-            "output": 0.1 * jax.random.normal(second, (16, 10)),
-        }
-
-    def apply(weights, arch, inputs, *, train, key=None, batch_axis=None):
-        del train, key, batch_axis
-        x = inputs.reshape(inputs.shape[0], -1) @ weights["hidden"]
-        x = lax.switch(arch[0], [jnp.zeros_like, jax.nn.relu, jnp.tanh], x)
-        return x @ weights["output"] * jnp.array([0.1, 1.0, 0.5])[arch[1]]
-
-    return Supernet(Space(), init, apply)
-
-
-@functools.cache
-def load() -> tuple[data.ImageDataset, train.SearchSplits]:
-    digits = data.load("digits")
-    first, rest = data.split(digits.train, 64)
-    return digits, train.SearchSplits(first, data.split(rest, 70)[0])
-
-
-def run(workdir=None, *, seed=0, num_epochs=3, splits=None, net=None, **options):
-    digits, default = load()
-    net = perceptron() if net is None else net
-
-    def augment(key, images):
-        normal = data.normalize(images, digits.mean, digits.std)
-        return normal + 0.1 * jax.random.normal(key, images.shape)
-
-    def normalize(key, images):
-        return data.normalize(images, digits.mean, digits.std)
-
-    pipeline = take(
-        train.InputPipeline,
-        options,
-        batch_size=16,
-        augment=augment,
-        normalize=normalize,
-    )
-    settings = take(train.SearchSettings, options, num_epochs=num_epochs)
-    return train.search(
-        net,
-        weights.shared(net),
-        search.asng(net.space),
-        train.classification(),
-        optax.sgd(0.1, momentum=0.9),
-        default if splits is None else splits,
-        pipeline,
-        settings,
-        key=jax.random.key(seed),
-        **{
-            "test": data.split(digits.test, 40)[0],
-            "workdir": workdir,
-            "save_seconds": 0.0,
-            **options,
-        },
-    )
-
-
-def digest(state) -> str:
-    """Of all bits of a state."""
-    total = hashlib.sha256()
-    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
-        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-            leaf = jax.random.key_data(leaf)
-        total.update(f"{jax.tree_util.keystr(path)} {leaf.dtype} {leaf.shape}".encode())
-        total.update(np.asarray(leaf).tobytes())
-    return total.hexdigest()
-
-
-def read(workdir: pathlib.Path) -> list[dict]:
-    """The log, without the one thing that depends on the machine."""
-    return [
-        {name: v for name, v in entry.items() if name != "images_per_second"}
-        for entry in metrics.read(workdir / "metrics.jsonl")
-    ]
 
 
 @pytest.fixture(scope="module")
@@ -399,10 +308,10 @@ def test_rank_without_need_to_screen(num_best, num_screening_images):
 
 SCRIPT = """
 import pathlib, sys
-import test_one_shot
+import toy_search
 workdir = pathlib.Path(sys.argv[1])
-state = test_one_shot.run(workdir, num_epochs=16).state
-(workdir / "digest").write_text(test_one_shot.digest(state))
+state = toy_search.run(workdir, num_epochs=16).state
+(workdir / "digest").write_text(toy_search.digest(state))
 """
 
 
@@ -414,7 +323,7 @@ def start(workdir: pathlib.Path) -> subprocess.Popen:
     }
     return subprocess.Popen(
         [sys.executable, "-c", SCRIPT, str(workdir)],
-        cwd=pathlib.Path(__file__).parent,
+        cwd=ROOT / "tests",
         env={**os.environ, **variables},
         stdout=subprocess.DEVNULL,
     )
