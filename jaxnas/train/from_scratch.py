@@ -260,84 +260,17 @@ def make_train_fn(
         raise ValueError(
             f"batch_size is {batch_size}, but there are only {train.num_images} images"
         )
-    num_devices, batch_axis = len(devices), parallel.batch_axis(devices)
-    steps_per_epoch = train.num_images // batch_size
-    step_on_batch = train_step(network, task, optimizer, batch_axis=batch_axis)
-
-    def init(key: Key, initial: Any, options: Options) -> TrainState:
-        run_key, params_key = jax.random.split(key)
-        images = pipeline.normalize(key, jnp.zeros((1, *train.image_shape), jnp.uint8))
-        if initial is None:
-            variables = network.init(params_key, images, train=True, **options)
-        else:  # a copy, for the state is overwritten in place
-            variables = jax.tree.map(lambda x: jnp.array(x, x.dtype), dict(initial))
-        # In training the statistics would need the devices' axis.
-        outputs = jax.eval_shape(
-            lambda: network.apply(variables, images, train=False, **options)
-        )
-        _, shapes = jax.eval_shape(
-            task.loss, outputs, {"label": jnp.zeros(1, jnp.int32)}
-        )
-        params = variables["params"]
-        return TrainState(
-            jnp.int32(0),
-            run_key,
-            params,
-            variables["batch_stats"],
-            optimizer.init(params),
-            {
-                f"train/{name}": jnp.zeros(s.shape, s.dtype)
-                for name, s in shapes.items()
-            },
-        )
-
-    def step(
-        state: TrainState,
-        order: batches.EpochOrder | None,
-        images: Split,
-        options: Options,
-    ) -> tuple[TrainState, batches.EpochOrder | None]:
-        """One step on a batch of all images, or on the images of a stream's batch."""
-        epoch, position = state.step // steps_per_epoch, state.step % steps_per_epoch
-        batch_key, network_key = jax.random.split(state.key)
-        if order is None:
-            image_key = jax.random.fold_in(batch_key, state.step)
-            batch = {
-                "image": pipeline.augment(image_key, jnp.asarray(images.images)),
-                "label": images.labels,
-            }
-            batch = batches.local_batch(batch, batch_axis, num_devices)
-        else:
-            order, batch = batches.next_batch(
-                order,
-                batch_key,
-                images,
-                epoch,
-                position,
-                batch_size,
-                pipeline.augment,
-                batch_axis=batch_axis,
-                num_devices=num_devices,
-            )
-        prob = drop_path.prob(state.step, steps_per_epoch, num_epochs)
-        key = jax.random.fold_in(network_key, state.step)
-        new, metrics = step_on_batch(state, batch, key, prob, options)
-        metrics = {f"train/{name}": value for name, value in metrics.items()}
-        means = epochs.mean_over_epoch(state.epoch_metrics, metrics, position)
-        return new._replace(epoch_metrics=means), order
-
-    def begin(images: Split, options: Options) -> batches.EpochOrder | None:
-        del options
-        if isinstance(train, Stream):
-            return None
-        return batches.no_order(images.num_images)
-
+    parts = _TrainingParts(
+        network, task, optimizer, train, pipeline, num_epochs, drop_path
+    )
     # It has running statistics, so that shares need not know of each other.
     evaluate_on = make_network_eval_fn(
         network, task, normalize=pipeline.normalize, batch_size=batch_size
     )
-    init = jax.jit(init)
-    advance = parallel.replicated(epochs.repeat(step, begin), devices, donate_argnums=0)
+    init = jax.jit(parts.init)
+    advance = parallel.replicated(
+        epochs.repeat(parts.step(), parts.begin), devices, donate_argnums=0
+    )
     split: Any = (
         None if isinstance(train, Stream) else parallel.device_put(train, devices)
     )
@@ -378,7 +311,7 @@ def make_train_fn(
                 advance_by,
                 parallel.device_put(init(key, variables, placed), devices),
                 num_epochs=num_epochs,
-                steps_per_epoch=steps_per_epoch,
+                steps_per_epoch=parts.steps_per_epoch,
                 images_per_step=lambda step: batch_size,
                 end_epoch=end_epoch,
                 description=description,
@@ -389,6 +322,99 @@ def make_train_fn(
         return TrainResult(state, evaluate(state) if newest is None else newest)
 
     return run
+
+
+class _TrainingParts(NamedTuple):
+    """What the training of a network is made of; see `make_train_fn`."""
+
+    network: nn.Module
+    task: Task
+    optimizer: optax.GradientTransformation
+    train: Split | Stream
+    pipeline: InputPipeline
+    num_epochs: int
+    drop_path: DropPath
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return self.train.num_images // self.pipeline.batch_size
+
+    def init(self, key: Key, initial: Any, options: Options) -> TrainState:
+        run_key, params_key = jax.random.split(key)
+        image = jnp.zeros((1, *self.train.image_shape), jnp.uint8)
+        images = self.pipeline.normalize(key, image)
+        if initial is None:
+            variables = self.network.init(params_key, images, train=True, **options)
+        else:  # a copy, for the state is overwritten in place
+            variables = jax.tree.map(lambda x: jnp.array(x, x.dtype), dict(initial))
+        # In training the statistics would need the devices' axis.
+        outputs = jax.eval_shape(
+            lambda: self.network.apply(variables, images, train=False, **options)
+        )
+        label = {"label": jnp.zeros(1, jnp.int32)}
+        _, shapes = jax.eval_shape(self.task.loss, outputs, label)
+        return TrainState(
+            jnp.int32(0),
+            run_key,
+            variables["params"],
+            variables["batch_stats"],
+            self.optimizer.init(variables["params"]),
+            {
+                f"train/{name}": jnp.zeros(s.shape, s.dtype)
+                for name, s in shapes.items()
+            },
+        )
+
+    def begin(self, images: Split, options: Options) -> batches.EpochOrder | None:
+        """The order of the images before the first step; streams have their own."""
+        del options
+        if isinstance(self.train, Stream):
+            return None
+        return batches.no_order(images.num_images)
+
+    def step(self) -> Callable[..., tuple[TrainState, batches.EpochOrder | None]]:
+        """Make a step on a batch of all images, or on a batch of a stream."""
+        devices = self.pipeline.on_devices()
+        num_devices, batch_axis = len(devices), parallel.batch_axis(devices)
+        step_on_batch = train_step(
+            self.network, self.task, self.optimizer, batch_axis=batch_axis
+        )
+
+        def step(
+            state: TrainState,
+            order: batches.EpochOrder | None,
+            images: Split,
+            options: Options,
+        ) -> tuple[TrainState, batches.EpochOrder | None]:
+            position = state.step % self.steps_per_epoch
+            batch_key, network_key = jax.random.split(state.key)
+            if order is None:
+                image_key = jax.random.fold_in(batch_key, state.step)
+                image = self.pipeline.augment(image_key, jnp.asarray(images.images))
+                batch = {"image": image, "label": images.labels}
+                batch = batches.local_batch(batch, batch_axis, num_devices)
+            else:
+                order, batch = batches.next_batch(
+                    order,
+                    batch_key,
+                    images,
+                    state.step // self.steps_per_epoch,
+                    position,
+                    self.pipeline.batch_size,
+                    self.pipeline.augment,
+                    batch_axis=batch_axis,
+                    num_devices=num_devices,
+                )
+            prob = self.drop_path.prob(
+                state.step, self.steps_per_epoch, self.num_epochs
+            )
+            key = jax.random.fold_in(network_key, state.step)
+            new, metrics = step_on_batch(state, batch, key, prob, options)
+            metrics = {f"train/{name}": value for name, value in metrics.items()}
+            means = epochs.mean_over_epoch(state.epoch_metrics, metrics, position)
+            return new._replace(epoch_metrics=means), order
+
+        return step
 
 
 def train_from_scratch(

@@ -254,7 +254,7 @@ def test_block_differences_of_cells(skeleton):
     assert (found[~np.isnan(found)] > 0).all() and not np.isnan(found).all()
 
 
-def test_blocks_of_a_network_without_blueprint():
+def test_blocks_of_a_network_without_a_graph_spec():
     net = make_net()._replace(graph_spec=None)
     with pytest.raises(ValueError, match="the supernet has no graph spec"):
         ghn.block_differences(net, {}, jnp.zeros(3, jnp.int32))
@@ -798,7 +798,7 @@ def test_wrong_options(options, message):
         ghn.hypernetwork(make_net(), **options)
 
 
-def test_a_supernet_without_blueprint():
+def test_a_supernet_without_a_graph_spec():
     net = make_net()._replace(graph_spec=None)
     with pytest.raises(ValueError, match="the supernet has no graph spec"):
         ghn.hypernetwork(net)

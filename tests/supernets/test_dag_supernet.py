@@ -119,7 +119,7 @@ def compiled(function):
     return jax.jit(function, compiler_options=QUICK)
 
 
-def blueprint_of(net):
+def graph_spec_of(net):
     assert net.graph_spec is not None
     return net.graph_spec
 
@@ -330,7 +330,7 @@ def is_spec(leaf):
 
 @pytest.mark.parametrize("genotype", FEW_BLOCKS.values(), ids=FEW_BLOCKS)
 def test_the_used_weights_are_those_with_a_gradient(x64, few, genotype):
-    assignments = blueprint_of(few.net).assignments(FEW.encode(genotype))
+    assignments = graph_spec_of(few.net).assignments(FEW.encode(genotype))
     flat_assignments = jax.tree.leaves(assignments, is_leaf=is_assignment)
     flat_gradients = jax.tree_util.tree_leaves_with_path(few.gradient(genotype)[1])
     for assignment, (path, leaf) in zip(flat_assignments, flat_gradients, strict=True):
@@ -343,11 +343,11 @@ def test_the_used_weights_are_those_with_a_gradient(x64, few, genotype):
 
 def test_graph():
     net = supernets.dag(FEW, CHANNELS, 3)
-    graph = jax.jit(blueprint_of(net).graph)(FEW.encode(FEW_BLOCKS["without node 0"]))
+    graph = jax.jit(graph_spec_of(net).graph)(FEW.encode(FEW_BLOCKS["without node 0"]))
     # Operations in the order of FEW_OPS, after the input; node 5 is not there.
     node_features = [0, 0, 3, 2, 2]
     edges = [(1, 2), (1, 3), (2, 3), (2, 4)]
-    assert blueprint_of(net).feature_sizes == (4,)
+    assert graph_spec_of(net).feature_sizes == (4,)
     chex.assert_shape(graph.node_features, (4, 6, 1))
     chex.assert_shape(graph.adjacency, (4, 6, 6))
     for number in range(3):
@@ -376,8 +376,8 @@ def test_graph():
 )
 def test_bottlenecks_belong_to_the_edges_between_blocks(place, reader, source):
     net = supernets.dag(FEW, CHANNELS, 4)
-    assignments = blueprint_of(net).assignments(FEW.encode(FEW_BLOCKS["both"]))
-    specs = blueprint_of(net).specs
+    assignments = graph_spec_of(net).assignments(FEW.encode(FEW_BLOCKS["both"]))
+    specs = graph_spec_of(net).specs
     for key in place:
         assignments, specs = assignments[key], specs[key]
     num_rows = 1 if source is None else 4
@@ -397,7 +397,7 @@ def test_bottlenecks_belong_to_the_edges_between_blocks(place, reader, source):
 
 def test_weights_of_nodes_belong_to_them():
     net = supernets.dag(FEW, CHANNELS, 4)
-    assignments = blueprint_of(net).assignments(
+    assignments = graph_spec_of(net).assignments(
         FEW.encode(FEW_BLOCKS["without node 0"])
     )
     assignment = assignments["stages"][2]["nodes"]["conv_1x1"]["kernel"]
@@ -411,14 +411,14 @@ def test_weights_of_nodes_belong_to_them():
 def test_parameters_of_the_published_block():
     space = spaces.ghn_dag()
     net = supernets.dag(space, 32, 18, 10)
-    assignments = blueprint_of(net).assignments(space.encode(genotypes.named("GHN")))
+    assignments = graph_spec_of(net).assignments(space.encode(genotypes.named("GHN")))
     num_used = sum(
         np.prod(spec.shape[assignment.is_used.ndim :]) * int(assignment.is_used.sum())
         if isinstance(assignment, NodeAssignment)
         else np.prod(spec.shape)
         for assignment, spec in zip(
             jax.tree.leaves(assignments, is_leaf=is_assignment),
-            jax.tree.leaves(blueprint_of(net).specs, is_leaf=is_spec),
+            jax.tree.leaves(graph_spec_of(net).specs, is_leaf=is_spec),
             strict=True,
         )
     )
