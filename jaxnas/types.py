@@ -22,7 +22,7 @@ Params = Any
 """Trainable pytree of a weight provider (for shared weights: the weights)."""
 
 Outputs = Any
-"""What a network returns: logits, or `(logits, auxiliary_logits)`."""
+"""Outputs of a network: logits, or `(logits, auxiliary_logits)`."""
 
 Batch = Mapping[str, jax.Array]
 """Arrays with a common leading axis, for example `image` and `label`."""
@@ -38,7 +38,7 @@ SearchState = Any
 
 
 class SearchSpace(Protocol):
-    """What can be chosen: a list of decisions, each among a few categories."""
+    """A search space: a list of decisions, each among a few categories."""
 
     @property
     def cardinalities(self) -> tuple[int, ...]:
@@ -84,7 +84,7 @@ class Graph(NamedTuple):
 
 
 class NodeAssignment(NamedTuple):
-    """Where an array of stacked weights belongs in the graph of an architecture.
+    """Assignment of an array of stacked weights to nodes or edges of a graph.
 
     Attributes:
       node: int32 `[*stack, 2]`, block and node whose weights they are, for each entry
@@ -100,7 +100,7 @@ class NodeAssignment(NamedTuple):
 
 
 class GraphSpec(NamedTuple):
-    """What must be known of a supernet to generate its weights.
+    """Specification of a supernet's graph and weights, for hypernetworks.
 
     Attributes:
       feature_sizes: number of values of each feature of a node.
@@ -140,7 +140,7 @@ class Supernet(NamedTuple):
 
 
 class WeightProvider(NamedTuple):
-    """Where the weights of an architecture come from.
+    """Source of the weights of an architecture: shared, or a hypernetwork.
 
     Attributes:
       init: `key -> params`.
@@ -171,7 +171,7 @@ class Searcher(NamedTuple):
 
 
 class Task(NamedTuple):
-    """What a network is trained for.
+    """A task that networks are trained for.
 
     Attributes:
       loss: `(outputs, batch) -> (loss, metrics)`, means over the batch; `metrics`

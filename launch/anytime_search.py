@@ -23,7 +23,7 @@ MAY_DIFFER = ("workdir", "data_dir", "devices")
 
 
 class Experiment(NamedTuple):
-    """What a search needs: `arguments` are those of `jaxnas.studies.anytime`."""
+    """A prepared search: `arguments` are those of `jaxnas.studies.anytime`."""
 
     config: Config
     dataset: Any
@@ -108,7 +108,7 @@ def prepare(preset: str, config: Config) -> Experiment:
 
 
 def network_training(config: Config, dataset, devices: list, key):
-    """How the found network and the random ones are trained from scratch."""
+    """Training from scratch of the found network and of random ones."""
     from jaxnas import networks, optim, parallel, studies
 
     def make_network(genotype):

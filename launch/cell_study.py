@@ -108,7 +108,7 @@ def prepare(preset: str, config: Config) -> Experiment:
 
 
 def cell_training(config: Config, dataset):
-    """How the networks of cells are trained."""
+    """Training of the networks of cells."""
     from jaxnas import studies
 
     training = config.training
@@ -132,7 +132,7 @@ def cell_training(config: Config, dataset):
 
 
 def surface_settings(config: Config, kind: str):
-    """What is measured on the planes, for one kind of surface."""
+    """Settings of one kind of surface."""
     from jaxnas import studies
 
     surfaces = config.surfaces

@@ -50,7 +50,7 @@ def main() -> None:
 
 
 class Experiment(NamedTuple):
-    """What a search needs: `arguments` are those of `jaxnas.studies.search`."""
+    """A prepared search: `arguments` are those of `jaxnas.studies.search`."""
 
     config: Config
     images: Any
@@ -135,7 +135,7 @@ def prepare(preset: str, config: Config) -> Experiment:
 
 
 def search_settings(config: Config):
-    """How weights and searcher learn."""
+    """Settings of the search."""
     from jaxnas import studies, train
 
     return studies.SearchSettings(
@@ -151,7 +151,7 @@ def search_settings(config: Config):
 
 
 def selection(config: Config):
-    """How the result is selected, and what it is compared with."""
+    """Selection of the result, and the comparison with random ones."""
     from jaxnas import studies
 
     top_k, scratch = config.select, config.scratch
@@ -256,7 +256,7 @@ def print_result(experiment: Experiment, study) -> None:
 
 
 def training_command(config: Config, genotype: pathlib.Path) -> str:
-    """What trains a found architecture on the data set it was searched on."""
+    """Command that trains a found architecture on the data set it was searched on."""
     preset = config.space.training_preset()
     flags = ["--preset", preset, "--genotype", str(genotype)]
     dataset, data_dir = config.images.dataset, config.images.data_dir

@@ -1,4 +1,4 @@
-"""Study how well cheap scores rank architectures (Graph HyperNetworks, section 4.3).
+"""Study how predictors of accuracy rank architectures (Graph HyperNetworks, 4.3).
 
 Random architectures are trained one by one; their accuracies are compared with scores
 from a few steps of SGD (in trainings of their own), from shared weights, and from a
@@ -35,7 +35,7 @@ TRUTH_SETTINGS = (
 
 
 class Experiment(NamedTuple):
-    """What a study needs: `arguments` are those of `jaxnas.studies.correlation`."""
+    """A prepared study: `arguments` are those of `jaxnas.studies.correlation`."""
 
     config: Config
     dataset: Any
@@ -203,7 +203,7 @@ def make_ghn_optimizer(config: Config, steps_per_epoch: int):
 
 
 def make_sgd(config: Config, num_epochs: int, steps_per_epoch: int):
-    """What trains single architectures and shared weights."""
+    """Optimizer of single architectures and shared weights."""
     from jaxnas import optim
 
     return optim.sgd(

@@ -63,7 +63,7 @@ def make_hypernetwork(config: Hypernetwork, net: "Supernet") -> "WeightProvider"
 def make_block_metrics(
     net: "Supernet", provider: "WeightProvider", space: "SearchSpace"
 ) -> "Callable[[Params], dict[str, float]]":
-    """How much neighboring blocks differ, for the log: in the same four architectures.
+    """Differences of neighboring blocks, for the log: in the same four architectures.
 
     They are drawn from a space, and are the same in all runs.
     """

@@ -94,7 +94,7 @@ def steps_per_epoch(train: "data.Split | data.Stream", batch_size: int) -> int:
 def preprocessing(
     config: Images, dataset: "data.ImageDataset | data.StreamedDataset"
 ) -> tuple["Preprocess", "Preprocess"]:
-    """What is done to images in training, and in evaluation."""
+    """Preprocessing for training and for evaluation."""
     from jaxnas import studies
 
     return studies.preprocessing(dataset, **augmentation(config))

@@ -140,7 +140,7 @@ class Adam:
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-    """How weights are trained; the defaults are ASNG-NAS's and DARTS's.
+    """Training of the weights; the defaults are ASNG-NAS's and DARTS's.
 
     Attributes:
       epochs: passes through the training images.

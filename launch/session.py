@@ -1,4 +1,4 @@
-"""What all commands share: the command line, the first line, the exit status.
+"""Base of all commands: the command line, the first line, the exit status.
 
 The settings of a command are frozen dataclasses. Their fields are its flags, and the
 text below a field is the help of its flag. A field whose type is a union of
@@ -53,7 +53,7 @@ Rate = Annotated[float, AtLeast(0)]
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """Where a command runs, and what is random in it.
+    """Folder, seed and devices of a run.
 
     Attributes:
       workdir: folder of the run (default: runs/...).
@@ -165,7 +165,7 @@ def _choices(config: Any) -> dict[str, Any]:
 
 
 def _unions(config: Any) -> Iterator[tuple[Any, dict[str, type]]]:
-    """What is chosen, and the classes that can be, by their words."""
+    """Each chosen value, with the classes it is chosen from by their words."""
     hints = typing.get_type_hints(type(config))
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Micro:
-    """Two cells, of which a network is stacked (ENAS, ASNG-NAS).
+    """Two cells that a network is stacked of (ENAS, ASNG-NAS).
 
     Attributes:
       channels: channels of the first cells, an even number.
@@ -91,7 +91,7 @@ class Macro:
 
 @dataclasses.dataclass(frozen=True)
 class Dag:
-    """A block that is any graph, of which a network is stacked (GHN).
+    """A DAG block that a network is stacked of (GHN).
 
     Attributes:
       channels: channels of the first blocks, an even number.

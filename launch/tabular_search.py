@@ -88,7 +88,7 @@ def prepare(preset: str, config: Config) -> Experiment:
 
 
 def describe(path: pathlib.Path, num_architectures: int) -> str:
-    """What the table is, wherever it lies."""
+    """Name, size and checksum of a table, wherever it lies."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return f"{path.name} ({num_architectures:,} architectures, SHA-256 {digest[:12]})"

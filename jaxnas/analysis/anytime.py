@@ -1,4 +1,4 @@
-"""What networks with exits cost, and what they are worth at every budget.
+"""Costs of networks with exits, and their accuracy at every budget.
 
 Zhang et al. (2019), section on anytime prediction: architectures are selected by the
 area under their predicted curve of accuracy over computation.

@@ -1,4 +1,4 @@
-"""How fast trainings converge (Shu et al. 2020, section 4.1).
+"""Convergence of trainings (Shu et al. 2020, section 4.1).
 
 The paper shows curves of test loss and accuracy by epoch. The numbers here say in
 short what such curves show; they are an addition to the paper. A history is the lines

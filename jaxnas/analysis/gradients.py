@@ -1,4 +1,4 @@
-"""How much gradients of single examples differ (Shu et al. 2020, section 4.2)."""
+"""Variance of the gradients of single examples (Shu et al. 2020, section 4.2)."""
 
 from collections.abc import Callable
 from typing import Any

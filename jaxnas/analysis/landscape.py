@@ -58,7 +58,7 @@ class Plane(NamedTuple):
 
 
 class Surface(NamedTuple):
-    """What was measured on a plane.
+    """Values measured on a plane.
 
     Attributes:
       alphas: float64 `[num_x]`, places along the first direction.

@@ -77,7 +77,7 @@ class CellGradients(NamedTuple):
 
 
 class LinearCells(NamedTuple):
-    """What section 4.3 compares; all arrays `[num_nodes]`, one value per matrix.
+    """Quantities compared in section 4.3; all arrays `[num_nodes]`, a value per matrix.
 
     Attributes:
       spectral_norms: largest singular values.
@@ -320,7 +320,7 @@ def smoothness_ratios(
     inputs: jax.Array,
     labels: jax.Array,
 ) -> CellGradients:
-    """How much the mean gradients by a matrix differ between two values of it.
+    """Relative difference of mean gradients by a matrix at two values of it.
 
     As in theorem 4.1, only what reaches a matrix through its own node counts.
 

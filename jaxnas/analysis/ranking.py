@@ -1,4 +1,4 @@
-"""How well cheap scores rank architectures (Zhang et al. 2019, section 4.3).
+"""Rank correlation of scores with accuracies (Zhang et al. 2019, section 4.3).
 
 Scores of a method are compared with the accuracies of the same architectures after
 each has been trained stand-alone.
@@ -56,7 +56,7 @@ def correlations(
     of that kind are left out; if the data itself is of that kind, everything is NaN.
 
     Args:
-      scores: `[num]`, what a method gives each architecture; higher is better. Or
+      scores: `[num]`, the score of each architecture; higher is better. Or
         `[runs, num]`, from several runs of the method, such as trainings of a
         hypernetwork: the result is the mean of their coefficients.
       accuracies: `[num]`, for example test accuracies after training; or `[runs, num]`,
@@ -226,7 +226,7 @@ def _runs(name: str, values: Scores, *, max_dims: int = 2) -> np.ndarray:
 def _resamples(
     num: int, only_top_half: bool, num_resamples: int, seed: int
 ) -> np.ndarray:
-    """How often each architecture is in the data (row 0), and in each resample."""
+    """Counts of each architecture in the data (row 0) and in each resample."""
     if only_top_half and num < 7:
         raise ValueError(
             f"there are {num} architectures; expected 7 or more, so that 4 are in the "
@@ -241,7 +241,7 @@ def _resamples(
 
 
 def _select_top(counts: np.ndarray, accuracies: np.ndarray) -> np.ndarray:
-    """How often each architecture is in the better half of each resample."""
+    """Counts of each architecture in the better half of each resample."""
     order = np.argsort(-accuracies, kind="stable")
     ordered = counts[:, order]
     better = np.cumsum(ordered, axis=1) - ordered

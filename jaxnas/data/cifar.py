@@ -17,14 +17,14 @@ import numpy as np
 from jaxnas.data import images
 
 URL = "https://www.cs.toronto.edu/~kriz/"
-"""Where the official archives are."""
+"""Address of the official archives."""
 
 IMAGE_SHAPE = (32, 32, 3)
 """Height, width, channels."""
 
 
 class CifarFiles(NamedTuple):
-    """How one of the two data sets is laid out, and how the official one looks.
+    """Files of one of the two data sets, and checksums of the official ones.
 
     Attributes:
       name: the name it is loaded by.

@@ -25,7 +25,7 @@ class Split(NamedTuple):
 
     @property
     def num_images(self) -> int:
-        """How many there are."""
+        """Number of images."""
         return self.labels.shape[0]
 
     @property

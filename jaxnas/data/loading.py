@@ -10,7 +10,7 @@ from jaxnas.data import cifar, digits, folder, images, prepared, tiny_imagenet
 
 
 class Request(NamedTuple):
-    """What `load` was asked for, besides the name.
+    """Arguments of `load`, besides the name.
 
     Attributes:
       data_dir: where the files are; the default place if `None`.
@@ -54,7 +54,7 @@ class Published(NamedTuple):
 
 
 def published_cifar(files: cifar.CifarFiles) -> Published:
-    """Where CIFAR-10 or CIFAR-100 is and how it is read."""
+    """Sources and readers of CIFAR-10 or CIFAR-100."""
     return Published(
         name=files.name,
         title=files.title,
@@ -143,7 +143,7 @@ DATASETS: dict[str, Callable[[Request], images.ImageDataset]] = {
     "tiny_imagenet200": functools.partial(load_published, _TINY_IMAGENET),
     "folder": _load_folder,
 }
-"""What loads each data set. To add one, add a row."""
+"""Loaders of all data sets, by name. To add one, add a row."""
 
 NAMES = tuple(DATASETS)
 """The names `load` knows."""

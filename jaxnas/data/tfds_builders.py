@@ -19,7 +19,7 @@ from jaxnas.data import cifar, images, tiny_imagenet
 
 
 class Binary(NamedTuple):
-    """How a data set is laid out in its authors' archive of binary files.
+    """Layout of a data set in its authors' archive of binary files.
 
     Attributes:
       folder: the folder inside the archive.

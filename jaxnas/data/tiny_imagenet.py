@@ -31,7 +31,7 @@ ARCHIVE = f"{FOLDER}.zip"
 """The file name of the archive."""
 
 URL = f"http://cs231n.stanford.edu/{ARCHIVE}"
-"""Where the official archive is."""
+"""Address of the official archive."""
 
 WNIDS = "wnids.txt"
 """The file that lists the classes by their WordNet identifiers, one a line."""

@@ -1,4 +1,4 @@
-"""What the checks of every kind of genotype share."""
+"""Checks of values for every kind of genotype."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""Whether a hypernetwork tells the blocks of a network apart."""
+"""Differences between the blocks that a hypernetwork generates."""
 
 import itertools
 from collections.abc import Callable, Sequence
@@ -10,7 +10,7 @@ from jaxnas.types import Arch, NodeAssignment, Params, Supernet, WeightProvider,
 
 
 def block_differences(net: Supernet, weights: Weights, arch: Arch) -> np.ndarray:
-    """How much the weights of neighboring blocks differ.
+    """Relative differences between the weights of neighboring blocks.
 
     Nodes of two blocks are compared if they have equal numbers and features and are
     used in both: all of their weights but those of edges. Of a wider layer, as after a

@@ -1,4 +1,4 @@
-"""What the networks of this package are made of.
+"""Layers of the networks of this package.
 
 All modules take two functions: `new_norm` makes a normalization layer, and
 `initializer` draws initial weights from their specs.

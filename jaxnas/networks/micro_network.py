@@ -318,7 +318,7 @@ def micro(
 
 
 def edge_sources(genotype: Genotype) -> tuple[jax.Array, jax.Array]:
-    """What the edges of both cells read, as a network takes it for `sources`.
+    """Sources of the edges of both cells, as a network takes them for `sources`.
 
     Networks that take their sources have the parameters of the genotype they were
     made of, and in addition those of a factorized reduction for every identity of the

@@ -1,4 +1,4 @@
-"""How large a network is, and how large it may be made."""
+"""Parameters and FLOPs of networks, and channels for a parameter budget."""
 
 import functools
 from collections.abc import Callable

@@ -91,7 +91,7 @@ def _conv_by_products_transposed(x, kernel, g, stride):
 
 
 def _patches(x, size, stride):
-    """What the kernel sees at each output pixel, `[B, h, w, height * width * C]`."""
+    """Input patch of each output pixel, `[B, h, w, height * width * C]`."""
     height, width = size
     padding = [(height // 2, height // 2), (width // 2, width // 2)]
     padded = jnp.pad(x, ((0, 0), *padding, (0, 0)))
@@ -128,7 +128,7 @@ def _num_chunks(x: jax.Array, copies: int, limit: int) -> int:
 
 
 def _kernel_rows(x: jax.Array, size: tuple[int, int]) -> list[jax.Array]:
-    """What each row of a kernel of this size sees, `[B, H * W, width * C]` each."""
+    """Input patches of each row of such a kernel, `[B, H * W, width * C]` each."""
     (height, width), rows, columns = size, *x.shape[1:3]
     padding = [(height // 2, height // 2), (width // 2, width // 2)]
     padded = jnp.pad(x, ((0, 0), *padding, (0, 0)))

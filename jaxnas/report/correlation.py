@@ -1,4 +1,4 @@
-"""Reports on how well cheap scores rank architectures."""
+"""Reports on the rank correlation of predictors with accuracies."""
 
 import math
 import os

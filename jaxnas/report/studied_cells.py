@@ -1,4 +1,4 @@
-"""What a study of cells compares: trainings and surfaces, and numbers of them."""
+"""Measures of the cells of a study, from their trainings and surfaces."""
 
 import math
 import statistics
@@ -11,7 +11,7 @@ from jaxnas.report import _words
 from jaxnas.studies import StudiedCell, cell_numbers
 
 Quantities = Mapping[str, tuple[str, str]]
-"""What numbers are called in a report, with their unit, and their format, by name."""
+"""Titles of measures in a report, with unit and format, by name."""
 
 OF_TRAININGS: Quantities = {
     "mean_test_loss": ("mean test loss over epochs (nats)", ".4f"),

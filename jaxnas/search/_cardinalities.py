@@ -1,4 +1,4 @@
-"""What searchers need to know about a space: how many categories its decisions have."""
+"""Numbers of categories of the decisions of a space."""
 
 from collections.abc import Sequence
 from typing import Any

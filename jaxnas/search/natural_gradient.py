@@ -134,7 +134,7 @@ class _Categorical:
 
 
 def _is_informative(archs: Arch, one_hot: jax.Array, weights: jax.Array) -> jax.Array:
-    """Whether architectures and the weights of their losses have anything to teach.
+    """Whether architectures and the weights of their losses give any gradient.
 
     The weights add up to zero, so that architectures may cancel: all are equal, or the
     best are equal to the worst. Rounding would be all that is left then.

@@ -155,7 +155,7 @@ def reinforce(
     def regularized(
         loss: jax.Array, episodes: Episode, weights: jax.Array
     ) -> jax.Array:
-        """What is minimized: the loss of the policy with penalties on probabilities."""
+        """Objective: the loss of the policy with penalties on probabilities."""
         if settings.entropy == "bonus":
             loss -= settings.entropy_weight * (weights @ episodes.entropies.sum(1))
         if episodes.skip_penalty is not None:

@@ -16,7 +16,7 @@ from jaxnas.types import Key, Searcher
 
 
 class SearchHistory(NamedTuple):
-    """What a search has found after each `tell`; accuracies as the table has them.
+    """Results of a search after each `tell`; accuracies as the table has them.
 
     Attributes:
       best_valid: float32 `[num_tells]`, the best validation value so far.

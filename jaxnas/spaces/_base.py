@@ -1,4 +1,4 @@
-"""What all search spaces share: integer vectors whose decisions have categories."""
+"""Base of all search spaces: integer vectors whose decisions have categories."""
 
 import abc
 import math
@@ -37,11 +37,11 @@ class Space(abc.ABC):
 
     @property
     def _whole(self) -> str:
-        """What errors call the architecture, such as `cells of 5 nodes`."""
+        """Name of the architecture in errors, such as `cells of 5 nodes`."""
         return f"a {type(self).__name__} of {len(self.cardinalities)} decisions"
 
     def _place(self, decision: int) -> str:
-        """What errors call a decision, by its position."""
+        """Name of a decision in errors, by its position."""
         return f"of {len(self.cardinalities)}"
 
     @property

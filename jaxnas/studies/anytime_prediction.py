@@ -53,7 +53,7 @@ class AnytimeNetwork(NamedTuple):
 
 
 class HypernetworkTraining(NamedTuple):
-    """How a hypernetwork learns to predict weights.
+    """Training of a hypernetwork.
 
     Attributes:
       provider: the hypernetwork of the supernet that is searched.
@@ -76,7 +76,7 @@ class HypernetworkTraining(NamedTuple):
 
 
 class NetworkTraining(NamedTuple):
-    """How networks of one architecture are trained from scratch.
+    """Training from scratch of networks of one architecture.
 
     Attributes:
       make_network: `genotype -> network`, as `networks.anytime`.

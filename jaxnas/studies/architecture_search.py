@@ -54,7 +54,7 @@ class TrainingBudget(NamedTuple):
 
 
 class Selection(NamedTuple):
-    """How the result of a search is selected, and what it is compared with.
+    """Selection of the result of a search, and the comparison with random ones.
 
     Attributes:
       select: `"mode"`, the architecture that the searcher holds most likely; `"best"`,

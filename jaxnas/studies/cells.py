@@ -1,4 +1,4 @@
-"""What the connections of cells do to training (Shu et al. 2020).
+"""Effects of the connections of cells on training (Shu et al. 2020).
 
 Cells that differ in their connections or operations are trained side by side, and their
 losses and the variance of their gradients mapped on planes through the trained weights.
@@ -65,7 +65,7 @@ class StudiedCell(NamedTuple):
 
 
 def cell_numbers(cell: StudiedCell) -> dict[str, list[float]]:
-    """Measure what a study compares, one value for each seed.
+    """Measures that a study compares, one value for each seed.
 
     Args:
       cell: the cell, with what was measured of it.
@@ -149,7 +149,7 @@ def _final(history: convergence.History, metric: str) -> float:
 
 
 class CellTraining(NamedTuple):
-    """How the networks of cells are trained from scratch.
+    """Training from scratch of the networks of cells.
 
     Attributes:
       make_optimizer: `learning_rate -> optimizer`, of the first learning rate.
@@ -349,7 +349,7 @@ def _make_network(
 
 
 def _options_of(study: CellStudy, cell: str) -> dict[str, Any]:
-    """What a network has to be told of the cell besides images."""
+    """Arguments of a network that say which cell it has."""
     if not study.training.share_program:
         return {}
     return {"sources": networks.edge_sources(study.cells[cell])}
@@ -375,7 +375,7 @@ def _make_trainer(
 
 
 def _folder_of(study: CellStudy, run: _Run) -> pathlib.Path:
-    """Where a training keeps its log and checkpoints."""
+    """Folder of the log and checkpoints of a training."""
     rate = f"learning_rate_{run.learning_rate:g}"
     folder = pathlib.Path(study.workdir, "trainings", run.cell, rate)
     return folder / f"seed_{run.seed}"
@@ -420,7 +420,7 @@ def _train(
 def _surface_files(
     study: CellStudy, kind: SurfaceKind, cell: str
 ) -> dict[int, pathlib.Path]:
-    """Where the surfaces of a cell with these settings are, by seed."""
+    """Files of the surfaces of a cell with these settings, by seed."""
     settings = study.surfaces[kind]
     words = [kind, settings.split, settings.num_images or "all"]
     if kind == "variance":

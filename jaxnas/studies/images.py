@@ -1,4 +1,4 @@
-"""The images of a study, and what is done to them on the way to a network."""
+"""Images of a study and their input pipeline."""
 
 import pathlib
 from collections.abc import Callable, Sequence
@@ -154,7 +154,7 @@ def preprocessing(
     flip: bool,
     cutout: int,
 ) -> tuple[Preprocess, Preprocess]:
-    """What is done to the images of a data set in training, and in evaluation.
+    """Make the preprocessing of a data set for training and for evaluation.
 
     Args:
       dataset: whose mean and standard deviation images are normalized by.

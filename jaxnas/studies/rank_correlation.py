@@ -1,4 +1,4 @@
-"""How well cheap scores rank architectures (Graph HyperNetworks, section 4.3).
+"""Rank correlation of performance predictors (Graph HyperNetworks, section 4.3).
 
 Architectures are trained one by one; their stand-alone accuracies are correlated with
 the scores of performance predictors: a few steps of training, shared weights, or the
@@ -26,7 +26,7 @@ from jaxnas.types import Key, Params, SearchSpace, Supernet, WeightProvider
 
 
 class EarlyScores(NamedTuple):
-    """Scores on the way of a stand-alone training of each architecture.
+    """Scores after a few steps of a stand-alone training of each architecture.
 
     That training is another one than those of the stand-alone accuracies, whose first
     steps would share initial weights, batches and so part of the noise with them.
@@ -275,7 +275,7 @@ def correlation(
 
 
 class _Study(NamedTuple):
-    """What all parts of a study share."""
+    """Arguments of all parts of a study."""
 
     net: Supernet
     images: StudyImages
@@ -340,7 +340,7 @@ def _measure_standalone(
 
 
 def _early_scores(study: _Study, predictor: EarlyScores) -> list[_Scores]:
-    """Score every architecture on the way of a training of its own."""
+    """Score every architecture during a training of its own."""
     archs, splits = study.archs, study.images.splits
     fit = study.make_train_fn(predictor.snapshot_steps)
     evaluate = metrics.timed(study.make_eval_fn(weights.shared(study.net)))
@@ -445,7 +445,7 @@ def _preparation_seconds(
     predictor: TrainedWeights,
     logs: Sequence[Sequence[Mapping[str, Any]]],
 ) -> float | None:
-    """How long one training of weights took, by the speeds in the logs."""
+    """Seconds of one training of weights, by the speeds in the logs."""
     speeds = [
         entry["images_per_second"]
         for entry in itertools.chain.from_iterable(logs)
@@ -477,7 +477,7 @@ def _accuracies(runs: Sequence[Sequence[Mapping[str, float]]], name: str) -> np.
 
 
 def _count_diverged(runs: Sequence[Sequence[Mapping[str, float]]], name: str) -> int:
-    """How many losses are not finite."""
+    """Number of losses that are not finite."""
     return sum(not math.isfinite(line[name]) for lines in runs for line in lines)
 
 

@@ -19,7 +19,7 @@ from jaxnas.types import Arch, Graph, NodeAssignment
 
 
 class Block(NamedTuple):
-    """What an architecture says of its blocks.
+    """The decoded block of an architecture.
 
     Attributes:
       ops: int32 `[num_nodes - 2]`, operation of each node from node 2 on.

@@ -1,4 +1,4 @@
-"""What the supernets over images have in common: checks, stem and classifier."""
+"""Parts of all supernets for images: checks, stem and classifier."""
 
 from typing import Any
 

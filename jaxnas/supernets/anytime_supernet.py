@@ -319,7 +319,7 @@ def _apply_op(name: str, x: jax.Array, weights: Weights) -> jax.Array:
 def _edge_ops(
     space: AnytimeSpace, sizes: list[tuple[int, int]], norm: Norm
 ) -> list[EdgeOp]:
-    """What runs at each scale: a 1x1 convolution, an activation, each operation."""
+    """Operations at each scale: a 1x1 convolution, an activation, each operation."""
     _, num_pixels = _span(sizes, len(sizes) - 1)
 
     def place(image, scale):

@@ -155,7 +155,7 @@ def _project(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def _halve(states: jax.Array) -> jax.Array:
-    """What a 1x1 convolution of stride 2 sees of `[num_states, B, H, W, C]`."""
+    """Pixels that a 1x1 convolution of stride 2 reads of `[num_states, B, H, W, C]`."""
     return states[:, :, ::2, ::2]
 
 
@@ -213,7 +213,7 @@ def _kernels_ahead(
 
 
 def _reads_ahead(block: Block, blocks: range) -> jax.Array:
-    """Whether what every block of a stage hands on is read, `[num_blocks, 2]`."""
+    """Whether the bottlenecks of every block of a stage are read, `[num_blocks, 2]`."""
     head = block.is_live.size
     reader = np.asarray(blocks)[:, None] + np.array([[1, 2]])
     # The head belongs to the last stage; nothing is beyond it.

@@ -17,7 +17,7 @@ Preprocess = Callable[[Key, jax.Array], jax.Array]
 
 
 class InputPipeline(NamedTuple):
-    """How images get from a split to a network.
+    """Preprocessing, batches and devices for the images of a split.
 
     Attributes:
       batch_size: images in a batch, over all devices.
@@ -56,7 +56,7 @@ class EpochOrder(NamedTuple):
 
 
 def no_order(num_images: int) -> EpochOrder:
-    """What stands before the order of a first epoch; see `update_order`."""
+    """Placeholder before the order of a first epoch; see `update_order`."""
     return EpochOrder(jnp.int32(-1), jnp.zeros(num_images, jnp.int32))
 
 

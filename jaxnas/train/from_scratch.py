@@ -163,7 +163,7 @@ def make_network_eval_fn(
 
 
 class TrainResult(NamedTuple):
-    """What training returns.
+    """Result of a training.
 
     Attributes:
       state: the final state.
@@ -325,7 +325,7 @@ def make_train_fn(
 
 
 class _TrainingParts(NamedTuple):
-    """What the training of a network is made of; see `make_train_fn`."""
+    """Parts of the training of a network; see `make_train_fn`."""
 
     network: nn.Module
     task: Task

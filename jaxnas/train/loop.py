@@ -41,7 +41,7 @@ class Interrupted(RuntimeError):
 
 
 class LoopState(Protocol):
-    """What the loop reads of a state; the state is a NamedTuple with more in it."""
+    """Fields of a state that the loop reads; the NamedTuple has more."""
 
     @property
     def step(self) -> jax.Array:

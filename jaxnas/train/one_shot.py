@@ -122,7 +122,7 @@ The state alone determines the new state; the orders only save drawing them anew
 
 
 class SearchSettings(NamedTuple):
-    """How weights and searcher learn.
+    """Settings of a search.
 
     By default every step updates the weights and then the searcher, and an epoch is
     one pass through the smaller of the two splits (ASNG-NAS, Algorithm 1). With
@@ -250,7 +250,7 @@ def search_axis(settings: SearchSettings) -> str:
 
 
 class _SearchParts(NamedTuple):
-    """What the steps of a search are made of; see `search_steps`."""
+    """Parts of the steps of a search; see `search_steps`."""
 
     net: Supernet
     provider: WeightProvider
@@ -464,7 +464,7 @@ def scan_steps(
 
 
 class SearchResult(NamedTuple):
-    """What a search returns.
+    """Result of a search.
 
     Attributes:
       state: the final state.
@@ -585,7 +585,7 @@ def search(
 
 
 def _phases(made: SearchSteps, schedule: SearchSchedule) -> list[list[SearchStep]]:
-    """What is done in turn in every step of each phase of an epoch."""
+    """Parts of every step, in turn, for each phase of an epoch."""
     if schedule.searcher_steps is None:
         return [[made.weights, made.searcher]]
     if schedule.searcher_steps == 0:

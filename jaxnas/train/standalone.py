@@ -41,7 +41,7 @@ class StandaloneState(NamedTuple):
 
 
 class Snapshot(NamedTuple):
-    """Weights on the way.
+    """Weights after some steps of a training.
 
     Attributes:
       step: optimizer steps so far.
@@ -86,7 +86,7 @@ def make_standalone_train_fn(
       with random ones. The key determines all that is random. Each snapshot is
       computed, in one compiled call, when it is asked for. With a `workdir`, training
       shows its progress, logs and saves there, and an interrupted one continues as
-      `jaxnas.train.search` does; the weights on the way are not kept, so that
+      `jaxnas.train.search` does; the weights of earlier steps are not kept, so that
       `snapshot_steps` must have one entry. A diverged training is not an error: it
       shows in the evaluation.
 

@@ -27,7 +27,7 @@ from jaxnas.types import (
 
 
 class WeightState(NamedTuple):
-    """What weight steps change.
+    """State of the weights.
 
     Attributes:
       params: the provider's parameters.

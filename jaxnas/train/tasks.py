@@ -11,7 +11,7 @@ import optax
 from jaxnas.types import Batch, Metrics, Outputs, Task
 
 Objective = Callable[[Mapping[str, Any]], Any]
-"""What a search minimizes: `metrics -> loss` of one architecture or of many."""
+"""Objective of a search: `metrics -> loss` of one architecture or of many."""
 
 
 def mean_loss(metrics: Mapping[str, Any]) -> Any:

@@ -1,4 +1,4 @@
-"""What the drawings of all families share: dispatch, style, and rendering."""
+"""Drawings of all families: dispatch, style, and rendering."""
 
 import functools
 import html

@@ -1,4 +1,4 @@
-"""What all controllers share: decisions, an LSTM, attention to earlier steps."""
+"""Base of all controllers: decisions, an LSTM, attention to earlier steps."""
 
 from collections.abc import Callable, Sequence
 from typing import ClassVar, NamedTuple
