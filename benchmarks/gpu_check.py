@@ -1283,7 +1283,7 @@ def run_process(
     with (
         log.open("wb") as output,
         subprocess.Popen(
-            [*command, "--test", str(report)],
+            [*command, "--report", str(report)],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -1420,7 +1420,7 @@ def parse(args: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--pack", type=pathlib.Path, help="only pack images into this folder"
     )
-    parser.add_argument("--test", type=pathlib.Path, help=argparse.SUPPRESS)
+    parser.add_argument("--report", type=pathlib.Path, help=argparse.SUPPRESS)
     options = parser.parse_args(args)
     options.parts = options.parts.split(",")
     unknown = [name for name in options.parts if name not in PARTS]

@@ -352,7 +352,7 @@ def _train_top_k(
     )
     accuracies = [np.mean([line["accuracy"] for line in lines]) for lines in results]
     for i, accuracy in enumerate(accuracies, start=1):
-        print(f"candidate {i} of {len(ranked)}: validation accuracy {accuracy:.1%}")
+        print(f"top candidate {i} of {len(ranked)}: validation accuracy {accuracy:.1%}")
     return [float(accuracy) for accuracy in accuracies]
 
 

@@ -717,9 +717,9 @@ def test_a_file_with_other_parameters(tmp_path):
     ghn.save(path, params, provider)
     with np.load(path) as archive:
         arrays = dict(archive)
-    arrays["graph/node_features/0"] = np.zeros((2, 6))
+    arrays["graph/attributes/0"] = np.zeros((2, 6))
     np.savez(path, **arrays)
-    message = r"other parameters: graph/node_features/0 is \(2, 6\); expected \(10, 6\)"
+    message = r"other parameters: graph/attributes/0 is \(2, 6\); expected \(10, 6\)"
     with pytest.raises(ValueError, match=message):
         ghn.load(path, provider)
     other = ghn.hypernetwork(make_net(), **SMALL | {"hidden_size": 8})

@@ -136,7 +136,7 @@ def test_a_search_with_a_hypernetwork(monkeypatch, capsys, tmp_path):
     assert [line["epoch"] for line in log] == [0, 1]
     for line in log:
         assert 0 < line["blocks/min_difference"] <= line["blocks/mean_difference"] < 2
-    assert output.count("finalist ") == 3
+    assert output.count("top candidate ") == 3
     assert "cifar_train.py --preset quick-ghn --genotype" in output
     top_k = metrics.read(workdir / "top-k" / "seed_0.jsonl")
     candidates = json.loads((workdir / "candidates.json").read_text())

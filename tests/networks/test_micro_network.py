@@ -132,7 +132,7 @@ def test_count_and_channels_of_asng(name):
     genotype = spaces.enas_micro().decode(expected["arch"])
     count = functools.partial(count_params, genotype, cell_output="projection")
     channels = channels_for_budget(genotype, 4_000_000, cell_output="projection")
-    assert channels == expected["channels_for_budget"]
+    assert channels == expected["largest_channels"]
     assert count(channels) == expected["num_params"]
     assert count(36) == expected["num_params_at_36_channels"]
 
@@ -141,7 +141,7 @@ def test_count_of_asng_with_auxiliary_head():
     expected = COUNTS["asng"]["zeros"]
     count = count_params(
         spaces.enas_micro().decode(expected["arch"]),
-        expected["channels_for_budget"],
+        expected["largest_channels"],
         auxiliary=True,
         cell_output="projection",
     )
