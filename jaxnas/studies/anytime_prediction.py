@@ -145,8 +145,8 @@ def anytime(
             workdir=folder / "ghn",
         )
     )
-    evaluate = images.make_eval_fn(
-        net, hypernetwork.provider, train.multi_exit_classification()
+    evaluate = train.make_eval_fn(
+        net, hypernetwork.provider, train.multi_exit_classification(), images.pipeline
     )
 
     def evaluate_generated(arch: Any, split: Any) -> dict[str, float]:

@@ -236,7 +236,7 @@ def search(
     if folder is not None and provider.settings is not None:
         ghn.save(folder / "ghn.npz", params, provider)
     evaluate = functools.partial(
-        images.make_eval_fn(net, provider, train.classification()),
+        train.make_eval_fn(net, provider, train.classification(), images.pipeline),
         params,
     )
     image_shape = images.dataset.train.image_shape

@@ -34,12 +34,6 @@ class StudyImages(NamedTuple):
     splits: SearchSplits
     pipeline: InputPipeline
 
-    def make_eval_fn(
-        self, net: Supernet, provider: WeightProvider, task: Task
-    ) -> Callable[..., dict[str, float]]:
-        """`train.make_eval_fn` with the pipeline of these images."""
-        return train.make_eval_fn(net, provider, task, self.pipeline)
-
 
 def train_on_random_architectures(
     net: Supernet,
@@ -142,7 +136,7 @@ def study_images(
         )
     )
     pipeline = InputPipeline(batch_size, augment, normalize, devices)
-    pipeline = pipeline._replace(devices=pipeline.on_devices())
+    pipeline.on_devices()  # raises if they cannot share a batch
     return StudyImages(dataset, splits, pipeline)
 
 

@@ -298,7 +298,9 @@ class _Study(NamedTuple):
 
     def make_eval_fn(self, provider: WeightProvider) -> Callable[..., Any]:
         """The evaluation that all scores and accuracies come from."""
-        return self.images.make_eval_fn(self.net, provider, train.classification())
+        return train.make_eval_fn(
+            self.net, provider, train.classification(), self.images.pipeline
+        )
 
 
 _Scores = tuple[str, list[list[dict[str, float]]], float | None, bool]

@@ -42,6 +42,19 @@ class InputPipeline(NamedTuple):
         parallel.per_device_size(self.batch_size, len(self.devices), "batch_size")
         return list(self.devices)
 
+    def steps_per_epoch(self, images: Split | Stream) -> int:
+        """Whole batches among the images.
+
+        Raises:
+          ValueError: if there is none.
+        """
+        if images.num_images < self.batch_size:
+            raise ValueError(
+                f"batch_size is {self.batch_size}, but there are only "
+                f"{images.num_images} images"
+            )
+        return images.num_images // self.batch_size
+
 
 class EpochOrder(NamedTuple):
     """The order in which an epoch takes its images.

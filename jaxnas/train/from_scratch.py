@@ -256,12 +256,16 @@ def make_train_fn(
     drop_path = DropPath() if drop_path is None else drop_path
     drop_path.check()
     batch_size, devices = pipeline.batch_size, pipeline.on_devices()
-    if train.num_images < batch_size:
-        raise ValueError(
-            f"batch_size is {batch_size}, but there are only {train.num_images} images"
-        )
+    steps_per_epoch = pipeline.steps_per_epoch(train)
     parts = _TrainingParts(
-        network, task, optimizer, train, pipeline, num_epochs, drop_path
+        network,
+        task,
+        optimizer,
+        train,
+        pipeline,
+        steps_per_epoch,
+        num_epochs,
+        drop_path,
     )
     # It has running statistics, so that shares need not know of each other.
     evaluate_on = make_network_eval_fn(
@@ -311,7 +315,7 @@ def make_train_fn(
                 advance_by,
                 parallel.device_put(init(key, variables, placed), devices),
                 num_epochs=num_epochs,
-                steps_per_epoch=parts.steps_per_epoch,
+                steps_per_epoch=steps_per_epoch,
                 images_per_step=lambda step: batch_size,
                 end_epoch=end_epoch,
                 description=description,
@@ -332,12 +336,9 @@ class _TrainingParts(NamedTuple):
     optimizer: optax.GradientTransformation
     train: Split | Stream
     pipeline: InputPipeline
+    steps_per_epoch: int
     num_epochs: int
     drop_path: DropPath
-
-    @property
-    def steps_per_epoch(self) -> int:
-        return self.train.num_images // self.pipeline.batch_size
 
     def init(self, key: Key, initial: Any, options: Options) -> TrainState:
         run_key, params_key = jax.random.split(key)

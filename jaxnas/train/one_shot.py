@@ -535,21 +535,26 @@ def search(
     made = search_steps(
         net, provider, searcher, task, optimizer, schedule, pipeline, settings
     )
-    phases = [
+    phases = _phases(made, schedule, settings)
+    programs = [
         parallel.replicated(
-            scan_steps(*in_turn), devices, axis_name=axis, donate_argnums=0
+            scan_steps(*phase.steps), devices, axis_name=axis, donate_argnums=0
         )
-        for in_turn in _phases(made, schedule)
+        for phase in phases
     ]
     device_splits = parallel.device_put(splits, devices, axis_name=axis)
     state = jax.jit(made.init)(key, splits)
     state = parallel.device_put(state, devices, axis_name=axis)
-    for advance_phase in phases[1:]:  # compile before time is measured
-        state = advance_phase(state, device_splits, jnp.int32(0))
+    for program in programs[1:]:  # compile before time is measured
+        state = program(state, device_splits, jnp.int32(0))
 
     def advance(state: OneShotState, num_steps: int) -> OneShotState:
         phase, left = schedule.phase(int(state.step))
-        return phases[phase](state, device_splits, jnp.int32(min(num_steps, left)))
+        return programs[phase](state, device_splits, jnp.int32(min(num_steps, left)))
+
+    def images_per_step(step: int) -> int:
+        phase, _ = schedule.phase(step)
+        return pipeline.batch_size * phases[phase].num_archs
 
     def end_epoch(state: OneShotState) -> dict[str, float]:
         # The searcher's metrics are those of the last `tell`, if there was one.
@@ -569,9 +574,7 @@ def search(
         state,
         num_epochs=settings.num_epochs,
         steps_per_epoch=schedule.steps_per_epoch,
-        images_per_step=lambda step: (
-            pipeline.batch_size * _archs_per_step(schedule, settings, step)
-        ),
+        images_per_step=images_per_step,
         end_epoch=end_epoch,
         description=description,
         workdir=workdir,
@@ -584,23 +587,28 @@ def search(
     )
 
 
-def _phases(made: SearchSteps, schedule: SearchSchedule) -> list[list[SearchStep]]:
-    """Parts of every step, in turn, for each phase of an epoch."""
-    if schedule.searcher_steps is None:
-        return [[made.weights, made.searcher]]
-    if schedule.searcher_steps == 0:
-        return [[made.weights]]
-    return [[made.weights], [made.searcher]]
+class _Phase(NamedTuple):
+    """A phase of an epoch.
+
+    Attributes:
+      steps: parts of every step, in turn.
+      num_archs: architectures that a step runs its batches through.
+    """
+
+    steps: list[SearchStep]
+    num_archs: int
 
 
-def _archs_per_step(
-    schedule: SearchSchedule, settings: SearchSettings, step: int
-) -> int:
-    """Architectures that a step runs its batches through."""
+def _phases(
+    made: SearchSteps, schedule: SearchSchedule, settings: SearchSettings
+) -> list[_Phase]:
+    """The phases of an epoch, as `SearchSchedule.phase` numbers them."""
+    weights = _Phase([made.weights], settings.num_weight_archs)
+    searcher = _Phase([made.searcher], settings.num_search_archs)
     if schedule.searcher_steps is None:
-        return settings.num_weight_archs + settings.num_search_archs
-    phase, _ = schedule.phase(step)
-    return (settings.num_weight_archs, settings.num_search_archs)[phase]
+        both = weights.num_archs + searcher.num_archs
+        return [_Phase([*weights.steps, *searcher.steps], both)]
+    return [weights] if schedule.searcher_steps == 0 else [weights, searcher]
 
 
 def search_schedule(

@@ -97,17 +97,13 @@ def make_standalone_train_fn(
       Interrupted: after a signal, with a folder; the state has been saved.
     """
     batch_size, devices = pipeline.batch_size, pipeline.on_devices()
-    if train.num_images < batch_size:
-        raise ValueError(
-            f"batch_size is {batch_size}, but there are only {train.num_images} images"
-        )
+    steps_per_epoch = pipeline.steps_per_epoch(train)
     ends = list(snapshot_steps)
     if not ends or any(b <= a for a, b in itertools.pairwise([0, *ends])):
         raise ValueError(
             f"snapshot_steps is {ends}; expected ascending numbers of steps, at least 1"
         )
     num_devices, batch_axis = len(devices), parallel.batch_axis(devices)
-    steps_per_epoch = train.num_images // batch_size
     provider = weights.shared(net)
     weight_step = steps.weight_step(
         net, provider, task, optimizer, batch_axis=batch_axis

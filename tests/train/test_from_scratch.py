@@ -258,7 +258,7 @@ def test_the_last_network_is_evaluated_once(tmp_path, monkeypatch):
             "max_prob of drop_path is -0.1; expected",
         ),
         (
-            {"drop_path": train.DropPath(0.5, "batch")},  # type: ignore[arg-type]
+            {"drop_path": train.DropPath(0.5)._replace(growth="batch")},
             "growth of drop_path is 'batch'; expected 'epoch' or 'step'",
         ),
         ({"batch_size": 201}, "batch_size is 201, but there are only 200 images"),
