@@ -185,9 +185,7 @@ def make_network(
         return of_width(config.channels)
     if config.flops_limit is not None:
         return of_width(
-            networks.largest_channels_for_flops(
-                of_width, config.flops_limit, image_shape
-            )
+            networks.channels_for_flops(of_width, config.flops_limit, image_shape)
         )
     return of_width(
         networks.channels_for_budget(of_width, config.params_limit, image_shape)

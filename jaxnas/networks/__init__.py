@@ -8,9 +8,9 @@ from jaxnas.networks.micro_network import MicroNetwork, edge_sources, micro
 from jaxnas.networks.size import (
     Cost,
     channels_for_budget,
+    channels_for_flops,
     cost,
     count_params,
-    largest_channels_for_flops,
 )
 from jaxnas.networks.stacking import num_batch_dims
 
@@ -22,11 +22,11 @@ __all__ = [
     "MicroNetwork",
     "anytime",
     "channels_for_budget",
+    "channels_for_flops",
     "cost",
     "count_params",
     "dag",
     "edge_sources",
-    "largest_channels_for_flops",
     "macro",
     "micro",
     "num_batch_dims",

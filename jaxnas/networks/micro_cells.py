@@ -143,7 +143,7 @@ class EnasCell(nn.Module):
         states = _add_nodes(
             self,
             states,
-            _enas_vocabulary(self.count_include_pad),
+            _enas_primitives(self.count_include_pad),
             drop_path_prob,
             is_dropped=lambda name, stride: name != "skip_connect",
         )
@@ -194,7 +194,7 @@ def _num_edge_params(
     return total
 
 
-def _enas_vocabulary(count_include_pad: bool) -> dict[str, ops.Op]:
+def _enas_primitives(count_include_pad: bool) -> dict[str, ops.Op]:
     """The primitives, with an identity that has no ReLU where its stride is 2."""
 
     def identity(x, weights, stride, norm):

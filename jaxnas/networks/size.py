@@ -109,7 +109,7 @@ def channels_for_budget(
     return channels
 
 
-def largest_channels_for_flops(
+def channels_for_flops(
     make_network: Callable[[int], nn.Module],
     flops_limit: float,
     image_shape: tuple[int, int, int],

@@ -61,7 +61,7 @@ def test_every_example_counts_once(batch_size):
     np.testing.assert_allclose(found, quadratic_values()[1, 2], rtol=1e-6)
 
 
-def test_the_centre_of_a_plane_is_its_weights_to_the_bit():
+def test_the_center_of_a_plane_is_its_weights_to_the_bit():
     params = {"w": jax.random.normal(jax.random.key(0), (7, 5))}
     plane = analysis.random_plane(jax.random.key(1), params)
     point = jax.jit(plane.point)(jnp.float32(0), jnp.float32(0))
@@ -119,7 +119,7 @@ def trained_network():
     return network, variables["params"], updated["batch_stats"], examples
 
 
-def test_the_centre_has_the_loss_of_the_network():
+def test_the_center_has_the_loss_of_the_network():
     network, params, batch_stats, examples = trained_network()
     step = train.network_evaluation_step(network, train.classification())
     stacks = networks.num_batch_dims(params)
@@ -256,7 +256,7 @@ def test_basin_share():
         analysis.basin_share(surface)
 
 
-def test_grids_have_a_centre():
+def test_grids_have_a_center():
     np.testing.assert_allclose(analysis.coordinates(1.0, 5), X)
     assert 0.0 in analysis.coordinates(0.3, 51)
     with pytest.raises(ValueError, match="resolution is 4; expected an odd number"):

@@ -72,7 +72,7 @@ def test_cut_out_clears_a_clipped_square(size):
     np.testing.assert_array_equal(outputs, images)
 
 
-def test_random_cutout_centres_anywhere():
+def test_random_cutout_centers_anywhere():
     images = jnp.ones((1000, 4, 5, 1))
     outputs = np.asarray(augmentation.random_cutout(jax.random.key(0), images, 1))
     counts = (outputs == 0).sum(axis=0)[..., 0]

@@ -61,13 +61,13 @@ def test_val_stands_in_for_test(root):
     assert len(dataset.test.labels) == 2 and dataset.source.endswith("train and val")
 
 
-def test_grey_images_become_rgb_and_deeper_folders_are_searched(root):
+def test_gray_images_become_rgb_and_deeper_folders_are_searched(root):
     gray = write_image(root / "train/cat/deep/z.PNG", 7, mode="L")
     train = data.load("folder", root).train
     assert rows([np.repeat(gray[..., None], 3, axis=-1)], [1]) < rows(*train)
 
 
-def test_image_size_resizes_the_shorter_side_and_keeps_the_centre(root):
+def test_image_size_resizes_the_shorter_side_and_keeps_the_center(root):
     pixels = np.zeros((8, 16, 3), np.uint8)
     pixels[:, 4:12] = 200
     for name in ("train/ant/c", "test/ant/d"):

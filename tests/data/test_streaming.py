@@ -121,7 +121,7 @@ def test_random_crops_have_the_sizes_of_the_definition():
     assert 0.7 < min(ratios) < 0.85 and 1.2 < max(ratios) < 1.4
 
 
-def test_an_image_into_which_no_crop_fits_is_cut_in_the_centre():
+def test_an_image_into_which_no_crop_fits_is_cut_in_the_center():
     # No rectangle of 8 % of the area and a ratio of 3/4 is 10 pixels high.
     pixels = streaming.random_resized_crop(ramp(250, 10), 10, np.random.default_rng(0))
     np.testing.assert_array_equal(pixels[0, :, 0], np.arange(120, 130))

@@ -443,7 +443,7 @@ def decode_one(spec, base, *, tile=64, **options):
     ]
 
 
-def test_small_kernels_are_the_centre_of_large_ones():
+def test_small_kernels_are_the_center_of_large_ones():
     small = ops.WeightSpec((3, 3, 2), 9, spatial=(-3, -2))
     large = ops.WeightSpec((5, 7, 4), 35, spatial=(-3, -2))
     cut, whole = decode_one(small, large)
@@ -747,7 +747,7 @@ def test_loading_what_is_no_hypernetwork(tmp_path, content):
             load(path)
 
 
-def test_breaking_symmetry():
+def test_adding_noise():
     generated = {
         "tiled": jnp.tile(jnp.array([[1.0, -2.0]]), (3, 2)),
         "unused": jnp.zeros(2),

@@ -108,7 +108,7 @@ def test_a_study_part_by_part(monkeypatch, capsys, tmp_path, cell):
     assert (workdir / "study.json").read_bytes() == before
 
 
-def test_the_centre_has_the_loss_of_the_training(monkeypatch, capsys, tmp_path, cell):
+def test_the_center_has_the_loss_of_the_training(monkeypatch, capsys, tmp_path, cell):
     workdir = tmp_path / "run"
     flags = (
         *("--variants", "--num-seeds", 1, "--landscape-images", 297),

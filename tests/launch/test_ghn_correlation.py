@@ -233,10 +233,10 @@ def test_results_belong_to_architectures(monkeypatch, capsys, tmp_path):
 def test_scores_of_sgd_do_not_come_from_the_truth(monkeypatch, capsys, tmp_path):
     """The whole training of SGD ends elsewhere than the one it is compared with."""
     evaluated = []
-    make_evaluator = train.make_eval_fn
+    make_eval_fn = train.make_eval_fn
 
     def recording(*args, **options):
-        evaluate = make_evaluator(*args, **options)
+        evaluate = make_eval_fn(*args, **options)
 
         def record(weights, arch, split):
             evaluated.append((arch.tobytes(), np.asarray(weights)))

@@ -92,7 +92,7 @@ def test_with_batch_statistics_it_is_the_supernet(genotype):
     np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_scales_and_offsets_are_learnt_but_the_weights_correspond():
+def test_scales_and_offsets_are_learned_but_the_weights_correspond():
     _, weights = shared_weights()
     network = networks.anytime(IN_SPACE, CHANNELS, CLASSES)
     params = networks.params_from_supernet(network, weights)

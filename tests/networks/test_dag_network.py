@@ -85,7 +85,7 @@ def test_count_of_the_published_block(channels):
         assert networks.count_params(network, (32, 32, 3)) == 3_723_700
 
 
-def test_largest_channels_is_the_boundary():
+def test_channels_for_budget_is_the_boundary():
     network = functools.partial(networks.dag, BLOCK, num_blocks=4)
     count = networks.count_params(network(5), (32, 32, 3))
     largest = functools.partial(
@@ -94,12 +94,12 @@ def test_largest_channels_is_the_boundary():
     assert (largest(count - 1), largest(count), largest(count + 1)) == (4, 5, 5)
 
 
-def test_largest_channels_for_flops_is_the_boundary():
+def test_channels_for_flops_is_the_boundary():
     def network(channels):
         return networks.dag(BLOCK, channels, 4, 10, skeleton="imagenet")
 
     largest = functools.partial(
-        networks.largest_channels_for_flops, network, image_shape=(32, 32, 3)
+        networks.channels_for_flops, network, image_shape=(32, 32, 3)
     )
     flops = [networks.cost(network(c), (32, 32, 3)).flops for c in (1, 5)]
     assert (largest(flops[1] - 9), largest(flops[1] + 9)) == (4, 5)

@@ -72,7 +72,7 @@ def test_cost_and_width():
 
 
 @pytest.mark.parametrize("separable", [True, False])
-def test_largest_channels_is_the_boundary(separable):
+def test_channels_for_budget_is_the_boundary(separable):
     network = functools.partial(networks.macro, ALL_OPS, separable=separable)
     count = networks.count_params(network(5), (32, 32, 3))
     largest = functools.partial(

@@ -152,7 +152,7 @@ def test_count_of_asng_with_auxiliary_head():
     ("cell_output", "skeleton"),
     [("concat", "nasnet"), ("projection", "nasnet"), ("concat", "enas")],
 )
-def test_largest_channels_is_the_boundary(cell_output, skeleton):
+def test_channels_for_budget_is_the_boundary(cell_output, skeleton):
     options = {
         **{"num_cells": 3, "num_classes": 7, "image_channels": 1},
         **{"skeleton": skeleton, "cell_output": cell_output},
@@ -168,7 +168,7 @@ def test_largest_channels_is_the_boundary(cell_output, skeleton):
         assert largest(count, auxiliary=True) == channels
 
 
-def test_largest_channels_needs_room_for_one():
+def test_channels_for_budget_needs_room_for_one():
     count = count_params(SMALL, 1, 3)
     with pytest.raises(ValueError, match=f"single channel .* already has {count}"):
         channels_for_budget(SMALL, count - 1, num_cells=3)

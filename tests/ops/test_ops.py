@@ -362,7 +362,7 @@ class Reads(dict):
         return super().__getitem__(name)
 
 
-def test_the_vocabulary_has_every_operation_of_a_genotype():
+def test_the_primitives_have_every_operation_of_a_genotype():
     named = {*genotypes.OPS, *genotypes.DAG_OPS}
     assert set(ops.primitives()) == named == set(REFERENCES)
 

@@ -304,7 +304,7 @@ def test_line_chart_draws_bands(log_x):
     assert "10" in marks and any("." in mark for mark in marks) == log_x
 
 
-def test_svg_is_wellformed_takes_the_text_colour_and_leaves_no_style_behind():
+def test_svg_is_wellformed_takes_the_text_color_and_leaves_no_style_behind():
     before = dict(matplotlib.rcParams)
     chart = curves.strip_chart(
         [0.3, 0.1, 0.2],

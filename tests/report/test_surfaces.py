@@ -109,7 +109,7 @@ def test_contours_follow_the_two_directions():
         ({"square_root": True, "vmax": 2.0}, (0.0, 2.0), "max"),
     ],
 )
-def test_heat_maps_have_the_colours_asked_for(options, expected, extend):
+def test_heat_maps_have_the_colors_asked_for(options, expected, extend):
     figure = surfaces.heat_map(bowl(), "loss", title="A", label="loss", **options)
     mesh = artist(figure, "QuadMesh")
     loss = bowl().values["loss"]

@@ -186,7 +186,7 @@ def test_the_objective_is_what_the_searcher_is_told():
     assert float(error) * 16 == pytest.approx(round(float(error) * 16))
 
 
-def test_wrong_timetable():
+def test_wrong_schedule():
     _, splits = toy_search.load()
     assert train.search_schedule(splits, 16, 5) == train.SearchSchedule(4, 5)
     with pytest.raises(ValueError, match="searcher_steps is -1; expected 0 or more"):

@@ -110,7 +110,7 @@ def test_a_search_without_updates_of_the_searcher(tmp_path):
     chex.assert_shape(result.arch, (2,))
 
 
-def test_timetable_without_updates_of_the_searcher():
+def test_schedule_without_updates_of_the_searcher():
     _, splits = toy_search.load()
     schedule = train.search_schedule(splits, 16, 0)
     assert schedule == train.SearchSchedule(4, 0)
