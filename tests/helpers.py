@@ -1,7 +1,17 @@
 """What tests of several modules share."""
 
+import contextlib
+import os
 import pathlib
+from collections.abc import Iterator
 from typing import Any
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from jaxnas import metrics
+from jaxnas.types import Supernet
 
 ROOT = pathlib.Path(__file__).parent.parent
 GOLDENS_DIR = ROOT / "tests" / "goldens"
@@ -11,3 +21,43 @@ def take(kind: Any, options: dict[str, Any], **defaults: Any) -> Any:
     """Make a named tuple of those options that are its fields, and remove them."""
     chosen = {name: options.pop(name) for name in kind._fields if name in options}
     return kind(**defaults | chosen)
+
+
+def read_log(workdir: pathlib.Path) -> list[dict[str, Any]]:
+    """The log, without the one thing that depends on the machine."""
+    return [
+        {name: v for name, v in entry.items() if name != "images_per_second"}
+        for entry in metrics.read(workdir / "metrics.jsonl")
+    ]
+
+
+@contextlib.contextmanager
+def signal_at_every_update(
+    monkeypatch: pytest.MonkeyPatch, signal_number: int
+) -> Iterator[None]:
+    """Send this process a signal whenever a training shows its progress.
+
+    A process starts with a call of one step, so that it stops after one step more.
+    """
+    update = metrics.Progress.update
+
+    def update_and_signal(self, step, **shown):
+        update(self, step, **shown)
+        os.kill(os.getpid(), signal_number)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(metrics.Progress, "update", update_and_signal)
+        yield
+
+
+def trace(
+    net: Supernet, shape: tuple[int, ...], num_decisions: int | None = None, **options
+) -> Any:
+    """Shapes of the outputs of a supernet for images of a shape; runs nothing."""
+    num_decisions = num_decisions or len(net.space.cardinalities)
+    weights = jax.eval_shape(net.init, jax.random.key(0))
+    arch = jax.ShapeDtypeStruct((num_decisions,), jnp.int32)
+    images = jax.ShapeDtypeStruct(shape, jnp.float32)
+    return jax.eval_shape(
+        lambda *args: net.apply(*args, **options), weights, arch, images
+    )

@@ -2,8 +2,8 @@
 
 import functools
 import hashlib
-import pathlib
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +11,7 @@ import optax
 from helpers import take
 from jax import lax
 
-from jaxnas import data, metrics, search, train, weights
+from jaxnas import data, parallel, search, train, weights
 from jaxnas.types import Supernet
 
 
@@ -95,9 +95,12 @@ def digest(state) -> str:
     return total.hexdigest()
 
 
-def read(workdir: pathlib.Path) -> list[dict]:
-    """The log, without the one thing that depends on the machine."""
-    return [
-        {name: v for name, v in entry.items() if name != "images_per_second"}
-        for entry in metrics.read(workdir / "metrics.jsonl")
-    ]
+def assert_equal_on_four_devices(four, one) -> None:
+    """The states of two searches are equal, and the first on all its devices."""
+    parallel.assert_replicated(four)
+    chex.assert_trees_all_close(
+        (four.weights, four.searcher, four.epoch_metrics),
+        (one.weights, one.searcher, one.epoch_metrics),
+        rtol=1e-5,
+        atol=1e-5,
+    )

@@ -263,7 +263,7 @@ def _coefficients(
     if accuracies.shape[0] not in (1, scores.shape[0]):
         raise ValueError(
             f"there are accuracies of {accuracies.shape[0]} runs for scores of "
-            f"{scores.shape[0]}; expected one accuracies, or one for each run"
+            f"{scores.shape[0]}; expected those of one run, or of each run"
         )
     accuracies = np.broadcast_to(accuracies, scores.shape)
     runs = [

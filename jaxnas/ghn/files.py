@@ -146,7 +146,7 @@ def _check_shapes(
 
 
 def _named(params: Params) -> dict[str, Any]:
-    """The arrays by their paths, such as `graph/node_features/0`."""
+    """The arrays by their paths, such as `graph/attributes/0`."""
     return {
         jax.tree_util.keystr(path, simple=True, separator="/"): leaf
         for path, leaf in jax.tree_util.tree_leaves_with_path(params)

@@ -124,7 +124,7 @@ def test_intervals_of_the_top_half_cover_the_truth():
 
 
 def paired_samples(rng, num, others_noise):
-    """Two methods that share most of their error, and the accuracies."""
+    """Scores that share most of their error, and the accuracies."""
     accuracies = rng.normal(size=num)
     shared = accuracies + rng.normal(size=num)
     scores = shared + 0.3 * rng.normal(size=num)

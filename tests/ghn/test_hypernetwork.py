@@ -302,8 +302,7 @@ def test_gradients_reach_every_parameter(name):
         assert (leaf != 0).any(), jax.tree_util.keystr(path)
 
 
-def test_gradients_of_a_networks_loss_reach_every_parameter():
-    net = make_small_net()
+def assert_loss_reaches_every_parameter(net, genotype):
     provider = ghn.hypernetwork(net, **SMALL)
     params = jax.jit(provider.init)(jax.random.key(0))
     batch = {
@@ -311,11 +310,16 @@ def test_gradients_of_a_networks_loss_reach_every_parameter():
         "label": jnp.arange(4) % 3,
     }
     gradient = train.weight_gradient(net, provider, train.classification())
-    archs = net.space.encode(BLOCK)[None]
+    archs = net.space.encode(genotype)[None]
     total, _ = jax.jit(gradient)(params, archs, batch, jax.random.key(2))
+    chex.assert_tree_all_finite(total)
     chex.assert_trees_all_equal_shapes_and_dtypes(total, params)
     for path, leaf in jax.tree_util.tree_leaves_with_path(total):
         assert (leaf != 0).any(), jax.tree_util.keystr(path)
+
+
+def test_gradients_of_a_networks_loss_reach_every_parameter():
+    assert_loss_reaches_every_parameter(make_small_net(), BLOCK)
 
 
 def test_the_number_of_nodes_is_not_in_the_parameters():
@@ -323,6 +327,15 @@ def test_the_number_of_nodes_is_not_in_the_parameters():
     providers = [ghn.hypernetwork(net) for net in (small, large)]
     shapes = [jax.eval_shape(p.init, jax.random.key(0)) for p in providers]
     chex.assert_trees_all_equal_shapes_and_dtypes(*shapes)
+
+
+def assert_zero_where_unused(net, arch, generated):
+    assignments = assignments_of(net, arch)
+    for leaf, assignment in zip(jax.tree.leaves(generated), assignments, strict=True):
+        if assignment is not None:
+            axes = tuple(range(assignment.is_used.ndim, leaf.ndim))
+            used = (leaf != 0).any(axis=axes)
+            np.testing.assert_array_equal(used, assignment.is_used)
 
 
 def test_weights_have_one_compilation_and_are_0_where_unused():
@@ -337,15 +350,7 @@ def test_weights_have_one_compilation_and_are_0_where_unused():
         chex.assert_trees_all_equal_shapes_and_dtypes(
             generated, jax.eval_shape(net.init, jax.random.key(0))
         )
-        assignments = assignments_of(net, arch)
-        for leaf, assignment in zip(
-            jax.tree.leaves(generated), assignments, strict=True
-        ):
-            if assignment is not None:
-                axes = tuple(range(assignment.is_used.ndim, leaf.ndim))
-                np.testing.assert_array_equal(
-                    (leaf != 0).any(axis=axes), assignment.is_used
-                )
+        assert_zero_where_unused(net, arch, generated)
 
 
 @pytest.mark.parametrize("skeleton", ["asng", "enas"])
@@ -368,13 +373,7 @@ def test_weights_of_macro_networks(skips):
     generated = generate(net, arch)
     shapes = jax.eval_shape(net.init, jax.random.key(0))
     chex.assert_trees_all_equal_shapes_and_dtypes(generated, shapes)
-    assignments = assignments_of(net, arch)
-    for leaf, assignment in zip(jax.tree.leaves(generated), assignments, strict=True):
-        if assignment is not None:
-            axes = tuple(range(assignment.is_used.ndim, leaf.ndim))
-            np.testing.assert_array_equal(
-                (leaf != 0).any(axis=axes), assignment.is_used
-            )
+    assert_zero_where_unused(net, arch, generated)
     # Layers differ, as do the sources that one of them joins.
     found = entries(net, arch, generated)
     scales = [values for (name, _, _), values in found.items() if "scale" in name]
@@ -383,24 +382,11 @@ def test_weights_of_macro_networks(skips):
 
 
 def test_all_operations_and_joins_of_macro_networks_get_gradients():
-    net = make_macro_net()
-    provider = ghn.hypernetwork(net, **SMALL)
-    params = jax.jit(provider.init)(jax.random.key(0))
-    batch = {
-        "image": jax.random.normal(jax.random.key(1), (4, 8, 8, 3)),
-        "label": jnp.arange(4) % 3,
-    }
-    gradient = train.weight_gradient(net, provider, train.classification())
     genotype = genotypes.MacroGenotype(
         ("conv_3x3", "sep_conv_5x5", "max_pool_3x3", "conv_3x3"),
         ((), (0,), (1,), (0, 2)),
     )
-    archs = net.space.encode(genotype)[None]
-    total, _ = jax.jit(gradient)(params, archs, batch, jax.random.key(2))
-    chex.assert_tree_all_finite(total)
-    chex.assert_trees_all_equal_shapes_and_dtypes(total, params)
-    for path, leaf in jax.tree_util.tree_leaves_with_path(total):
-        assert (leaf != 0).any(), jax.tree_util.keystr(path)
+    assert_loss_reaches_every_parameter(make_macro_net(), genotype)
 
 
 @pytest.mark.parametrize("skips", ["concat", "add"])

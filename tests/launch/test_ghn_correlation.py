@@ -230,7 +230,7 @@ def test_results_belong_to_architectures(monkeypatch, capsys, tmp_path):
 
 
 @pytest.mark.usefixtures("stand_ins")
-def test_scores_of_sgd_do_not_come_from_the_truth(monkeypatch, capsys, tmp_path):
+def test_scores_of_sgd_do_not_come_from_it(monkeypatch, capsys, tmp_path):
     """The whole training of SGD ends elsewhere than the one it is compared with."""
     evaluated = []
     make_eval_fn = train.make_eval_fn

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from network_calls import evaluate, images, init, shapes, size, train
 
 from jaxnas import genotypes, networks, ops, spaces, supernets
 from jaxnas.genotypes import DagGenotype
@@ -23,43 +24,6 @@ SMALL = DagGenotype(("conv_1x1", "skip_connect"), ((0, 1), (0, 2)))
 # Nobody reads node 1.
 POOLS = DagGenotype(("avg_pool_3x3", "skip_connect"), ((0,), (0, 2)))
 IDENTITIES = DagGenotype(("skip_connect",), ((0,),))
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def init(network, side=8):
-    return network.init(jax.random.key(0), jnp.zeros((2, side, side, 1)), train=True)
-
-
-def shapes(network, side=8, image_channels=1):
-    image = jax.ShapeDtypeStruct((2, side, side, image_channels), jnp.float32)
-    init = functools.partial(network.init, train=True)
-    return jax.eval_shape(init, jax.random.key(0), image)["params"]
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def train(network, variables, images, prob=None, key=None):
-    return network.apply(
-        variables,
-        images,
-        train=True,
-        drop_path_prob=prob,
-        rngs=None if key is None else {"drop_path": key, "dropout": key},
-        mutable=["batch_stats"],
-    )
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def evaluate(network, variables, images):
-    return network.apply(variables, images, train=False)
-
-
-@functools.cache
-def images(batch_size=4, side=8):
-    return jax.random.normal(jax.random.key(1), (batch_size, side, side, 1))
-
-
-def size(tree) -> int:
-    return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
 
 def count_of_ghn(channels: int) -> int:
@@ -205,7 +169,8 @@ def test_evaluation_is_as_defined(genotype, num_blocks):
 def test_scan_equals_its_unrolled_form_in_training():
     network = networks.dag(SMALL, 2, 10)
     unrolled = network.clone(unroll=True)
-    chex.assert_trees_all_equal(shapes(network), shapes(unrolled))
+    params = shapes(network)["params"]
+    chex.assert_trees_all_equal(params, shapes(unrolled)["params"])
     # The blocks of a scan drop with keys of their own.
     variables = init(network)
 
@@ -298,8 +263,10 @@ def test_networks_that_are_not_the_supernets(settings):
 def test_statistics_of_each_input_are_parameters_of_their_own():
     block = DagGenotype(("sep_conv_3x3",), ((0, 1),))
     num_more = {
-        node_input: size(shapes(networks.dag(block, 4, 3, node_input=node_input)))
-        - size(shapes(networks.dag(block, 4, 3)))
+        node_input: size(
+            shapes(networks.dag(block, 4, 3, node_input=node_input))["params"]
+        )
+        - size(shapes(networks.dag(block, 4, 3))["params"])
         for node_input in ("each", "sum")
     }
     # A scale and an offset after each of two layers, of 4, 8 and 16 channels.
@@ -307,7 +274,7 @@ def test_statistics_of_each_input_are_parameters_of_their_own():
 
 
 def test_inputs_that_nobody_reads_are_not_made():
-    params = shapes(networks.dag(POOLS, 2, 3))
+    params = shapes(networks.dag(POOLS, 2, 3))["params"]
     assert list(params["block_0"]) == ["input_0"]
     # One leaf, of twice and four times the channels after the reductions.
     kernels = [params[f"block_{i}"]["input_0"]["kernel"].shape for i in range(3)]

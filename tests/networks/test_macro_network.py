@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from network_calls import halve, initial_norm, relu_conv_norm, size
 
 from jaxnas import genotypes, networks
 from jaxnas.genotypes import MACRO_OPS, MacroGenotype
@@ -33,10 +34,6 @@ def shapes(network, side=32, image_channels=3):
     image = jax.ShapeDtypeStruct((1, side, side, image_channels), jnp.float32)
     init = functools.partial(network.init, train=True)
     return jax.eval_shape(init, jax.random.key(0), image)["params"]
-
-
-def size(tree) -> int:
-    return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
 
 # Counts of the official code's network for the genotype of its script.
@@ -106,18 +103,7 @@ def pool(x, op):
 def definition(genotype, params, x):
     """The network of the official code, evaluated with the initial statistics."""
 
-    def norm(x):
-        return x / (1 + 1e-5) ** 0.5
-
-    def relu_conv_norm(x, module):
-        return norm(jax.nn.relu(x) @ module["kernel"])
-
-    def halve(x, module):
-        first, second = module["kernel"]
-        halves = [x[:, ::2, ::2] @ first, x[:, 1::2, 1::2] @ second]
-        return norm(jnp.concatenate(halves, axis=-1))
-
-    sources = [norm(convolve(x, params["stem"]["kernel"]))]
+    sources = [initial_norm(convolve(x, params["stem"]["kernel"]))]
     third = len(genotype.ops) // 3
     for k, (op, skips) in enumerate(zip(*genotype, strict=True)):
         layer = params[f"layer_{k}"]
@@ -126,9 +112,9 @@ def definition(genotype, params, x):
             y = pool(y, op)
         elif op.startswith("sep_conv"):
             y = convolve(y, layer[op]["depthwise"][:, :, None], y.shape[-1])
-            y = norm(y @ layer[op]["pointwise"])
+            y = initial_norm(y @ layer[op]["pointwise"])
         else:
-            y = norm(convolve(y, layer[op]["kernel"]))
+            y = initial_norm(convolve(y, layer[op]["kernel"]))
         if k > 0:
             joined = jnp.concatenate([*(sources[i] for i in skips), y], axis=-1)
             y = relu_conv_norm(joined, layer["join"])

@@ -9,6 +9,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import GOLDENS_DIR
+from network_calls import (
+    evaluate,
+    halve,
+    images,
+    init,
+    initial_norm,
+    relu_conv_norm,
+    shapes,
+    size,
+    train,
+)
 
 from jaxnas import genotypes, networks, spaces
 from jaxnas.genotypes import Genotype
@@ -43,44 +54,6 @@ IDENTITIES = Genotype(
 
 
 NETWORK = networks.micro(SMALL, 4, 3, 10)
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def init(network, side=8):
-    return network.init(jax.random.key(0), jnp.zeros((2, side, side, 1)), train=True)
-
-
-def shapes(network, side=8, image_channels=1):
-    image = jax.ShapeDtypeStruct((2, side, side, image_channels), jnp.float32)
-    init = functools.partial(network.init, train=True)
-    return jax.eval_shape(init, jax.random.key(0), image)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def train(network, variables, images, prob=None, key=None):
-    """Outputs and updated statistics of a training step."""
-    return network.apply(
-        variables,
-        images,
-        train=True,
-        drop_path_prob=prob,
-        rngs=None if key is None else {"drop_path": key, "dropout": key},
-        mutable=["batch_stats"],
-    )
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def evaluate(network, variables, images):
-    return network.apply(variables, images, train=False)
-
-
-@functools.cache
-def images(batch_size=4, side=8):
-    return jax.random.normal(jax.random.key(1), (batch_size, side, side, 1))
-
-
-def size(tree) -> int:
-    return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
 
 def count_params(genotype, *sizes, image_channels=3, **options):
@@ -411,17 +384,6 @@ def test_enas_halves_the_unused_inputs_of_a_reduction():
 def definition(params, x):
     """ENAS's network of three cells of identities, with the initial statistics."""
 
-    def norm(x):
-        return x / (1 + 1e-5) ** 0.5
-
-    def relu_conv_norm(x, module):
-        return norm(jax.nn.relu(x) @ module["kernel"])
-
-    def halve(x, module):
-        first, second = module["kernel"]
-        halves = [x[:, ::2, ::2] @ first, x[:, 1::2, 1::2] @ second]
-        return norm(jnp.concatenate(halves, axis=-1))
-
     def second_input(x, cell):
         return relu_conv_norm(relu_conv_norm(x, cell["preprocess_1"]), cell["base"])
 
@@ -436,7 +398,7 @@ def definition(params, x):
         "SAME",
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
-    stem = norm(stem)
+    stem = initial_norm(stem)
     cells = [params[f"cell_{i}"] for i in range(3)]
     first = relu_conv_norm(stem, cells[0]["preprocess_0"])
     first = first + second_input(stem, cells[0])

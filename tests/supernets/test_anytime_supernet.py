@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import trace
 from jax import lax
 from jax.flatten_util import ravel_pytree
 
@@ -316,9 +317,5 @@ def test_refuses_wrong_options(options, message):
     ],
 )
 def test_refuses_wrong_inputs(net, decisions, shape, message):
-    weights = jax.eval_shape(net.init, jax.random.key(0))
-    decisions += len(SPACE.cardinalities)
-    arch = jax.ShapeDtypeStruct((decisions,), jnp.int32)
-    images = jax.ShapeDtypeStruct(shape, jnp.float32)
     with pytest.raises(ValueError, match=message):
-        jax.eval_shape(net.apply, weights, arch, images)
+        trace(net, shape, len(SPACE.cardinalities) + decisions)

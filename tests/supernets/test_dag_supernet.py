@@ -1,12 +1,11 @@
 """The supernet of blocks equals a network of one block; and says what belongs where."""
 
-import functools
-
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import trace
 from jax import lax
 from jax.flatten_util import ravel_pytree
 
@@ -444,10 +443,7 @@ def test_output_shape(num_nodes, num_blocks, node_input):
     net = supernets.dag(
         space, 2, num_blocks, 7, node_input=node_input, image_channels=1
     )
-    weights = jax.eval_shape(net.init, jax.random.key(0))
-    arch = jax.ShapeDtypeStruct((len(space.cardinalities),), jnp.int32)
-    images = jax.ShapeDtypeStruct((2, 4, 8, 1), jnp.float32)
-    logits = jax.eval_shape(net.apply, weights, arch, images)
+    logits = trace(net, (2, 4, 8, 1))
     chex.assert_shape(logits, (2, 7))
     chex.assert_type(logits, jnp.float32)
 
@@ -478,8 +474,5 @@ def test_refuses_wrong_options(options, message):
 )
 def test_refuses_wrong_inputs(decisions, shape, options, message):
     net = supernets.dag(FEW, CHANNELS, 3, dropout=0.5)
-    weights = jax.eval_shape(net.init, jax.random.key(0))
-    arch = jax.ShapeDtypeStruct((decisions,), jnp.int32)
-    images = jax.ShapeDtypeStruct(shape, jnp.float32)
     with pytest.raises(ValueError, match=message):
-        jax.eval_shape(functools.partial(net.apply, **options), weights, arch, images)
+        trace(net, shape, decisions, **options)

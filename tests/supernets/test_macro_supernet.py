@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import trace
 from jax import lax
 from jax.flatten_util import ravel_pytree
 
@@ -450,10 +451,7 @@ def test_parameter_totals_of_the_published_search(skips, joints):
 def test_output_shape(num_layers):
     space = spaces.enas_macro(num_layers)
     net = supernets.macro(space, 2, 7, image_channels=1)
-    weights = jax.eval_shape(net.init, jax.random.key(0))
-    arch = jax.ShapeDtypeStruct((len(space.cardinalities),), jnp.int32)
-    images = jax.ShapeDtypeStruct((2, 4, 8, 1), jnp.float32)
-    logits = jax.eval_shape(net.apply, weights, arch, images)
+    logits = trace(net, (2, 4, 8, 1))
     chex.assert_shape(logits, (2, 7))
     chex.assert_type(logits, jnp.float32)
 
@@ -493,8 +491,5 @@ def test_refuses_wrong_options(options, message):
 )
 def test_refuses_wrong_inputs(decisions, shape, message):
     net = supernets.macro(SPACE, CHANNELS, CLASSES)
-    weights = jax.eval_shape(net.init, jax.random.key(0))
-    arch = jax.ShapeDtypeStruct((decisions,), jnp.int32)
-    images = jax.ShapeDtypeStruct(shape, jnp.float32)
     with pytest.raises(ValueError, match=message):
-        jax.eval_shape(net.apply, weights, arch, images)
+        trace(net, shape, decisions)

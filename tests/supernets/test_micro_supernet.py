@@ -1,12 +1,11 @@
 """The micro supernet equals a network of one architecture; and what that costs."""
 
-import functools
-
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import trace
 from jax import lax
 from jax.flatten_util import ravel_pytree
 
@@ -511,10 +510,7 @@ def test_parameter_totals_of_the_published_enas_search():
 def test_output_shape(skeleton, num_nodes, num_cells):
     space = spaces.enas_micro(num_nodes)
     net = supernets.micro(space, 2, num_cells, 7, skeleton=skeleton, image_channels=1)
-    weights = jax.eval_shape(net.init, jax.random.key(0))
-    arch = jax.ShapeDtypeStruct((8 * num_nodes,), jnp.int32)
-    images = jax.ShapeDtypeStruct((2, 4, 8, 1), jnp.float32)
-    logits = jax.eval_shape(net.apply, weights, arch, images)
+    logits = trace(net, (2, 4, 8, 1), 8 * num_nodes)
     chex.assert_shape(logits, (2, 7))
     chex.assert_type(logits, jnp.float32)
 
@@ -550,20 +546,13 @@ def test_refuses_wrong_sizes(options, message):
 @pytest.mark.parametrize("skeleton", ["asng", "enas"])
 def test_refuses_wrong_inputs(skeleton, decisions, shape, message):
     net = supernets.micro(SPACE, CHANNELS, 3, CLASSES, skeleton=skeleton)
-    weights = jax.eval_shape(net.init, jax.random.key(0))
-    arch = jax.ShapeDtypeStruct((decisions,), jnp.int32)
-    images = jax.ShapeDtypeStruct(shape, jnp.float32)
     with pytest.raises(ValueError, match=message):
-        jax.eval_shape(net.apply, weights, arch, images)
+        trace(net, shape, decisions)
 
 
 @pytest.mark.parametrize("skeleton", ["asng", "enas"])
 def test_training_with_dropout_needs_a_key(skeleton):
     net = supernets.micro(SPACE, CHANNELS, 3, CLASSES, skeleton=skeleton, dropout=0.1)
-    weights = jax.eval_shape(net.init, jax.random.key(0))
-    arch = jax.ShapeDtypeStruct((24,), jnp.int32)
-    images = jax.ShapeDtypeStruct((2, 8, 8, 3), jnp.float32)
-    jax.eval_shape(net.apply, weights, arch, images)
-    train = functools.partial(net.apply, train=True)
+    trace(net, (2, 8, 8, 3), 24)
     with pytest.raises(ValueError, match="key is None; training with dropout needs"):
-        jax.eval_shape(train, weights, arch, images)
+        trace(net, (2, 8, 8, 3), 24, train=True)

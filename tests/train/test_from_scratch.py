@@ -1,8 +1,6 @@
 """Training one network from scratch: it learns, repeats, resumes, shares batches."""
 
 import functools
-import os
-import pathlib
 import signal
 
 import chex
@@ -12,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from helpers import take
+from helpers import read_log, signal_at_every_update, take
 
-from jaxnas import data, metrics, networks, parallel, train
+from jaxnas import data, networks, parallel, train
 from jaxnas.genotypes import Genotype
 from jaxnas.networks.micro_network import CellOutput
 from jaxnas.train import batches, from_scratch
@@ -73,18 +71,10 @@ def arrays(state: train.TrainState):
     return state._replace(key=jax.random.key_data(state.key))
 
 
-def read(workdir: pathlib.Path) -> list[dict]:
-    """The log, without the one thing that depends on the machine."""
-    return [
-        {name: v for name, v in entry.items() if name != "images_per_second"}
-        for entry in metrics.read(workdir / "metrics.jsonl")
-    ]
-
-
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("uninterrupted")
-    return run(workdir), read(workdir)
+    return run(workdir), read_log(workdir)
 
 
 def test_loss_falls_and_everything_is_logged(uninterrupted):
@@ -123,22 +113,15 @@ def test_a_network_with_projections_learns():
 
 def test_interrupted_within_an_epoch_and_resumed(tmp_path, uninterrupted, monkeypatch):
     result, log = uninterrupted
-    update = metrics.Progress.update
-
-    def update_and_interrupt(self, step, **shown):
-        update(self, step, **shown)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(metrics.Progress, "update", update_and_interrupt)
-        with pytest.raises(train.Interrupted, match="SIGTERM"):
-            run(tmp_path)
+    interrupts = signal_at_every_update(monkeypatch, signal.SIGTERM)
+    with interrupts, pytest.raises(train.Interrupted, match="SIGTERM"):
+        run(tmp_path)
     # A process starts with a call of one step.
     assert (tmp_path / "checkpoints" / "1").is_dir()
     resumed = run(tmp_path)
     chex.assert_trees_all_equal(arrays(resumed.state), arrays(result.state))
     assert resumed.test == result.test
-    assert read(tmp_path) == log
+    assert read_log(tmp_path) == log
 
 
 def test_four_devices_equal_one():

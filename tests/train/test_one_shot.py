@@ -13,10 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from helpers import ROOT
-from toy_search import digest, load, perceptron, read, run
+from helpers import ROOT, read_log, signal_at_every_update
+from toy_search import assert_equal_on_four_devices, digest, load, perceptron, run
 
-from jaxnas import data, metrics, parallel, train
+from jaxnas import data, train
 
 pytestmark = pytest.mark.optimized
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.optimized
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("uninterrupted")
-    return run(workdir), read(workdir)
+    return run(workdir), read_log(workdir)
 
 
 def test_metrics_of_the_parameters_are_logged(tmp_path):
@@ -32,7 +32,7 @@ def test_metrics_of_the_parameters_are_logged(tmp_path):
         return {"largest": float(jnp.abs(params["output"]).max())}
 
     result = run(tmp_path, num_epochs=1, test=None, epoch_metrics=epoch_metrics)
-    first, last = read(tmp_path)
+    first, last = read_log(tmp_path)
     assert last["largest"] == epoch_metrics(result.state.weights.params)["largest"]
     assert first["largest"] not in (0, last["largest"])
 
@@ -90,38 +90,25 @@ def test_a_finished_search_is_not_repeated(tmp_path, uninterrupted):
     again = run(tmp_path)
     assert digest(again.state) == digest(result.state)
     assert (tmp_path / "metrics.jsonl").read_bytes() == before
-    assert read(tmp_path) == log
+    assert read_log(tmp_path) == log
 
 
 def test_interrupted_within_epochs_and_resumed(tmp_path, uninterrupted, monkeypatch):
     result, log = uninterrupted
-    update = metrics.Progress.update
-
-    def update_and_interrupt(self, step, **shown):
-        update(self, step, **shown)
-        os.kill(os.getpid(), signal.SIGINT)
-
     # A process starts with a call of one step, so these stop after steps 1 and 2.
-    with monkeypatch.context() as patch:
-        patch.setattr(metrics.Progress, "update", update_and_interrupt)
+    with signal_at_every_update(monkeypatch, signal.SIGINT):
         for step in (1, 2):
             with pytest.raises(train.Interrupted, match="SIGINT"):
                 run(tmp_path)
             assert (tmp_path / "checkpoints" / str(step)).is_dir()
     assert digest(run(tmp_path).state) == digest(result.state)
-    assert read(tmp_path) == log
+    assert read_log(tmp_path) == log
 
 
 def test_four_devices_equal_one(uninterrupted):
     result, _ = uninterrupted
     four = run(devices=jax.devices()[:4])
-    parallel.assert_replicated(four.state)
-    chex.assert_trees_all_close(
-        (four.state.weights, four.state.searcher, four.state.epoch_metrics),
-        (result.state.weights, result.state.searcher, result.state.epoch_metrics),
-        rtol=1e-5,
-        atol=1e-5,
-    )
+    assert_equal_on_four_devices(four.state, result.state)
     test, _ = data.split(load()[0].test, 40)
     assert four.evaluate(four.arch, test) == pytest.approx(
         result.evaluate(result.arch, test), rel=1e-5
@@ -135,7 +122,7 @@ def test_resumed_on_other_devices(tmp_path, uninterrupted):
     chex.assert_trees_all_close(
         resumed.state.weights, result.state.weights, rtol=1e-5, atol=1e-5
     )
-    assert [entry["step"] for entry in read(tmp_path)] == [e["step"] for e in log]
+    assert [entry["step"] for entry in read_log(tmp_path)] == [e["step"] for e in log]
 
 
 def test_divergence_is_noticed(tmp_path):
@@ -159,7 +146,7 @@ def test_a_validation_loss_that_is_not_finite_is_counted(tmp_path, phases):
     options = {"net": net._replace(apply=apply), "num_search_archs": 4, **phases}
     result = run(tmp_path, num_epochs=2, test=None, **options)
     assert int(result.state.step) > 0
-    lines = read(tmp_path)[1:]
+    lines = read_log(tmp_path)[1:]
     assert sum(line["validation/num_not_finite"] for line in lines) > 0
     for line in lines:
         assert np.isfinite(line["validation/loss"])
@@ -346,5 +333,5 @@ def test_killed_three_times(tmp_path):
         assert process.wait() == -signal.SIGKILL
     assert start(killed).wait() == 0 and reference.wait() == 0
     assert (killed / "digest").read_text() == (never_killed / "digest").read_text()
-    assert len(read(killed)) == 17
-    assert read(killed) == read(never_killed)
+    assert len(read_log(killed)) == 17
+    assert read_log(killed) == read_log(never_killed)

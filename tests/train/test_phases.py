@@ -1,6 +1,5 @@
 """A search whose searcher is updated after the weights of each epoch."""
 
-import os
 import signal
 
 import chex
@@ -10,8 +9,9 @@ import numpy as np
 import optax
 import pytest
 import toy_search
+from helpers import read_log, signal_at_every_update
 
-from jaxnas import data, metrics, parallel, train, weights
+from jaxnas import data, train, weights
 from jaxnas.train import batches
 from jaxnas.types import Searcher
 
@@ -35,7 +35,7 @@ def run(workdir=None, **options):
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("uninterrupted")
-    return run(workdir), toy_search.read(workdir)
+    return run(workdir), read_log(workdir)
 
 
 def test_both_phases_are_in_the_log(uninterrupted):
@@ -48,34 +48,21 @@ def test_both_phases_are_in_the_log(uninterrupted):
 
 def test_interrupted_in_both_phases_and_resumed(tmp_path, uninterrupted, monkeypatch):
     result, log = uninterrupted
-    update = metrics.Progress.update
-
-    def update_and_interrupt(self, step, **shown):
-        update(self, step, **shown)
-        os.kill(os.getpid(), signal.SIGINT)
-
     # A process starts with a call of one step: these stop after steps 1, 2, ...
-    with monkeypatch.context() as patch:
-        patch.setattr(metrics.Progress, "update", update_and_interrupt)
+    with signal_at_every_update(monkeypatch, signal.SIGINT):
         for step in range(1, WEIGHT_STEPS + SEARCHER_STEPS):
             with pytest.raises(train.Interrupted):
                 run(tmp_path)
             assert (tmp_path / "checkpoints" / str(step)).is_dir()
     resumed = run(tmp_path)
     assert toy_search.digest(resumed.state) == toy_search.digest(result.state)
-    assert toy_search.read(tmp_path) == log
+    assert read_log(tmp_path) == log
 
 
 def test_four_devices_equal_one(uninterrupted):
     result, _ = uninterrupted
     four = run(devices=jax.devices()[:4])
-    parallel.assert_replicated(four.state)
-    chex.assert_trees_all_close(
-        (four.state.weights, four.state.searcher, four.state.epoch_metrics),
-        (result.state.weights, result.state.searcher, result.state.epoch_metrics),
-        rtol=1e-5,
-        atol=1e-5,
-    )
+    toy_search.assert_equal_on_four_devices(four.state, result.state)
 
 
 def test_every_phase_is_traced_once(monkeypatch):

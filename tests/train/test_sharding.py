@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 import toy_search
+from helpers import read_log
 
 from jaxnas import parallel, train
 from jaxnas.train import steps
@@ -98,7 +99,7 @@ def test_a_search_without_updates_of_the_searcher(tmp_path):
     # The architectures that judge nothing need not be shared out.
     options = {**ARCHS, "searcher_steps": 0, "num_search_archs": 2}
     result = toy_search.run(tmp_path, **{**options, "num_epochs": 2}, **FOUR)
-    log = toy_search.read(tmp_path)
+    log = read_log(tmp_path)
     assert [entry["step"] for entry in log] == [0, 4, 8]
     assert log[2]["train/loss"] < log[1]["train/loss"]
     losses = {name for name in log[2] if name.endswith("/loss")}

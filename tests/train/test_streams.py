@@ -1,7 +1,6 @@
 """Training on images that are read batch by batch: the same, resumed and shared out."""
 
 import io
-import os
 import signal
 
 import chex
@@ -10,7 +9,7 @@ import jax
 import numpy as np
 import optax
 import pytest
-from helpers import take
+from helpers import signal_at_every_update, take
 from PIL import Image
 
 from jaxnas import data, metrics, parallel, train
@@ -82,19 +81,9 @@ def test_it_learns_and_evaluates(tmp_path):
 
 
 def test_interrupted_and_resumed(tmp_path, monkeypatch):
-    update, updates = metrics.Progress.update, 0
-
-    def update_and_interrupt(self, step, **shown):
-        nonlocal updates
-        update(self, step, **shown)
-        updates += 1
-        if updates == 1:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(metrics.Progress, "update", update_and_interrupt)
-        with pytest.raises(train.Interrupted, match="SIGTERM"):
-            run(tmp_path)
+    interrupts = signal_at_every_update(monkeypatch, signal.SIGTERM)
+    with interrupts, pytest.raises(train.Interrupted, match="SIGTERM"):
+        run(tmp_path)
     assert (tmp_path / "checkpoints" / "1").is_dir()
     resumed, uninterrupted = run(tmp_path), run()
     chex.assert_trees_all_equal(arrays(resumed.state), arrays(uninterrupted.state))
