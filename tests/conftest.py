@@ -1,8 +1,9 @@
 """Strict numerics, four virtual devices and quick compilation for all tests.
 
 Compiling takes most of the time. Equal programs are therefore compiled once, as by
-processes that share a cache, and almost nothing is optimized, except in the modules
-that say `pytestmark = pytest.mark.optimized`: those that hold operations, supernets and
+processes that share a cache. They are compiled quickly, with almost no optimizations
+and by XLA's older emitters, except in the modules that say
+`pytestmark = pytest.mark.optimized`: those that hold operations, supernets and
 searchers against independent references, with the programs that users run.
 """
 
@@ -12,6 +13,7 @@ import tempfile
 
 import jax
 import pytest
+from jax._src import compiler  # no public setting chooses the emitters of one program
 
 jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
@@ -31,10 +33,21 @@ def pytest_unconfigure(config):
     shutil.rmtree(config.stash[_CACHE], ignore_errors=True)
 
 
+def _quick_compile_options(*args, env_options_overrides=None, **options):
+    overrides = {"xla_cpu_use_fusion_emitters": False, **(env_options_overrides or {})}
+    return _compile_options(*args, env_options_overrides=overrides, **options)
+
+
+_compile_options = compiler.get_compile_options
+
+
 @pytest.fixture(autouse=True, scope="module")
 def _optimizations(request):
     is_optimized = request.node.get_closest_marker("optimized") is not None
     jax.config.update("jax_disable_most_optimizations", not is_optimized)
+    compiler.get_compile_options = (
+        _compile_options if is_optimized else _quick_compile_options
+    )
 
 
 @pytest.fixture

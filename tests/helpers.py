@@ -16,6 +16,12 @@ from jaxnas.types import Supernet
 ROOT = pathlib.Path(__file__).parent.parent
 GOLDENS_DIR = ROOT / "tests" / "goldens"
 
+# Of a process that compiles as `conftest.py` makes the tests do.
+QUICK_COMPILATION = {
+    "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+    "XLA_FLAGS": "--xla_cpu_use_fusion_emitters=false",
+}
+
 
 def take(kind: Any, options: dict[str, Any], **defaults: Any) -> Any:
     """Make a named tuple of those options that are its fields, and remove them."""

@@ -6,14 +6,15 @@ import jax
 import nbclient
 import nbformat
 import pytest
-from helpers import ROOT
+from helpers import QUICK_COMPILATION, ROOT
 
 NOTEBOOKS = sorted((ROOT / "examples").glob("*.ipynb"))
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebooks_run(path, tmp_path, monkeypatch):
-    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    for name, value in {"JAX_PLATFORMS": "cpu", **QUICK_COMPILATION}.items():
+        monkeypatch.setenv(name, value)
     monkeypatch.setenv("PYTHONWARNINGS", "default")  # Jupyter's own would be errors
     notebook = nbformat.read(path, as_version=4)
     assert any(cell.get("outputs") for cell in notebook.cells)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from helpers import ROOT, read_log, signal_at_every_update
+from helpers import QUICK_COMPILATION, ROOT, read_log, signal_at_every_update
 from toy_search import assert_equal_on_four_devices, digest, load, perceptron, run
 
 from jaxnas import data, train
@@ -304,6 +304,7 @@ state = toy_search.run(workdir, num_epochs=16).state
 
 def start(workdir: pathlib.Path) -> subprocess.Popen:
     variables = {
+        **QUICK_COMPILATION,
         "JAX_PLATFORMS": "cpu",
         "JAX_COMPILATION_CACHE_DIR": str(workdir.parent / "xla"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
