@@ -1,10 +1,10 @@
 """All that is computed, compiled in float32 by default flags, equals float64.
 
 Every entry of the table is a function and its arguments. It runs as users run it, and
-again in double precision, hardly optimized: a compiler that fuses sums wrongly (see
-`test_jaxlib_canary.py`) would have to be wrong twice in the same way. Networks are
-shallow: batch normalization amplifies rounding from layer to layer, in deep networks
-to 1e-2 of a gradient.
+again in double precision, hardly optimized and by other emitters: a compiler that fuses
+sums wrongly (see `test_jaxlib_canary.py`) would have to be wrong twice in the same way.
+Networks are shallow: batch normalization amplifies rounding from layer to layer, in
+deep networks to 1e-2 of a gradient.
 """
 
 import jax
@@ -27,7 +27,7 @@ from jaxnas.train import from_scratch
 
 pytestmark = pytest.mark.optimized
 
-QUICK = {"xla_backend_optimization_level": 0}
+QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
 TASK = train.classification()
 MICRO = spaces.MicroSpace(1, ("max_pool_3x3", "sep_conv_3x3"))
 MACRO = spaces.MacroSpace(3, ("conv_3x3", "max_pool_3x3"))
