@@ -1,10 +1,9 @@
 """Strict numerics, four virtual devices and quick compilation for all tests.
 
 Compiling takes most of the time. Equal programs are therefore compiled once, as by
-processes that share a cache. They are compiled quickly, with almost no optimizations
-and by XLA's older emitters, except in the modules that say
-`pytestmark = pytest.mark.optimized`: those that hold operations, supernets and
-searchers against independent references, with the programs that users run.
+processes that share a cache, and with almost no optimizations, by XLA's older emitters.
+Only modules that say `pytestmark = pytest.mark.optimized` compile as users do: they
+hold everything that is computed against double precision.
 """
 
 import pathlib

@@ -18,6 +18,7 @@ from jaxnas import (
     genotypes,
     ghn,
     networks,
+    ops,
     search,
     spaces,
     supernets,
@@ -56,6 +57,35 @@ def batch(num=8, side=8):
 def few(net):
     """Three architectures."""
     return jax.vmap(net.space.sample)(jax.random.split(jax.random.key(1), 3))
+
+
+def of_operations():
+    """The operations that no network below has, and gradients of their squares."""
+    variants = {
+        (name, stride): ops.with_affine_norms(ops.primitives()[name])
+        for name, stride in [
+            ("sep_conv_5x5", 1),
+            ("sep_conv_7x7", 2),
+            ("dil_conv_5x5", 2),
+            ("conv_7x1_1x7", 2),
+            ("skip_connect", 2),
+            ("avg_pool_3x3", 2),
+        ]
+    }
+
+    def loss(weights, x):
+        outputs = {
+            variant: op.apply(x, weights[variant], variant[1], ops.batch_norm)
+            for variant, op in variants.items()
+        }
+        squares = [jnp.square(y - 0.5).mean() for y in outputs.values()]
+        return jnp.stack(squares).sum(), outputs
+
+    specs = {variant: op.specs(4, variant[1]) for variant, op in variants.items()}
+    weights = ops.init(jax.random.key(0), specs)
+    x = np.random.default_rng(0).standard_normal((8, 8, 8, 4)).astype(np.float32)
+    run = jax.value_and_grad(loss, (0, 1), has_aux=True)
+    return run, [(weights, x)]
 
 
 def of_supernet(net):
@@ -167,6 +197,7 @@ def micro(skeleton):
 
 
 CASES = {
+    "operations": of_operations,
     "micro supernet, asng": lambda: of_supernet(micro("asng")),
     "micro supernet, enas": lambda: of_supernet(micro("enas")),
     "macro supernet, concat": lambda: of_supernet(supernets.macro(MACRO, 4)),

@@ -10,8 +10,6 @@ import pytest
 
 from jaxnas import optim
 
-pytestmark = pytest.mark.optimized
-
 
 @pytest.fixture
 def implicit_promotion():

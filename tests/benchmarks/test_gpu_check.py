@@ -14,8 +14,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-pytestmark = pytest.mark.optimized
-
 TINY = gpu_check.SIZES["tiny"]
 
 

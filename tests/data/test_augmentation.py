@@ -8,8 +8,6 @@ import pytest
 from jaxnas import data
 from jaxnas.data import augmentation
 
-pytestmark = pytest.mark.optimized
-
 MEAN = (0.49139968, 0.48215827, 0.44653124)
 STD = (0.24703233, 0.24348505, 0.26158768)
 

@@ -9,8 +9,6 @@ from jaxnas import ops, spaces
 from jaxnas.ghn import propagation as message_passing
 from jaxnas.types import Graph
 
-pytestmark = pytest.mark.optimized
-
 SIZE = 4
 
 

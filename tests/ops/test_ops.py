@@ -10,12 +10,8 @@ from jax import lax
 from jaxnas import genotypes, ops, spaces, supernets
 from jaxnas.ops import convolutions
 
-pytestmark = pytest.mark.optimized
-
 WEIGHTLESS = ("none", "avg_pool_3x3", "max_pool_3x3")
 SIZE = (7, 8)  # an odd height and an even width
-# Compiling takes most of the time of these tests: less of it like this.
-QUICK = {"xla_backend_optimization_level": 0}
 
 
 def convolve(x, kernel, strides=(1, 1), dilation=1, groups=1):
@@ -80,7 +76,7 @@ def assert_equal_with_gradients(actual, expected, *args):
             value, pull_back = jax.vjp(function, *args)
             return value, pull_back(cotangent)
 
-        return jax.jit(value_and_gradients, compiler_options=QUICK)(*args)
+        return jax.jit(value_and_gradients)(*args)
 
     actual, expected = run(actual), run(expected)
     chex.assert_trees_all_equal_shapes_and_dtypes(actual, expected)

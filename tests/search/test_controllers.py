@@ -15,8 +15,6 @@ from jaxnas import search, spaces
 from jaxnas.search import controllers
 from jaxnas.search.controllers import ControllerSettings, official_settings
 
-pytestmark = pytest.mark.optimized
-
 SMALL = ControllerSettings(hidden_size=4, tanh_constant=2.0, temperature=0.5)
 # Spaces so small that all their architectures can be listed.
 CASES = {

@@ -16,8 +16,6 @@ from helpers import GOLDENS_DIR
 from jaxnas import search, spaces
 from jaxnas.search.natural_gradient import utility
 
-pytestmark = pytest.mark.optimized
-
 # Learns within the few steps of these tests; a large eps keeps Adam from
 # magnifying rounding errors.
 reinforce = functools.partial(

@@ -14,8 +14,6 @@ from jaxnas import optim, search, spaces
 from jaxnas.search import controllers
 from jaxnas.search.policy_gradient import moving_baseline
 
-pytestmark = pytest.mark.optimized
-
 SIZES = (2, 3, 4)
 PLAIN = search.ControllerSettings(hidden_size=5, entropy_weight=0.0, baseline_start=0.0)
 ARCHS = jnp.array([[0, 2, 1], [1, 0, 3], [1, 2, 2]], jnp.int32)

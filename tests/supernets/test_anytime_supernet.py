@@ -14,13 +14,9 @@ from jax.flatten_util import ravel_pytree
 from jaxnas import genotypes, ghn, spaces, supernets
 from jaxnas.types import NodeAssignment
 
-pytestmark = pytest.mark.optimized
-
 CHANNELS, CLASSES, IMAGES = 2, 3, 4
 SPACE = spaces.anytime((4, 3, 2), (2, 1, 1), min_nodes=(2, 1, 1))
 LABELS = np.arange(IMAGES) % CLASSES
-# Compiling takes most of the time of these tests: less of it like this.
-QUICK = {"xla_backend_optimization_level": 0}
 
 # Every operation, and every scale that a block may have; then small blocks.
 LARGE = genotypes.AnytimeGenotype(
@@ -160,7 +156,7 @@ def data(net):
 def gradient(net, data):
     """`arch -> (logits, gradient)`; compiled, which it may be only once."""
 
-    @functools.partial(jax.jit, compiler_options=QUICK)
+    @jax.jit
     @chex.assert_max_traces(1)
     def compiled(weights, arch, images):
         def loss(weights):
@@ -181,7 +177,7 @@ def test_values_and_gradients_equal_the_reference(x64, gradient, data, genotype)
         logits = reference(genotype, weights, data[1])
         return loss_of(logits), logits
 
-    compiled = jax.jit(jax.grad(loss, has_aux=True), compiler_options=QUICK)
+    compiled = jax.jit(jax.grad(loss, has_aux=True))
     expected, expected_logits = compiled(data[0])
     chex.assert_shape(logits, (4, IMAGES, CLASSES))
     np.testing.assert_allclose(logits, expected_logits, rtol=1e-9, atol=1e-11)
@@ -268,7 +264,7 @@ def test_shares_of_a_batch_equal_the_whole(x64, net, gradient, data):
         out_axes=1,
         axis_name="devices",
     )
-    logits = jax.jit(apply, compiler_options=QUICK)(weights, arch, shares)
+    logits = jax.jit(apply)(weights, arch, shares)
     expected = gradient(arch)[0]
     actual = logits.reshape(expected.shape)
     np.testing.assert_allclose(actual, expected, rtol=1e-9, atol=1e-11)

@@ -12,13 +12,9 @@ from jax.flatten_util import ravel_pytree
 from jaxnas import genotypes, ops, spaces, supernets
 from jaxnas.types import NodeAssignment
 
-pytestmark = pytest.mark.optimized
-
 CHANNELS, CLASSES, IMAGES = 2, 3, 4
 FEW_OPS = ("max_pool_3x3", "conv_1x1", "skip_connect")
 LABELS = np.arange(IMAGES) % CLASSES
-# Compiling takes most of the time of these tests: less of it like this.
-QUICK = {"xla_backend_optimization_level": 0}
 
 
 # The reference: library convolutions, one architecture, plain autodiff ---------------
@@ -115,7 +111,7 @@ def reference(max_nodes, num_blocks, node_input, weights, genotype, images):
 
 
 def compiled(function):
-    return jax.jit(function, compiler_options=QUICK)
+    return jax.jit(function)
 
 
 def graph_spec_of(net):

@@ -9,8 +9,6 @@ import pytest
 from jaxnas.supernets import Edges, evaluate
 from jaxnas.supernets.edges import select, used_rows
 
-pytestmark = pytest.mark.optimized
-
 NUM_STATES, NUM_SOURCES, NUM_ROWS, CHANNELS = 5, 3, 4, 3
 
 OPS = (

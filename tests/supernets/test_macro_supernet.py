@@ -13,15 +13,11 @@ from jax.flatten_util import ravel_pytree
 
 from jaxnas import spaces, supernets
 
-pytestmark = pytest.mark.optimized
-
 LAYERS, CHANNELS, CLASSES, IMAGES = 6, 4, 3, 4
 SPACE = spaces.enas_macro(LAYERS)
 # Other operations in another order, and quicker to compile.
 FEW_OPS = ("max_pool_3x3", "sep_conv_5x5", "conv_3x3")
 LABELS = np.arange(IMAGES) % CLASSES
-# Compiling takes most of the time of these tests: less of it like this.
-QUICK = {"xla_backend_optimization_level": 0}
 
 
 # The reference: library convolutions, one architecture, plain autodiff --------------
@@ -165,7 +161,7 @@ class Gradient:
     def __init__(self, skips):
         self.net, self.weights, self.images = make(SPACE, skips)
         self.num_traces = 0
-        self.compiled = jax.jit(self._gradient, compiler_options=QUICK)
+        self.compiled = jax.jit(self._gradient)
 
     def _gradient(self, weights, arch):
         self.num_traces += 1
@@ -215,7 +211,7 @@ def test_values_and_gradients_equal_the_reference(x64, gradient, arch):
 def test_values_equal_the_reference_for_other_depths(x64, num_layers, skips):
     space = spaces.MacroSpace(num_layers, FEW_OPS)
     net, weights, images = make(space, skips)
-    apply = jax.jit(net.apply, compiler_options=QUICK)
+    apply = jax.jit(net.apply)
     for parity, ops in enumerate(([2, 1, 0, 1, 2], [1, 0, 2, 2, 1])):
         arch = vector(ops[:num_layers], lambda k, i, parity=parity: i % 2 == parity)
         np.testing.assert_allclose(
@@ -315,7 +311,7 @@ def test_dropout_keeps_the_mean(x64, dropping):
     logits, expected = dropping
     keys = jax.random.split(jax.random.key(0), 2000)
     train = jax.vmap(functools.partial(logits, train=True))
-    dropped = np.asarray(jax.jit(train, compiler_options=QUICK)(keys))
+    dropped = np.asarray(jax.jit(train)(keys))
     assert not np.allclose(dropped[0], dropped[1])
     error = dropped.std(0) / np.sqrt(len(keys))
     assert (np.abs(dropped.mean(0) - expected) < 5 * error).all()
@@ -329,7 +325,7 @@ def test_dropout_keeps_the_mean(x64, dropping):
 
 def test_nothing_is_dropped_in_evaluation(x64, dropping):
     logits, expected = dropping
-    evaluate = jax.jit(logits, compiler_options=QUICK)
+    evaluate = jax.jit(logits)
     np.testing.assert_allclose(evaluate(jax.random.key(0)), expected, rtol=1e-9)
 
 
@@ -341,7 +337,7 @@ def test_every_device_drops_features_of_its_own(x64, dropping):
         axis_name="devices",
         axis_size=2,
     )
-    first, second = jax.jit(train, compiler_options=QUICK)(jax.random.key(0))
+    first, second = jax.jit(train)(jax.random.key(0))
     assert not np.allclose(first, second)
 
 

@@ -12,8 +12,6 @@ from jax.flatten_util import ravel_pytree
 from jaxnas import spaces, supernets
 from jaxnas.supernets.micro_supernet import Skeleton
 
-pytestmark = pytest.mark.optimized
-
 SPACE = spaces.enas_micro(3)
 CHANNELS, CLASSES, IMAGES = 4, 3, 4
 
@@ -232,8 +230,6 @@ def loss_of(logits, labels):
 
 
 LABELS = np.arange(IMAGES) % CLASSES
-# Compiling takes most of the time of these tests: a third less like this.
-QUICK = {"xla_backend_optimization_level": 0}
 
 
 class Step:
@@ -243,7 +239,7 @@ class Step:
         self.net, self.weights, self.images = make(num_cells, space, skeleton)
         self.num_cells, self.space, self.skeleton = num_cells, space, skeleton
         self.num_traces = 0
-        self.compiled = jax.jit(self._step, compiler_options=QUICK)
+        self.compiled = jax.jit(self._step)
 
     def loss(self, weights, arch, images, labels, batch_axis=None):
         logits = self.net.apply(
@@ -311,7 +307,7 @@ def test_values_and_gradients_equal_the_reference(x64, step, seed):
 def test_values_equal_the_reference_for_other_depths(x64, skeleton, num_cells):
     space = spaces.MicroSpace(2, ("avg_pool_3x3", "sep_conv_3x3", "skip_connect"))
     net, weights, images = make(num_cells, space, skeleton)
-    apply = jax.jit(net.apply, compiler_options=QUICK)
+    apply = jax.jit(net.apply)
     for seed in range(2):
         arch = random_arch(seed, space)
         np.testing.assert_allclose(
@@ -470,7 +466,7 @@ def test_enas_normalizes_over_all_devices(x64, enas):
         return enas.net.apply(enas.weights, arch, images, batch_axis="devices")
 
     shards = enas.images.reshape(2, IMAGES // 2, *enas.images.shape[1:])
-    sharded = jax.jit(jax.vmap(apply, axis_name="devices"), compiler_options=QUICK)
+    sharded = jax.jit(jax.vmap(apply, axis_name="devices"))
     np.testing.assert_allclose(
         sharded(shards).reshape(IMAGES, CLASSES), enas(ENAS_ARCH)[2], rtol=1e-9
     )

@@ -18,8 +18,6 @@ from toy_search import assert_equal_on_four_devices, digest, load, perceptron, r
 
 from jaxnas import data, train
 
-pytestmark = pytest.mark.optimized
-
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):

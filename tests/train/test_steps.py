@@ -14,8 +14,6 @@ from jaxnas.data import Split
 from jaxnas.train import batches
 from jaxnas.types import Supernet, Task, WeightProvider
 
-pytestmark = pytest.mark.optimized
-
 NUM_DEVICES = 4
 ARCHS = np.array(
     [[0, 1], [2, 0], [1, 1], [0, 0], [2, 1], [1, 0], [1, 1], [0, 1]], np.int32
