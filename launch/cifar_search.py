@@ -16,6 +16,7 @@ import images
 import optimizers
 import session
 from presets.cifar_search import PRESETS, Config, Ghn, Trained
+from presets.cifar_train import PRESETS as TRAINING_PRESETS
 from spaces import Dag
 
 # A run may go on in another place or on another number of devices, and its result be
@@ -26,6 +27,8 @@ MAY_DIFFER = (
 )
 # What accuracies after training from scratch depend on, besides data and space.
 SCRATCH_SETTINGS = "seed", "batch_size", "scratch_epochs", "scratch_learning_rate"
+# Flags of the images that a training after a search has in common with it.
+SAME_IMAGES = "dataset", "image_size", "crop_padding", "crop_fill", "flip", "data_dir"
 
 
 def main() -> None:
@@ -46,7 +49,7 @@ def main() -> None:
         workdir=experiment.folder,
     )
     write_report(experiment, study)
-    print_result(experiment, study)
+    print_result(preset, experiment, study)
 
 
 class Experiment(NamedTuple):
@@ -239,36 +242,58 @@ def write_report(experiment: Experiment, study) -> None:
     )
 
 
-def print_result(experiment: Experiment, study) -> None:
+def print_result(preset: str, experiment: Experiment, study) -> None:
     """Print what was found, and the command that trains it."""
     from jaxnas import genotypes, report
 
-    config, folder = experiment.config, experiment.folder
+    folder = experiment.folder
+    command = training_command(
+        preset,
+        experiment.config,
+        folder / "genotype.json",
+        experiment.images.dataset.train.num_images,
+    )
     print(
         f"\nfound: {genotypes.to_text(study.found.genotype)}\n"
         f"{report.scratch_text(study.scratch)}\n"
         f"with the search's weights, which only rank architectures: test loss "
         f"{study.found.loss:.3f}, accuracy {study.found.accuracy:.1%}\n"
         f"For a network to use, train it:\n"
-        f"  {training_command(config, folder / 'genotype.json')}\n"
+        f"  {command}\n"
         f"report: {folder / 'report.html'}"
     )
 
 
-def training_command(config: Config, genotype: pathlib.Path) -> str:
-    """Command that trains a found architecture on the data set it was searched on."""
-    preset = config.space.training_preset()
-    flags = ["--preset", preset, "--genotype", str(genotype)]
-    dataset, data_dir = config.images.dataset, config.images.data_dir
-    if dataset == "digits":
+def training_command(
+    preset: str, config: Config, genotype: pathlib.Path, num_images: int
+) -> str:
+    """Command that trains a found architecture on the images it was searched on.
+
+    Args:
+      preset: the search's; a quick one is followed by a quick training.
+      config: settings of the search.
+      genotype: file of the architecture.
+      num_images: number of training images.
+    """
+    name = config.space.training_preset()
+    if preset == "folder" and name == "asng-cifar10":
+        name = "folder"
+    elif not preset.endswith("-cifar10"):
         quick = {"asng-cifar10": "quick", "enas-micro-cifar10": "quick-enas"}
-        flags[1] = quick.get(preset, f"quick-{preset.removesuffix('-cifar10')}")
-    elif dataset != "cifar10":
-        flags += ["--dataset", dataset]
-    if config.images.image_size is not None:
-        flags += ["--image-size", str(config.images.image_size)]
-    if data_dir is not None:
-        flags += ["--data-dir", data_dir]
+        name = quick.get(name, f"quick-{name.removesuffix('-cifar10')}")
+    training = TRAINING_PRESETS[name].config
+    flags = ["--preset", name, "--genotype", str(genotype)]
+    for field in SAME_IMAGES:
+        value = getattr(config.images, field)
+        flag = field.replace("_", "-")
+        if value == getattr(training.images, field):
+            continue
+        if isinstance(value, bool):
+            flags.append(f"--{flag}" if value else f"--no-{flag}")
+        else:
+            flags += [f"--{flag}", str(value)]
+    if num_images < training.training.batch_size:
+        flags += ["--batch-size", str(num_images)]
     return " ".join(["python launch/cifar_train.py", *map(shlex.quote, flags)])
 
 

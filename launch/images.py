@@ -41,6 +41,7 @@ class Images:
 
 
 DIGITS = Images(dataset="digits", crop_padding=1, flip=False, cutout=0)
+FOLDER = Images(dataset="folder", image_size=32, cutout=0)
 
 
 def load(config: Images) -> "data.ImageDataset":

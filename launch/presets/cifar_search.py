@@ -4,7 +4,7 @@ import dataclasses
 from typing import Literal
 
 from hypernetworks import Hypernetwork
-from images import DIGITS, Images
+from images import DIGITS, FOLDER, Images
 from optimizers import Adam, Nesterov, Restarts, Steps, Training
 from searchers import Asng, Random, Reinforce, Searchers
 from session import Count, Preset, Presets, Rate, Run, Size
@@ -218,6 +218,11 @@ QUICK_GHN = dataclasses.replace(
     ),
     images=DIGITS,
 )
+FOLDER_ASNG = dataclasses.replace(
+    QUICK,
+    training=Training(epochs=20, batch_size=32),
+    images=FOLDER,
+)
 
 
 PRESETS: Presets[Config] = {
@@ -254,6 +259,14 @@ PRESETS: Presets[Config] = {
     2 CPU cores, compilation included.
     """,
         QUICK_GHN,
+    ),
+    "folder": Preset(
+        """ASNG-NAS on your own images, for a laptop CPU: --data-dir FOLDER.
+
+    FOLDER holds train/CLASS/* and test/CLASS/*; images are cut to 32x32, or to
+    --image-size.
+    """,
+        FOLDER_ASNG,
     ),
     "asng-cifar10": Preset(
         """ASNG-NAS on CIFAR-10 as published (Akimoto et al. 2019, section 3.2).

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from images import DIGITS, Images
+from images import DIGITS, FOLDER, Images
 from optimizers import Exponential, Nesterov, Restarts, Sgd, Training
 from session import Count, Preset, Presets, Rate, Run
 
@@ -260,6 +260,12 @@ QUICK_GHN = Config(
     training=Training(epochs=30, batch_size=50, learning_rate=0.05),
     images=SMALL,
 )
+FOLDER_CELLS = Config(
+    params_limit=300_000,
+    network=QUICK.network,
+    training=Training(epochs=60, batch_size=32, learning_rate=0.05),
+    images=FOLDER,
+)
 
 
 PRESETS: Presets[Config] = {
@@ -285,6 +291,14 @@ PRESETS: Presets[Config] = {
     included.
     """,
         QUICK_ENAS_MACRO,
+    ),
+    "folder": Preset(
+        """A small network on your own images, for a laptop CPU: --data-dir FOLDER.
+
+    FOLDER holds train/CLASS/* and test/CLASS/*; images are cut to 32x32, or to
+    --image-size.
+    """,
+        FOLDER_CELLS,
     ),
     "asng-cifar10": Preset(
         """Training as published for ASNG-NAS (Akimoto et al. 2019, section 3.2).

@@ -3,16 +3,18 @@
 import functools
 import json
 import pathlib
+import shlex
 
 import chex
 import cifar_search
 import hypernetworks
 import jax
-import presets.cifar_train
+import numpy as np
 import pytest
 import session
 from commands import assert_refused, exit_status, run
 from pages import check_report
+from PIL import Image
 from presets.cifar_search import PRESETS
 
 from jaxnas import data, genotypes, ghn, metrics, spaces
@@ -255,36 +257,93 @@ def test_wrong_settings(monkeypatch, capsys, tmp_path, flags, words):
 @pytest.mark.parametrize(
     ("preset", "flags", "expected"),
     [
-        ("quick", [], "--preset quick --genotype g.json"),
-        ("quick-enas-macro", [], "--preset quick-enas-macro --genotype g.json"),
-        ("quick-ghn", [], "--preset quick-ghn --genotype g.json"),
-        ("ghn-cifar10", [], "--preset ghn-cifar10 --genotype g.json"),
+        ("quick", [], "--preset quick"),
+        ("quick-enas-macro", [], "--preset quick-enas-macro"),
+        ("quick-ghn", [], "--preset quick-ghn"),
+        ("quick", ["macro"], "--preset quick-enas-macro --crop-fill black"),
+        ("ghn-cifar10", [], "--preset ghn-cifar10"),
+        ("enas-macro-cifar10", [], "--preset enas-macro-cifar10"),
         (
             "asng-cifar10",
-            ["--data-dir", "my data"],
-            "--preset asng-cifar10 --genotype g.json --data-dir 'my data'",
+            ["--data-dir", "my data", "--no-flip"],
+            "--preset asng-cifar10 --no-flip --data-dir 'my data'",
         ),
         (
             "enas-micro-cifar10",
             ["--dataset", "cifar100"],
-            "--preset enas-micro-cifar10 --genotype g.json --dataset cifar100",
+            "--preset enas-micro-cifar10 --dataset cifar100",
         ),
         (
-            "asng-cifar10",
+            "folder",
+            ["--data-dir", "d", "--image-size", "48"],
+            "--preset folder --image-size 48 --data-dir d",
+        ),
+        (
+            "quick",
             ["--dataset", "folder", "--data-dir", "d", "--image-size", "32"],
-            "--preset asng-cifar10 --genotype g.json --dataset folder --image-size 32 "
-            "--data-dir d",
+            "--preset quick --dataset folder --image-size 32 --data-dir d",
         ),
         (
-            "enas-macro-cifar10",
-            [],
-            "--preset enas-macro-cifar10 --genotype g.json",
+            "folder",
+            ["macro", "--data-dir", "d"],
+            "--preset quick-enas-macro --dataset folder --image-size 32 "
+            "--crop-padding 4 --crop-fill black --flip --data-dir d",
         ),
     ],
 )
 def test_the_command_that_trains_what_was_found(preset, flags, expected):
     _, config = session.parse(PRESETS, None, ["--preset", preset, *flags])
-    command = cifar_search.training_command(config, pathlib.Path("g.json"))
-    assert command == f"python launch/cifar_train.py {expected}"
-    train_preset = command.split()[3]
-    assert train_preset in presets.cifar_train.PRESETS
+    genotype = pathlib.Path("g.json")
+    command = cifar_search.training_command(preset, config, genotype, 1000)
+    assert command.replace(" --genotype g.json", "") == (
+        f"python launch/cifar_train.py {expected}"
+    )
+    few = cifar_search.training_command(preset, config, genotype, 30)
+    assert few == f"{command} --batch-size 30"
+
+
+def run_printed_command(variables, output, *flags):
+    """The training command that a search prints, cut down by more flags."""
+    (line,) = (line for line in output.splitlines() if "cifar_train.py" in line)
+    command, *printed = shlex.split(line)[1:]
+    return run(variables, pathlib.Path(command).stem, *printed, *flags)
+
+
+def test_the_printed_command_trains_what_was_found(finished, variables, tmp_path):
+    _, _, (_, output, _) = finished
+    flags = ("--epochs", "1", "--channels", "2", "--max-images", "100")
+    status, trained, errors = run_printed_command(
+        variables, output, *flags, "--workdir", tmp_path / "run"
+    )
+    assert status == 0, errors
+    assert "test accuracy" in trained
+
+
+def test_a_search_on_own_images_and_the_training_after_it(variables, tmp_path):
+    rng = np.random.default_rng(0)
+    for split, num in (("train", 12), ("test", 4)):
+        for color, label in enumerate(("blue sky", "grass")):
+            folder = tmp_path / "my images" / split / label
+            folder.mkdir(parents=True)
+            for index in range(num):
+                height, width = rng.integers(9, 20, 2)
+                pixels = rng.integers(0, 100, (height, width, 3), np.uint8)
+                pixels[..., color] += 100
+                Image.fromarray(pixels).save(folder / f"{index}.jpg")
+    status, output, errors = run(
+        variables,
+        "cifar_search",
+        *("--preset", "folder", "--data-dir", tmp_path / "my images"),
+        *("--image-size", "12", "--channels", "2", "--num-nodes", "1"),
+        *("--epochs", "1", "--batch-size", "4", "--num-candidates", "1"),
+        *("--num-random", "1", "--scratch-random", "0"),
+        *("--workdir", tmp_path / "search"),
+    )
+    assert status == 0, errors
+    status, trained, errors = run_printed_command(
+        variables,
+        output,
+        *("--epochs", "1", "--num-cells", "3", "--workdir", tmp_path / "train"),
+    )
+    assert status == 0, errors
+    assert "test accuracy" in trained

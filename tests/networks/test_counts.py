@@ -1,7 +1,6 @@
 """Numbers of parameters: the sums of each family beside what is initialized."""
 
 import dataclasses
-import time
 from typing import Any
 
 import flax.linen as nn
@@ -75,10 +74,10 @@ def check(network, image_shape):
     ("genotype", "options"),
     in_turn([EVERY_OP] * len(CELLS), CELLS)
     + in_turn(published(genotypes.NAMES), CELLS)
-    + in_turn(random_genotypes(spaces.enas_micro(2), 14), CELLS),
+    + in_turn(random_genotypes(spaces.enas_micro(2), 7), CELLS),
 )
 def test_cells(genotype, options):
-    options = {"channels": 4, "num_cells": 6} | options
+    options = {"channels": 4, "num_cells": 4} | options
     check(networks.micro(genotype, **options), IMAGE)
 
 
@@ -86,10 +85,10 @@ def test_cells(genotype, options):
     ("genotype", "options"),
     in_turn(published(genotypes.DAG_NAMES), BLOCKS)
     + in_turn([EVERY_NODE] * len(BLOCKS), BLOCKS)
-    + in_turn(random_genotypes(spaces.ghn_dag(4), 12), BLOCKS),
+    + in_turn(random_genotypes(spaces.ghn_dag(4), 6), BLOCKS),
 )
 def test_blocks(genotype, options):
-    options = {"channels": 4, "num_blocks": 6} | options
+    options = {"channels": 4, "num_blocks": 4} | options
     side = 224 if options.get("skeleton") == "imagenet" else 32
     check(networks.dag(genotype, **options), (side, side, 1))
 
@@ -142,17 +141,14 @@ def test_images_too_small_for_the_head(network, image_shape, what):
         networks.count_params(network, image_shape)
 
 
-def test_counting_takes_milliseconds():
-    found = [
+def test_nothing_is_traced_to_count(monkeypatch):
+    monkeypatch.setattr(nn.Module, "init", None)
+    for network in (
         networks.micro(genotypes.named("DARTS")),
         networks.dag(genotypes.named("GHN")),
         networks.macro(genotypes.named("ENAS_MACRO")),
-    ]
-    start = time.process_time()
-    for network in found * 10:
-        networks.count_params(network, IMAGE)
-    # A trace of one of them takes a second.
-    assert time.process_time() - start < 0.5
+    ):
+        assert networks.count_params(network, IMAGE) > 1e6
 
 
 class Squares(nn.Module):
