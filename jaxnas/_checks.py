@@ -1,6 +1,8 @@
 """Checks of arguments that several packages share."""
 
+import contextlib
 import operator
+from collections.abc import Iterator
 from typing import Any
 
 
@@ -32,3 +34,20 @@ def check_dropout(dropout: float) -> None:
     """Raise `ValueError` for a probability outside of [0, 1)."""
     if not 0 <= dropout < 1:
         raise ValueError(f"dropout is {dropout}; expected 0 or more, below 1")
+
+
+def shorten(text: str, max_length: int = 500) -> str:
+    """Leave out the middle of a text that is longer than `max_length`."""
+    if len(text) <= max_length:
+        return text
+    end = max_length // 4
+    return f"{text[: max_length - end - 5]} ... {text[-end:]}"
+
+
+@contextlib.contextmanager
+def short_messages(max_length: int = 500) -> Iterator[None]:
+    """Shorten the message of a `ValueError`, which may show much of a file."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(shorten(str(error), max_length)) from error

@@ -1,12 +1,17 @@
-"""Atomic writes: a file is replaced as a whole or not at all."""
+"""Files: replaced as a whole or not at all, and read within limits."""
 
 import contextlib
 import json
+import math
 import os
 import pathlib
 import uuid
 from collections.abc import Iterator
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NoReturn
+
+_MAX_TEXT = 2**24  # bytes
+_MAX_DEPTH = 50
+_INTEGERS = range(-(2**63), 2**64)  # signed and unsigned, 64 bits
 
 
 @contextlib.contextmanager
@@ -45,3 +50,95 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 def write_json(path: str | os.PathLike[str], value: Any, *, indent: int = 2) -> None:
     """Write a JSON file, atomically."""
     write_text(path, json.dumps(value, indent=indent) + "\n")
+
+
+def read_text(path: str | os.PathLike[str]) -> str:
+    """Read a text file of at most 16 MiB in UTF-8.
+
+    Args:
+      path: the file; it may be a pipe.
+
+    Returns:
+      The text without the byte order mark that editors on Windows put in front.
+
+    Raises:
+      ValueError: if it is larger, or not UTF-8; the message does not name the file.
+      OSError: if it cannot be read.
+    """
+    with open(path, "rb") as file:
+        content = file.read(_MAX_TEXT + 1)
+    if len(content) > _MAX_TEXT:
+        raise ValueError(f"it is larger than {_MAX_TEXT:,} bytes")
+    try:
+        return content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"it is not UTF-8 text: byte {error.start}") from error
+
+
+def parse_json(text: str) -> Any:
+    """Read JSON that says one thing only.
+
+    Args:
+      text: one JSON value.
+
+    Returns:
+      The value; its numbers are finite, its integers have at most 64 bits.
+
+    Raises:
+      ValueError: if this is no JSON, a key appears twice in an object, a number is not
+        finite or too large, or lists and objects are nested more than 50 deep.
+    """
+    try:
+        value = json.loads(
+            text,
+            object_pairs_hook=_unique_keys,
+            parse_constant=_refuse_constant,
+            parse_float=_finite,
+            parse_int=_integer,
+        )
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno}, column {error.colno}"
+        raise ValueError(f"{place}: this is not JSON: {error.msg}") from error
+    except RecursionError:
+        pass
+    else:
+        if not _is_deep(value):
+            return value
+    raise ValueError(f"this JSON is nested more than {_MAX_DEPTH} deep")
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"the key {name[:40]!r} appears twice in a JSON object")
+        found[name] = value
+    return found
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"this JSON has {name}; expected finite numbers")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"this JSON has the number {text[:40]}; it is too large")
+    return number
+
+
+def _integer(text: str) -> int:
+    if len(text) > 20 or int(text) not in _INTEGERS:
+        raise ValueError(
+            f"this JSON has the integer {text[:40]}; expected at most 64 bits"
+        )
+    return int(text)
+
+
+def _is_deep(value: Any) -> bool:
+    level = [value]
+    for _ in range(_MAX_DEPTH):
+        lists = [item for item in level if isinstance(item, list)]
+        lists += [list(item.values()) for item in level if isinstance(item, dict)]
+        level = [item for items in lists for item in items]
+    return bool(level)

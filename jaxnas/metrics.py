@@ -206,7 +206,7 @@ def _parse(path: str | os.PathLike[str], number: int, line: bytes) -> dict[str, 
         'object with an integer "step"'
     )
     try:
-        entry = json.loads(line)
+        entry = _files.parse_json(line.decode())
     except ValueError as error:
         raise LogError(message) from error
     if not isinstance(entry, dict) or not isinstance(entry.get("step"), int):

@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from jaxnas import _files
+from jaxnas._checks import shorten
 from jaxnas.types import Device
 
 CONFIG_NAME = "config.json"
@@ -65,14 +66,16 @@ def prepare(
     if file.exists():
         earlier = _read(file)
         differing = [
-            f"{key} (there {earlier.get(key)!r}, now {config.get(key)!r})"
+            f"{shorten(key, 60)} (there {shorten(repr(earlier.get(key)), 100)}, now "
+            f"{shorten(repr(config.get(key)), 100)})"
             for key in sorted({*earlier, *config} - set(ignored_keys))
             if earlier.get(key) != config.get(key)
         ]
         if differing:
             raise ValueError(
                 f"{folder} holds a run with another configuration: "
-                f"{', '.join(differing)}; choose another folder, or the same values"
+                f"{shorten(', '.join(differing))}; choose another folder, or the same "
+                "values"
             )
         return folder
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -84,6 +87,8 @@ def prepare(
 
 def _read(file: pathlib.Path) -> dict[str, Any]:
     try:
-        return dict(json.loads(file.read_text(encoding="utf-8"))["config"])
+        return dict(_files.parse_json(_files.read_text(file))["config"])
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{file} is not the configuration of a run") from error
+        raise ValueError(
+            f"{file} is not the configuration of a run: {shorten(str(error))}"
+        ) from error

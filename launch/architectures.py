@@ -1,7 +1,9 @@
 """Genotypes as they are named on the command line."""
 
+import os
 import pathlib
 import re
+import textwrap
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +20,10 @@ _SHAPE = re.compile(r"(\d+(?:\.5)?)c-(\d+)")
 
 
 def find_genotype(name_or_path: str) -> Any:
-    """The genotype of a file, or a published one."""
+    """The genotype of a file, of the text itself, or a published one.
+
+    `FILE:LINE` is the genotype that starts at a line of a file with several.
+    """
     from jaxnas import genotypes
 
     names = *genotypes.NAMES, *genotypes.MACRO_NAMES, *genotypes.DAG_NAMES
@@ -29,11 +34,27 @@ def find_genotype(name_or_path: str) -> Any:
         )
     if name_or_path in (*names, *genotypes.RECURRENT_NAMES):
         return genotypes.named(name_or_path)
-    if not pathlib.Path(name_or_path).exists():
-        raise ValueError(
-            f"{name_or_path} is neither a file nor one of {', '.join(names)}"
-        )
-    return genotypes.load(name_or_path)
+    # False, not an error, for what is too long to be the name of a file.
+    if os.path.exists(name_or_path):
+        return genotypes.load(name_or_path)
+    path, _, line = name_or_path.rpartition(":")
+    if line.isdecimal() and os.path.exists(path):
+        return genotypes.load(path, line=int(line))
+    if re.search(r"[\s,(|]", name_or_path):  # no name, but the architecture
+        try:
+            return genotypes.from_text(name_or_path)
+        except ValueError as error:
+            raise ValueError(
+                f"{shown(name_or_path)} is no file, and no genotype: {error}"
+            ) from error
+    raise ValueError(
+        f"{shown(name_or_path)} is neither a file nor one of {', '.join(names)}"
+    )
+
+
+def shown(given: str) -> str:
+    """What a flag says, in a few words where it is a whole architecture."""
+    return textwrap.shorten(given, 60)
 
 
 def find_variants(genotype: "Genotype", words: Iterable[str]) -> dict[str, "Genotype"]:

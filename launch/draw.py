@@ -39,7 +39,9 @@ def drawn(config: Config) -> str:
     from jaxnas.report import drawing
 
     genotype = architectures.find_genotype(config.genotype)
-    title = pathlib.Path(config.genotype).stem if config.title is None else config.title
+    title = config.title
+    if title is None:
+        title = architectures.shown(pathlib.Path(config.genotype).stem)
     if config.output.suffix not in (".svg", ".dot"):
         raise ValueError(f"--output is {config.output}; expected a file .svg or .dot")
     if config.cell != "both":

@@ -6,6 +6,7 @@ is run with many seeds. The folder of the run gets results.json and report.html.
 
 import hashlib
 import pathlib
+import textwrap
 from typing import Any, NamedTuple
 
 import session
@@ -32,6 +33,7 @@ def main() -> None:
     with session.usage_errors():
         experiment = prepare(preset, config)
     session.announce(experiment.source, experiment.environment, experiment.folder)
+    print(describe_decisions(experiment.table), flush=True)
     import jax
 
     from jaxnas import studies
@@ -92,6 +94,18 @@ def describe(path: pathlib.Path, num_architectures: int) -> str:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return f"{path.name} ({num_architectures:,} architectures, SHA-256 {digest[:12]})"
+
+
+def describe_decisions(table: Any) -> str:
+    """The decisions and their categories, one decision in a line."""
+    num = len(table.cardinalities)
+    decisions = table.decisions or tuple(map(str, range(num)))
+    if table.names is None:
+        choices = [f"0 to {size - 1}" for size in table.cardinalities]
+    else:
+        choices = [textwrap.shorten(", ".join(names), 72) for names in table.names]
+    lines = [f"  {a}: {b}" for a, b in zip(decisions, choices, strict=True)]
+    return "\n".join([f"{num} decision{'s' if num > 1 else ''}:", *lines])
 
 
 def make_searcher(name: str, config: Config, cardinalities: tuple[int, ...]):

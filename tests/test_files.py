@@ -1,4 +1,4 @@
-"""Atomic writes: the new file or the old one, and nothing beside it."""
+"""Atomic writes: the new file or the old one; reading text and JSON within limits."""
 
 import json
 
@@ -68,3 +68,48 @@ def test_json_has_lines_and_a_last_newline(tmp_path):
     with pytest.raises(TypeError):
         _files.write_json(path, {"a": object()})
     assert json.loads(path.read_text()) == {"a": [1, None]}
+
+
+def test_text_is_read_within_limits(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_bytes("\ufeffä\r\nb\rc".encode())
+    assert _files.read_text(path) == "ä\nb\nc"
+    path.write_bytes(b"a\xff")
+    with pytest.raises(ValueError, match="it is not UTF-8 text: byte 1"):
+        _files.read_text(path)
+    with pytest.raises(ValueError, match="it is larger than 16,777,216 bytes"):
+        _files.read_text("/dev/zero")
+    with pytest.raises(FileNotFoundError):
+        _files.read_text(tmp_path / "missing.txt")
+
+
+def test_json_is_read():
+    value = {"a": [1, -2.5, None, True], "b": {"a": "x"}, "c": 2**64 - 1, "d": -(2**63)}
+    assert _files.parse_json(json.dumps(value)) == value
+    deep = "[" * 50 + "]" * 50
+    assert json.dumps(_files.parse_json(deep)) == deep
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "line 1, column 1: this is not JSON: Expecting value"),
+        ('{"a": 1,\n "a" 2}', "line 2, column 6: this is not JSON: Expecting ':'"),
+        ('[{"a": 1, "b": 2, "a": 1}]', "the key 'a' appears twice in a JSON object"),
+        ("[" * 51 + "]" * 51, "this JSON is nested more than 50 deep"),
+        ('{"a": ' * 51 + "1" + "}" * 51, "this JSON is nested more than 50 deep"),
+        ("[" * 100_000, "nested more than 50 deep|not JSON"),
+        ("[NaN]", "this JSON has NaN; expected finite numbers"),
+        ("-Infinity", "this JSON has -Infinity; expected finite numbers"),
+        ("1e999", "this JSON has the number 1e999; it is too large"),
+        (
+            str(2**64),
+            "this JSON has the integer 18446744073709551616; expected at most",
+        ),
+        ("9" * 5_000, "this JSON has the integer 99999"),
+    ],
+)
+def test_json_that_is_refused(text, message):
+    with pytest.raises(ValueError, match=message) as error:
+        _files.parse_json(text)
+    assert len(str(error.value)) < 200

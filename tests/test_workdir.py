@@ -78,7 +78,10 @@ def test_a_foreign_folder_is_refused(tmp_path):
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"{", b"[]", b"3", b"{}", b'{"config": 3}', b"\xff"],
+    [
+        *(b"", b"{", b"[]", b"3", b"{}", b'{"config": 3}', b"\xff", b"[" * 9_000),
+        *(b'{"config": {"seed": NaN}}', b'{"config": {}, "config": {}}'),
+    ],
 )
 def test_a_broken_configuration_is_named(tmp_path, content):
     (tmp_path / "config.json").write_bytes(content)

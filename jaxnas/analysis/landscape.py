@@ -10,7 +10,6 @@ import hashlib
 import math
 import os
 import pathlib
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -20,8 +19,8 @@ import numpy as np
 from jax import lax
 from jax.flatten_util import ravel_pytree
 
-from jaxnas import _files, parallel
-from jaxnas._checks import check_sizes
+from jaxnas import _archives, _files, parallel
+from jaxnas._checks import check_sizes, shorten
 from jaxnas.types import Batch, Device, Key, Metrics, Params
 
 Measure = Callable[[Params, Any, Batch], Metrics]
@@ -379,13 +378,27 @@ def _read_rows(path: pathlib.Path, fingerprint: str) -> list[dict[str, np.ndarra
 
 def _read(path: pathlib.Path) -> dict[str, np.ndarray]:
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            arrays = dict(stored)
-    except (zipfile.BadZipFile, EOFError, ValueError, TypeError) as error:
+        arrays = _archives.read(path)
+    except _archives.ArchiveError as error:
         raise SurfaceError(f"{path} is no surface: {error}") from error
     missing = [name for name in _RESERVED if name not in arrays]
     if missing:
         raise SurfaceError(f"{path} is no surface: it lacks {', '.join(missing)}")
+    shape = (arrays["betas"].size, arrays["alphas"].size)
+    expected = {"alphas": ("f", shape[1:]), "betas": ("f", shape[:1])}
+    expected |= {"num_rows": ("i", ()), "fingerprint": ("U", ())}
+    for name, array in arrays.items():
+        wanted = expected.get(name, ("f", shape))
+        if (array.dtype.kind, array.shape) != wanted:
+            raise SurfaceError(
+                f"{path} is no surface: {shorten(name, 60)!r} is {array.shape} of "
+                f"{array.dtype}; expected {wanted[1]} of kind {wanted[0]}"
+            )
+    if not 0 <= arrays["num_rows"] <= shape[0]:
+        raise SurfaceError(
+            f"{path} is no surface: num_rows is {arrays['num_rows']}; expected 0 to "
+            f"{shape[0]}"
+        )
     return arrays
 
 

@@ -3,12 +3,11 @@
 import hashlib
 import pathlib
 import warnings
-import zipfile
 from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from jaxnas import _files
+from jaxnas import _archives, _files
 
 FOLDER = ".jaxnas-cache"
 """Created inside the data folder; it may be deleted at any time."""
@@ -56,9 +55,9 @@ def load_or_compute(
     path = root / FOLDER / f"{key}.npz"
     if path.is_file():
         try:
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-                return dict(stored)
-        except (zipfile.BadZipFile, EOFError, OSError, ValueError) as error:
+            # It is not compressed, so that its arrays are no larger than the file.
+            return _archives.read(path, max_bytes=path.stat().st_size)
+        except (_archives.ArchiveError, OSError) as error:
             warnings.warn(f"decoding again, {path} is damaged: {error}", stacklevel=2)
     arrays = compute()
     try:

@@ -1,18 +1,26 @@
 """Tables with the accuracy of every architecture of a space."""
 
+import collections
 import io
+import itertools
 import math
 import os
 import pathlib
-import zipfile
-import zlib
+import re
+import shlex
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from jaxnas import _archives, _files
+from jaxnas._checks import short_messages
+
 if TYPE_CHECKING:
     import pandas
+
+_MAX_BYTES = 2**26  # of a .npz file; text has a limit of its own
+_MAX_COLUMNS = 30  # among which those are searched that are no decisions
 
 
 class Table(NamedTuple):
@@ -29,6 +37,7 @@ class Table(NamedTuple):
         the test accuracy after a full training.
       percent: whether accuracies are between 0 and 100, instead of 0 and 1.
       names: names of the categories of each decision, if the file has them.
+      decisions: names of the decisions, if the file has them.
     """
 
     cardinalities: tuple[int, ...]
@@ -36,8 +45,10 @@ class Table(NamedTuple):
     test: np.ndarray
     percent: bool = False
     names: tuple[tuple[str, ...], ...] | None = None
+    decisions: tuple[str, ...] | None = None
 
 
+@short_messages()
 def load_table(
     path: str | os.PathLike[str],
     *,
@@ -54,6 +65,8 @@ def load_table(
     categories numbered from 0, and arrays of accuracies `[num]` or `[num, columns]`.
     In a `.csv` file with a header, every column that is neither accuracies nor
     ignored is a decision; its categories are sorted, as numbers if all are integers.
+    Columns are separated by commas, semicolons or tabs. A first column of row numbers
+    without a name, as pandas writes it, is left out.
 
     Args:
       path: a `.npz` or `.csv` file.
@@ -71,20 +84,21 @@ def load_table(
     Raises:
       ValueError: if the file is missing or of another kind, pandas is missing for a
         `.csv` file, an array, a column or an architecture is missing, an architecture
-        appears twice, or a value is not what it should be.
+        appears twice, a column is no decision, or a value is not what it should be.
     """
     path = pathlib.Path(path)
     if not path.is_file():
         raise ValueError(f"{path} is no file; expected a table in .npz or .csv format")
-    if path.suffix == ".npz":
+    if path.suffix.lower() == ".npz":
         rows = _read_npz(path, valid, test, archs, column)
-    elif path.suffix == ".csv":
+    elif path.suffix.lower() == ".csv":
         rows = _read_csv(path, valid, test, ignored)
     else:
         raise ValueError(f"{path} ends in {path.suffix!r}; expected .npz or .csv")
     for name, values in ((valid, rows.valid), (test, rows.test)):
         _check_values(path, rows, name, values, percent)
     cardinalities = tuple(int(last) + 1 for last in rows.archs.max(0))
+    _check_decisions(path, rows, cardinalities)
     order = _mixed_radix_order(path, rows, cardinalities)
     return Table(
         cardinalities,
@@ -92,29 +106,28 @@ def load_table(
         rows.test[order].astype(np.float32),
         percent,
         rows.names,
+        rows.decisions,
     )
 
 
 class _Rows(NamedTuple):
     """The rows of a file, in its own order."""
 
-    archs: np.ndarray  # int64 [num, num_decisions]
+    archs: np.ndarray  # integers [num, num_decisions]
     valid: np.ndarray
     test: np.ndarray
     names: tuple[tuple[str, ...], ...] | None
+    decisions: tuple[str, ...] | None
     place: Callable[[int], str]  # how messages call a row
 
 
 def _read_npz(
     path: pathlib.Path, valid: str, test: str, archs: str, column: str | int | None
 ) -> _Rows:
-    if not zipfile.is_zipfile(path):
-        raise ValueError(f"{path} is not in .npz format")
     try:
-        with np.load(path) as file:
-            arrays = {name: np.asarray(file[name]) for name in file.files}
-    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{path} cannot be read: {error}") from error
+        arrays = _archives.read(path, max_bytes=_MAX_BYTES)
+    except _archives.ArchiveError as error:
+        raise ValueError(f"{path} is not in .npz format: {error}") from error
     for name in (archs, valid, test):
         if name not in arrays:
             raise ValueError(
@@ -130,16 +143,18 @@ def _read_npz(
             f"array {archs!r} of {path} has shape {found.shape}; expected one row for "
             f"each architecture, one column for each decision"
         )
-    if (found < 0).any():
-        row = int(np.argmax((found < 0).any(1)))
+    wrong = ((found < 0) | (found >= 2**53)).any(1)
+    if wrong.any():
+        row = int(np.argmax(wrong))
         raise ValueError(
             f"row {row} of array {archs!r} of {path} is {found[row].tolist()}; "
-            f"expected categories of 0 or more"
+            f"expected categories numbered from 0"
         )
     return _Rows(
-        found.astype(np.int64),
+        found,
         *(_values(path, arrays, name, len(found), column) for name in (valid, test)),
         names=None,
+        decisions=None,
         place=lambda row: f"row {row}",
     )
 
@@ -185,7 +200,9 @@ def _values(
 def _read_csv(
     path: pathlib.Path, valid: str, test: str, ignored: Collection[str]
 ) -> _Rows:
-    frame = _csv_frame(path)
+    frame = _without_index(path, _csv_frame(path))
+    import pandas
+
     for name in (valid, test, *ignored):
         if name not in frame:
             raise ValueError(
@@ -206,22 +223,34 @@ def _read_csv(
             except ValueError as error:
                 raise ValueError(
                     f"line {line} of {path} has {cell!r} in column {name!r}; "
-                    f"expected a number"
+                    f"expected a number, such as 0.5"
                 ) from error
         return values
 
-    names, archs = [], []
-    for decision in decisions:
-        names.append(_categories(decisions[decision]))
-        number_of = {cell: number for number, cell in enumerate(names[-1])}
-        archs.append([number_of[cell] for cell in decisions[decision]])
+    names = tuple(_categories(decisions[name]) for name in decisions)
+    archs = [
+        pandas.Categorical(decisions[name], categories).codes
+        for name, categories in zip(decisions, names, strict=True)
+    ]
     return _Rows(
         np.array(archs, np.int64).T,
         numbers(valid),
         numbers(test),
-        names=tuple(names),
+        names,
+        tuple(decisions),
         place=lambda row: f"line {frame.index[row]}",
     )
+
+
+def _without_index(path: pathlib.Path, frame: "pandas.DataFrame") -> "pandas.DataFrame":
+    """The columns without the index that pandas writes in front."""
+    first, *others = frame
+    is_index = all(cell.isdecimal() for cell in frame[first]) and (
+        frame[first].is_unique and re.fullmatch(r"(Unnamed: \d+)?", first)
+    )
+    if "" in others or (first == "" and not is_index):
+        raise ValueError(f"{path} has a column without a name")
+    return frame.drop(columns=first) if is_index else frame
 
 
 def _csv_frame(path: pathlib.Path) -> "pandas.DataFrame":
@@ -233,11 +262,11 @@ def _csv_frame(path: pathlib.Path) -> "pandas.DataFrame":
             f"{path} cannot be read without pandas: pip install 'jaxnas[tables]'"
         ) from error
     try:
-        # A byte order mark is what spreadsheets begin a file with.
-        text = path.read_text(encoding="utf-8-sig")
+        text = _files.read_text(path)
         num_blank = len(text) - len(text.lstrip("\n"))
         cells = pandas.read_csv(
             io.StringIO(text),
+            sep=_separator(text.lstrip("\n").partition("\n")[0]),
             header=None,
             skiprows=num_blank,
             skip_blank_lines=False,  # so that lines can be counted
@@ -260,18 +289,23 @@ def _csv_frame(path: pathlib.Path) -> "pandas.DataFrame":
                 f"line {line} of {path} has {num} cells; expected {cells.shape[1]}"
             )
     cells = cells.dropna().map(str.strip)
-    names: list[str] = cells.iloc[0].tolist()
-    for name in names:
-        if names.count(name) > 1:
-            raise ValueError(f"{path} has {names.count(name)} columns {name!r}")
-    cells.columns = names
+    names = collections.Counter(cells.iloc[0])
+    for name, num in names.items():
+        if num > 1:
+            raise ValueError(f"{path} has {num} columns {name!r}")
+    cells.columns = list(names)
     return cells.iloc[1:]
+
+
+def _separator(header: str) -> str:
+    """What separates the columns, a comma in doubt."""
+    return max(",;\t", key=header.count)
 
 
 def _categories(cells: Iterable[str]) -> tuple[str, ...]:
     """The different cells of a column, in order."""
     distinct = sorted(set(cells))
-    if all(cell.removeprefix("-").isdecimal() for cell in distinct):
+    if all(re.fullmatch(r"-?\d{1,18}", cell) for cell in distinct):
         distinct.sort(key=int)
     return tuple(distinct)
 
@@ -284,10 +318,66 @@ def _check_values(
     wrong = ~((values >= 0) & (values <= highest))
     if wrong.any():
         row = int(np.argmax(wrong))
+        hint = " (or percentages, with --percent)" if 1 < values[row] <= 100 else ""
         raise ValueError(
             f"{rows.place(row)} of {path} has {name} {values[row]:g}; expected a "
-            f"{'percentage' if percent else 'fraction'}, 0 to {highest}"
+            f"{'percentage' if percent else 'fraction'}, 0 to {highest}{hint}"
         )
+    if percent and values.max() <= 1:
+        raise ValueError(
+            f"{path} has {name} from {values.min():g} to {values.max():g}; expected "
+            f"percentages, 0 to 100 (or fractions, with --no-percent)"
+        )
+
+
+def _check_decisions(
+    path: pathlib.Path, rows: _Rows, cardinalities: tuple[int, ...]
+) -> None:
+    """Refuse columns that do not tell architectures apart."""
+    for i in range(len(cardinalities)):
+        num = np.unique(rows.archs[:, i]).size
+        if num in (1, len(rows.archs)):
+            what = "one value in all" if num == 1 else "another value in each"
+            raise ValueError(
+                f"{_decision_names(rows, [i])} of {path} has {what} of "
+                f"{len(rows.archs)} rows; expected a column for each decision"
+                f"{_ignore_hint(rows, [i])}"
+            )
+    extra = _superfluous(rows.archs, cardinalities)
+    if extra:
+        raise ValueError(
+            f"{_decision_names(rows, extra)} of {path} must be left out, for the other "
+            f"columns have every architecture once; expected a column for each decision"
+            f"{_ignore_hint(rows, extra)}"
+        )
+
+
+def _decision_names(rows: _Rows, which: Iterable[int]) -> str:
+    if rows.decisions is None:
+        return f"column {', '.join(map(str, which))} of the architectures"
+    return f"column {', '.join(repr(rows.decisions[i]) for i in which)}"
+
+
+def _ignore_hint(rows: _Rows, which: Iterable[int]) -> str:
+    if rows.decisions is None:
+        return ""
+    return f" (--ignore {shlex.join(rows.decisions[i] for i in which)} leaves it out)"
+
+
+def _superfluous(archs: np.ndarray, cardinalities: tuple[int, ...]) -> tuple[int, ...]:
+    """Up to three columns without which an incomplete table is complete."""
+    num, columns = len(archs), range(len(cardinalities))
+    if math.prod(cardinalities) == num or len(columns) > _MAX_COLUMNS:
+        return ()
+    for num_extra in (1, 2, 3):
+        for extra in itertools.combinations(columns, num_extra):
+            kept = [i for i in columns if i not in extra]
+            if math.prod(cardinalities[i] for i in kept) == num:
+                sizes = [cardinalities[i] for i in kept]
+                digits = tuple(archs[:, i].astype(np.int64) for i in kept)
+                if np.unique(np.ravel_multi_index(digits, sizes)).size == num:
+                    return extra
+    return ()
 
 
 def _mixed_radix_order(
@@ -313,18 +403,23 @@ def _mixed_radix_order(
         )
     num = math.prod(cardinalities)
     if len(ordered) < num:
+        sizes = " x ".join(map(str, cardinalities))
         raise ValueError(
-            f"{path} lacks {num - len(ordered)} of {num} architectures, for example "
-            f"{text(_first_gap(ordered, cardinalities))}"
+            f"{path} lacks {num - len(ordered)} of {num} architectures ({sizes}), for "
+            f"example {text(_first_gap(ordered, cardinalities))}"
         )
     return order
 
 
 def _first_gap(ordered: np.ndarray, cardinalities: tuple[int, ...]) -> np.ndarray:
     """The first architecture that ordered rows lack."""
-    rest = np.arange(len(ordered) + 1)
-    expected = np.empty((len(rest), len(cardinalities)), np.int64)
+    rest = np.arange(len(ordered))
+    differs = np.zeros(len(ordered) + 1, bool)
+    differs[-1] = True
     for decision, cardinality in reversed(list(enumerate(cardinalities))):
-        rest, expected[:, decision] = np.divmod(rest, cardinality)
-    differs = np.append((expected[:-1] != ordered).any(1), True)
-    return expected[np.argmax(differs)]
+        rest, expected = np.divmod(rest, cardinality)
+        differs[:-1] |= expected != ordered[:, decision]
+    number, gap = int(np.argmax(differs)), np.zeros(len(cardinalities), np.int64)
+    for decision, cardinality in reversed(list(enumerate(cardinalities))):
+        number, gap[decision] = divmod(number, cardinality)
+    return gap

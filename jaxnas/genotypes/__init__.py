@@ -19,12 +19,12 @@ from jaxnas.genotypes.cells import (
     check_cell,
     check_cells,
     edge_name,
-    from_darts,
     loose_ends,
-    to_darts,
 )
 from jaxnas.genotypes.dag import DAG_OPS, DagGenotype, check_dag, dag_leaves
+from jaxnas.genotypes.darts_text import from_darts, to_darts
 from jaxnas.genotypes.enas_scripts import (
+    from_enas,
     from_enas_macro,
     from_enas_micro,
     from_enas_recurrent,
@@ -32,7 +32,15 @@ from jaxnas.genotypes.enas_scripts import (
     to_enas_micro,
     to_enas_recurrent,
 )
-from jaxnas.genotypes.files import from_json, load, save, to_dict, to_json, to_text
+from jaxnas.genotypes.files import (
+    from_json,
+    from_text,
+    load,
+    save,
+    to_dict,
+    to_json,
+    to_text,
+)
 from jaxnas.genotypes.kinds import AnyGenotype, check, register
 from jaxnas.genotypes.macro import MACRO_OPS, MacroGenotype, check_macro
 from jaxnas.genotypes.published import (
@@ -85,10 +93,12 @@ __all__ = [
     "dag_leaves",
     "edge_name",
     "from_darts",
+    "from_enas",
     "from_enas_macro",
     "from_enas_micro",
     "from_enas_recurrent",
     "from_json",
+    "from_text",
     "load",
     "loose_ends",
     "named",

@@ -1,12 +1,18 @@
 """Checks of values for every kind of genotype."""
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
 
 def is_list(value: Any) -> bool:
-    """True of lists, tuples and ranges, but not of text."""
-    return isinstance(value, Sequence) and not isinstance(value, str)
+    """True of lists, tuples and ranges that can be counted, but not of text."""
+    if (
+        isinstance(value, range)
+        and not -sys.maxsize < value.stop - value.start < sys.maxsize
+    ):
+        return False
+    return isinstance(value, Sequence) and not isinstance(value, str | bytes)
 
 
 def check_names(

@@ -5,8 +5,6 @@ k-2 and k-1; the pairs 2i and 2i+1 are the two edges into node 2+i, which adds t
 The cell's output joins the nodes listed as `concat`.
 """
 
-import ast
-import textwrap
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -168,80 +166,3 @@ def loose_ends(pairs: Sequence[Edge]) -> tuple[int, ...]:
     """
     read = {source for _, source in pairs}
     return tuple(node for node in range(2, 2 + len(pairs) // 2) if node not in read)
-
-
-def to_darts(genotype: Genotype) -> str:
-    """Write a genotype as the Python text that DARTS code bases exchange.
-
-    Args:
-      genotype: the genotype.
-
-    Returns:
-      `Genotype(normal=[('sep_conv_3x3', 0), ...], normal_concat=[2, ...], ...)`.
-
-    Raises:
-      ValueError: if the genotype is invalid.
-    """
-    fields = check_cells(genotype)._asdict().items()
-    return f"Genotype({', '.join(f'{name}={list(value)}' for name, value in fields)})"
-
-
-def from_darts(text: str) -> Genotype:
-    """Read a genotype from the Python text that DARTS code bases exchange.
-
-    The text is parsed, never executed.
-
-    Args:
-      text: `Genotype(normal=..., normal_concat=..., reduce=..., reduce_concat=...)`,
-        optionally assigned to a name; the fields are lists, tuples or `range(...)`.
-
-    Returns:
-      The checked genotype.
-
-    Raises:
-      ValueError: naming the line, field or edge at fault.
-    """
-    try:
-        body = ast.parse(textwrap.dedent(text)).body
-    except SyntaxError as error:
-        raise ValueError(
-            f"line {error.lineno}: this is not Python text: {error.msg}"
-        ) from error
-    except (ValueError, RecursionError, MemoryError) as error:
-        # Null bytes and absurd nesting, which Python versions report differently.
-        raise ValueError(f"this is not Python text: {error}") from error
-    statement = body[0] if len(body) == 1 else None
-    call = statement.value if isinstance(statement, ast.Expr | ast.Assign) else None
-    if (
-        not isinstance(call, ast.Call)
-        or not isinstance(call.func, ast.Name)
-        or call.func.id != "Genotype"
-    ):
-        line = body[-1].lineno if body else 1
-        raise ValueError(f"line {line}: expected one Genotype(...) and nothing else")
-    names = [keyword.arg for keyword in call.keywords]
-    if call.args or sorted(map(str, names)) != sorted(Genotype._fields):
-        raise ValueError(
-            f"line {call.lineno}: expected each of {', '.join(Genotype._fields)} once, "
-            "by name"
-        )
-    fields = {str(keyword.arg): _literal(keyword) for keyword in call.keywords}
-    return check_cells(Genotype(**fields))
-
-
-def _literal(keyword: ast.keyword) -> Any:
-    value = keyword.value
-    try:
-        if (
-            isinstance(value, ast.Call)
-            and isinstance(value.func, ast.Name)
-            and value.func.id == "range"
-            and not value.keywords
-        ):
-            return range(*(ast.literal_eval(bound) for bound in value.args))
-        return ast.literal_eval(value)
-    except (ValueError, TypeError) as error:
-        raise ValueError(
-            f"line {value.lineno}: {keyword.arg} is {ast.unparse(value)}; expected a "
-            "list, a tuple or range(...)"
-        ) from error

@@ -14,6 +14,8 @@ from jaxnas.genotypes.cells import Edge, Genotype, check_cells, edge_name, loose
 from jaxnas.genotypes.macro import MACRO_OPS, MacroGenotype, check_macro
 from jaxnas.genotypes.recurrent import ACTIVATIONS, RecurrentGenotype, check_recurrent
 
+# Brackets of Python and NumPy, and how shell scripts assign the variable line by line.
+_AROUND = re.compile(r"(?:\$\{?)?\bfixed_arc\b\}?=?|[\[\](){}\"';]")
 _CELLS = ("normal cell", "reduction cell")
 _MICRO_OPS = (
     "sep_conv_3x3",
@@ -24,13 +26,45 @@ _MICRO_OPS = (
 )
 
 
+def from_enas(
+    script: str | Iterable[int],
+) -> Genotype | MacroGenotype | RecurrentGenotype:
+    """Read the integers of any ENAS script, told apart by their number and their range.
+
+    Args:
+      script: what `from_enas_micro`, `from_enas_macro` or `from_enas_recurrent` reads.
+
+    Returns:
+      The genotype of the only kind that the integers can be.
+
+    Raises:
+      ValueError: if they can be none, saying why, or several.
+    """
+    integers = _integers(script)
+    found, faults = [], []
+    for read in (from_enas_micro, from_enas_macro, from_enas_recurrent):
+        try:
+            found.append(read(integers))
+        except ValueError as error:
+            faults.append(f"{read.__name__}: {error}")
+    if not found:
+        raise ValueError(f"no ENAS script; {'; '.join(faults)}")
+    if len(found) > 1:
+        kinds = " or a ".join(type(genotype).__name__ for genotype in found)
+        raise ValueError(
+            f"the {len(integers)} integers are a {kinds}; expected a file that "
+            "genotypes.save has written"
+        )
+    return found[0]
+
+
 def from_enas_micro(script: str | Iterable[int]) -> Genotype:
     """Read two cells from the integers of an ENAS script.
 
     Args:
       script: for every node the numbers of its first input, first operation, second
         input and second operation; the nodes of the normal cell, then as many of the
-        reduction cell. Text with white space or commas between the integers, or the
+        reduction cell. Text as the scripts and their logs have it, or the
         integers. Operations count separable convolutions 3x3 and 5x5, average and
         maximum pooling, and identity from 0.
 
@@ -103,8 +137,8 @@ def from_enas_macro(script: str | Iterable[int]) -> MacroGenotype:
     Args:
       script: for every layer k from 0 its operation, numbered as in `MACRO_OPS`, then
         k bits that say which of the sources 0 to k-1 it joins; source 0 is the stem
-        and source i the output of layer i-1. Text with white space or commas between
-        the integers, or the integers.
+        and source i the output of layer i-1. Text as the scripts and their logs have
+        it, or the integers.
 
     Returns:
       The genotype.
@@ -155,8 +189,8 @@ def from_enas_recurrent(script: str | Iterable[int]) -> RecurrentGenotype:
 
     Args:
       script: the activation of node 0, numbered as in `ACTIVATIONS`, then for every
-        later node the node it reads and its activation. Text with white space or
-        commas between the integers, or the integers. The corrected language model of
+        later node the node it reads and its activation. Text as the scripts and
+        their logs have it, or the integers. The corrected language model of
         the same authors writes its cells otherwise: it numbers the activations tanh,
         ReLU, sigmoid and identity, and leaves out node 0.
 
@@ -206,10 +240,10 @@ def to_enas_recurrent(genotype: RecurrentGenotype) -> tuple[int, ...]:
 
 def _integers(script: str | Iterable[int]) -> list[int]:
     if isinstance(script, str):
-        words = re.findall(r"[^\s,]+", script)
+        words = re.findall(r"[^\s,]+", _AROUND.sub(" ", script))
         for i, word in enumerate(words):
-            if not re.fullmatch(r"[+-]?[0-9]+", word):
-                raise ValueError(f"integer {i}: {word!r} is not an integer")
+            if not re.fullmatch(r"[+-]?[0-9]{1,18}", word):
+                raise ValueError(f"integer {i}: {word[:40]!r} is not an integer")
         return [int(word) for word in words]
     if not isinstance(script, Iterable):
         raise ValueError(f"{script!r} is neither text nor a list of integers")

@@ -3,19 +3,25 @@
 import json
 import os
 import pathlib
+import re
 from typing import Any
 
 from jaxnas import _files
+from jaxnas._checks import short_messages
 from jaxnas.genotypes import kinds
 from jaxnas.genotypes.anytime import AnytimeGenotype
-from jaxnas.genotypes.cells import Genotype, from_darts, to_darts
+from jaxnas.genotypes.cells import Genotype
 from jaxnas.genotypes.dag import DagGenotype
+from jaxnas.genotypes.darts_text import from_darts, to_darts
+from jaxnas.genotypes.enas_scripts import from_enas
 from jaxnas.genotypes.kinds import AnyGenotype
 from jaxnas.genotypes.macro import MacroGenotype
 from jaxnas.genotypes.recurrent import RecurrentGenotype
 
 # The kinds of files written before there were tags, which are told apart by their keys.
 _UNTAGGED = (Genotype, MacroGenotype, RecurrentGenotype, DagGenotype, AnytimeGenotype)
+
+_NAS_BENCH_201 = re.compile(r"\|\w{1,40}~\d\|")
 
 
 def to_text(genotype: AnyGenotype) -> str:
@@ -76,6 +82,7 @@ def to_dict(genotype: AnyGenotype) -> dict[str, Any]:
     return {kinds.TAG: kinds.tag_of(genotype), **genotype._asdict()}
 
 
+@short_messages()
 def from_json(text: str) -> Any:
     """Read a genotype from a JSON object; keys other than its fields are ignored.
 
@@ -89,13 +96,7 @@ def from_json(text: str) -> Any:
     Raises:
       ValueError: naming the line, key, edge, layer or node at fault.
     """
-    try:
-        found = json.loads(text)
-    except json.JSONDecodeError as error:
-        place = f"line {error.lineno}, column {error.colno}"
-        raise ValueError(f"{place}: this is not JSON: {error.msg}") from error
-    except RecursionError as error:
-        raise ValueError("this JSON is nested too deeply for a genotype") from error
+    found = _files.parse_json(text)
     if not isinstance(found, dict):
         raise ValueError(f"found a JSON {type(found).__name__}; expected an object")
     if kinds.TAG in found:
@@ -119,11 +120,43 @@ def _kind_of_keys(found: dict[str, Any]) -> type[Any]:
     return kind
 
 
-def load(path: str | os.PathLike[str]) -> Any:
-    """Read a genotype file, JSON or DARTS text, told apart by its content.
+@short_messages()
+def from_text(text: str, *, line: int | None = None) -> Any:
+    """Read a genotype from text in any of its forms, told apart by the content.
 
     Args:
-      path: a file as `save` writes it, or one with DARTS text.
+      text: a JSON object, the text of DARTS as `from_darts` reads it, or the integers
+        of an ENAS script as `from_enas` reads them.
+      line: of text of DARTS: which genotype to read, by the line where it starts.
+
+    Returns:
+      The checked genotype, of the kind that the text holds.
+
+    Raises:
+      ValueError: if it is nothing of that, naming the place; or several genotypes,
+        naming their lines.
+    """
+    if re.match(r"\s*\{(?!\s*')", text) and line is None:
+        return from_json(text)
+    if not re.search(r"\bGenotype\b|\bnormal\b", text):
+        if _NAS_BENCH_201.search(text):
+            raise ValueError(
+                "found a cell of NAS-Bench-201, six edges with operations; jaxnas has "
+                "no space of these cells and cannot train them, but a table of their "
+                "accuracies can be searched (launch/tabular_search.py)"
+            )
+        if re.match(r"[\s\[({\"']*(?:\d|fixed_arc)", text):
+            return from_enas(text)
+    return from_darts(text, line=line)
+
+
+def load(path: str | os.PathLike[str], *, line: int | None = None) -> Any:
+    """Read a genotype file of at most 16 MiB.
+
+    Args:
+      path: a file as `save` writes it, or one with text as `from_text` reads it, such
+        as a log.
+      line: of a file with several genotypes of DARTS: the line where one starts.
 
     Returns:
       The checked genotype, of the kind that the file holds.
@@ -133,20 +166,15 @@ def load(path: str | os.PathLike[str]) -> Any:
         and the place in it.
     """
     try:
-        # Editors on Windows put a byte-order mark in front.
-        text = pathlib.Path(path).read_text(encoding="utf-8-sig")
+        text = _files.read_text(path)
     except OSError as error:
         raise ValueError(
             f"the genotype file {path} cannot be read: {error.strerror}"
         ) from error
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"the genotype file {path} is not UTF-8 text: byte {error.start}"
-        ) from error
+    except ValueError as error:
+        raise ValueError(f"the genotype file {path} cannot be read: {error}") from error
     try:
-        if text.lstrip().startswith("{"):
-            return from_json(text)
-        return from_darts(text)
+        return from_text(text, line=line)
     except ValueError as error:
         raise ValueError(f"the genotype file {path} is malformed: {error}") from error
 

@@ -2,14 +2,14 @@
 
 import json
 import os
-import zipfile
 from collections.abc import Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
-from jaxnas import _files
+from jaxnas import _archives, _files
+from jaxnas._checks import short_messages, shorten
 from jaxnas.types import Params, WeightProvider
 
 _SETTINGS = "settings.json"  # a member of the archive, beside the parameters
@@ -37,6 +37,7 @@ def save(
         np.savez(file, allow_pickle=False, **{_SETTINGS: settings}, **arrays)
 
 
+@short_messages(1_000)
 def load(path: str | os.PathLike[str], provider: WeightProvider) -> Params:
     """Read the parameters of a hypernetwork.
 
@@ -51,7 +52,7 @@ def load(path: str | os.PathLike[str], provider: WeightProvider) -> Params:
 
     Raises:
       ValueError: if this is no such file, its settings are missing or not the
-        provider's, or its parameters are not, naming what differs.
+        provider's, or its parameters are not or not finite, naming what differs.
       OSError: if it cannot be read.
     """
     arrays, found = _read(path)
@@ -66,10 +67,14 @@ def load(path: str | os.PathLike[str], provider: WeightProvider) -> Params:
         raise ValueError(f"{path} was made with other settings: {', '.join(differing)}")
     _check_shapes(path, arrays, provider)
     shapes = jax.eval_shape(provider.init, jax.random.key(0))
-    leaves = [jax.numpy.asarray(arrays[name]) for name in _named(shapes)]
+    leaves = [
+        _parameter(path, name, arrays[name], leaf.dtype)
+        for name, leaf in _named(shapes).items()
+    ]
     return jax.tree.unflatten(jax.tree.structure(shapes), leaves)
 
 
+@short_messages(1_000)
 def load_settings(path: str | os.PathLike[str]) -> dict[str, dict[str, Any]]:
     """Read the settings of a hypernetwork.
 
@@ -93,9 +98,8 @@ def _read(
 ) -> tuple[dict[str, np.ndarray], dict[str, dict[str, Any]]]:
     """The parameters and the settings of a file."""
     try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-            arrays = dict(archive)
-    except (ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        arrays = _archives.read(path)
+    except _archives.ArchiveError as error:
         raise ValueError(f"{path} is not a file of a hypernetwork: {error}") from error
     if _SETTINGS not in arrays:
         raise ValueError(
@@ -104,7 +108,7 @@ def _read(
         )
     text = arrays.pop(_SETTINGS)
     try:
-        settings = json.loads(str(text))
+        settings = _files.parse_json(str(text))
     except ValueError as error:
         raise ValueError(f"{path} has damaged settings: {error}") from error
     parts = settings.values() if isinstance(settings, dict) else ()
@@ -117,6 +121,19 @@ def _read(
             "supernet"
         )
     return arrays, settings
+
+
+def _parameter(source: Any, name: str, array: np.ndarray, dtype: Any) -> jax.Array:
+    """A parameter in the precision of the hypernetwork, finite numbers."""
+    if array.dtype.kind != "f":
+        raise ValueError(
+            f"{source} has other parameters: {name} is {array.dtype}; expected {dtype}"
+        )
+    with np.errstate(over="ignore"):
+        values = array.astype(dtype)
+    if not np.isfinite(values).all():
+        raise ValueError(f"{source} has a {name} that is not finite")
+    return jax.numpy.asarray(values)
 
 
 def _settings(provider: WeightProvider) -> dict[str, dict[str, Any]]:
@@ -141,7 +158,8 @@ def _check_shapes(
         wanted = expected[name].shape if name in expected else "no such parameter"
         if found != wanted:
             raise ValueError(
-                f"{source} has other parameters: {name} is {found}; expected {wanted}"
+                f"{source} has other parameters: {shorten(name, 60)} is {found}; "
+                f"expected {wanted}"
             )
 
 

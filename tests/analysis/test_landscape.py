@@ -1,4 +1,5 @@
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -194,6 +195,28 @@ def test_damaged_files_are_told(tmp_path):
     file.write_bytes(b"nothing")
     with pytest.raises(ValueError, match="no surface"):
         analysis.load_surface(file)
+    good: dict[str, Any] = {
+        "alphas": X,
+        "betas": Y,
+        "loss": np.zeros((3, 5)),
+        "fingerprint": "a",
+    }
+    for changes, message in (
+        (
+            {"loss": np.zeros((5, 3))},
+            r"'loss' is \(5, 3\) of float64; expected \(3",
+        ),
+        ({"loss": np.ones((3, 5), bool)}, "'loss' is .* of bool; expected"),
+        ({"alphas": X[None]}, r"'alphas' is \(1, 5\) of float64; expected \(5,\)"),
+        ({"num_rows": 1.0}, "'num_rows' is .* of float64"),
+        ({"num_rows": 4}, "num_rows is 4; expected 0 to 3"),
+        ({"fingerprint": np.array(["a"])}, r"'fingerprint' is \(1,\) of"),
+        ({"x": np.array({})}, "is no surface: 'x' is of type '|O'"),
+    ):
+        arrays: dict[str, Any] = {"num_rows": 1} | good | changes
+        np.savez(file, **arrays)
+        with pytest.raises(analysis.SurfaceError, match=message):
+            analysis.load_surface(file)
     np.savez(tmp_path / "other.npz", alphas=X)
     with pytest.raises(ValueError, match="lacks betas, num_rows, fingerprint"):
         analysis.load_surface(tmp_path / "other.npz")

@@ -102,6 +102,15 @@ def test_damaged_cache_is_replaced_with_a_warning(tmp_path):
     cache.load_or_compute(tmp_path, "key", lambda: pytest.fail("was not replaced"))
 
 
+def test_a_cache_larger_than_its_file_is_not_unpacked(tmp_path):
+    cache.load_or_compute(tmp_path, "key", lambda: {"x": np.zeros(1)})
+    path = tmp_path / cache.FOLDER / "key.npz"
+    np.savez_compressed(path, x=np.zeros(10**7))
+    with pytest.warns(UserWarning, match=r"key\.npz is damaged: its arrays take 80,"):
+        arrays = cache.load_or_compute(tmp_path, "key", lambda: {"x": np.zeros(1)})
+    assert arrays["x"].size == 1
+
+
 def test_folder_that_cannot_be_written_is_a_warning(tmp_path):
     (tmp_path / cache.FOLDER).write_text("in the way")
     with pytest.warns(UserWarning, match="could not be kept for the next time"):

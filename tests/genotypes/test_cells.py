@@ -170,7 +170,7 @@ def test_json_layout():
             r"found the keys \['cell'\] in the JSON object; expected normal, "
             "normal_concat, reduce, reduce_concat or ops, skips or activations, so",
         ),
-        ("[" * 100_000, "nested too deeply"),
+        ("[" * 100_000, "nested more than 50 deep"),
         (
             genotypes.to_json(SMALL).replace("[2]", '"2"'),
             "normal cell, concat: '2' is not a list",
@@ -200,17 +200,21 @@ def test_from_darts_reads_published_text():
     ("old", "new", "message"),
     [
         ("range(2, 6)", "range(2, 6", "line 1: this is not Python text: '\\('"),
-        ("range(2, 6)", "list(range(2, 6))", r"line 4: normal_concat is list\(range"),
+        ("range(2, 6)", "set(range(2, 6))", r"line 4: normal_concat is set\(range"),
+        ("range(2, 6)", "range(2, 10**9)", r"line 4: normal_concat is range\(2, 10"),
+        ("range(2, 6)", "range(2, 9" + "0" * 30 + ")", "line 4: normal_concat is ra"),
+        ("range(2, 6)", "[2, 3], normal_concat=[2]", "line 1: expected each of normal"),
+        ("range(2, 6)", "[2, 3], drop=0.5", "line 1: expected each of normal, normal"),
+        ("('skip_connect', 2)", "('skip_connect', 2, 1)", r"2, 1\) is not an \(op, so"),
         ("range(2, 6)", "range(2, 6, 0)", "line 4: normal_concat is range"),
         ("range(2, 6)", "range('2')", "line 4: normal_concat is range"),
         ("range(2, 6)", "__import__('os')", "line 4: normal_concat is __import__"),
         ("normal_concat=", "concat=", "line 1: expected each of normal, normal_concat"),
         ("normal_concat=", "", "this is not Python text: positional argument"),
         ("reduce_concat=[2, 3, 4, 5]", "", "line 1: expected each of normal"),
-        ("Genotype(", "dict(", r"line 1: expected one Genotype\(\.\.\.\)"),
-        ("DARTS_V2 =", "import os;", r"line 1: expected one Genotype\(\.\.\.\)"),
+        ("Genotype(", "dict(", r"found no Genotype\(\.\.\.\); expected one"),
         ("('dil_conv_3x3', 2)", "('dil_conv_3x3', 9)", "node 5, second edge: source 9"),
-        ("DARTS_V2 =", "\0", "this is not Python text"),
+        ("range(2, 6)", "\0", "line 1: this is not Python text"),
         ("[('max_pool_3x3', 0)", "[(" + "(" * 500, "this is not Python text"),
     ],
 )
@@ -237,8 +241,8 @@ def test_load_tells_the_format_by_content(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "is malformed: line 1: expected one Genotype"),
-        (b"\xff\xfe", "is not UTF-8 text: byte 0"),
+        (b"", "is malformed: found no Genotype"),
+        (b"\xff\xfe", "cannot be read: it is not UTF-8 text: byte 0"),
         (b'{"normal": 1}', "is malformed: the key 'normal_concat' is missing"),
         (b"Genotype(", "is malformed: line 1: this is not Python text"),
     ],
@@ -248,6 +252,97 @@ def test_load_names_the_file(tmp_path, content, message):
     path.write_bytes(content)
     with pytest.raises(ValueError, match=re.escape(str(path)) + " " + message):
         genotypes.load(path)
+
+
+DARTS_V2 = genotypes.named("DARTS_V2")
+ONE_LINE = genotypes.to_darts(DARTS_V2)
+
+
+def changed(old, new):
+    assert re.search(old, ONE_LINE)
+    return re.sub(old, new, ONE_LINE)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"2024-03-05 10:11:12,345 genotype = {ONE_LINE}\n",
+        f"03/05 10:11:12 AM don't | {ONE_LINE}\n03/05 epoch 1 (lr 0.025)\n",
+        f"{ONE_LINE}\nepoch 1\n{ONE_LINE}\n",
+        f"best: genotypes.Genotype{ONE_LINE.removeprefix('Genotype')}",
+        changed(r", (\d)\)", r", np.int64(\1))"),
+        changed(r"'(\w+)'", r"numpy.str_('\1')"),
+        changed(r"concat=(\[.*?\])", r"concat=array(\1, dtype=int64)"),
+        changed(r"concat=\[.*?\]", "concat=list(range(2, 6))"),
+        changed(r", (\d)\)", r", \1, 0.125)"),
+        changed(r", (\d)\)", r", \1, tensor(0.125))"),
+        changed(r"(\([^()]*\)), (\([^()]*\))", r"(\1, \2)"),
+        changed(r"(\([^()]*\)), (\([^()]*\))", r"[\1, \2]"),
+        ONE_LINE[:-1] + ", connectN=None, connects=None)",
+        str(DARTS_V2._asdict()),
+        f"12:00 found {dict(DARTS_V2._asdict())}, saved",
+    ],
+)
+def test_text_of_logs_and_of_other_code_is_read(tmp_path, text):
+    assert genotypes.from_darts(text) == DARTS_V2
+    assert genotypes.from_text(text) == DARTS_V2
+    (tmp_path / "log.txt").write_text(text, encoding="utf-8")
+    assert genotypes.load(tmp_path / "log.txt") == DARTS_V2
+
+
+def test_several_genotypes_are_listed_by_line(tmp_path):
+    other = genotypes.to_darts(genotypes.named("DARTS_V1"))
+    path = tmp_path / "log.txt"
+    path.write_text(f"epoch 0\n{other}\nepoch 1\n\ng = {ONE_LINE}\n", "utf-8")
+    with pytest.raises(ValueError, match="found 2 genotypes, at the lines 2, 5; exp"):
+        genotypes.load(path)
+    assert genotypes.load(path, line=5) == DARTS_V2
+    assert genotypes.load(path, line=2) == genotypes.named("DARTS_V1")
+    with pytest.raises(ValueError, match=r"found no Genotype\(...\) at line 4"):
+        genotypes.load(path, line=4)
+    path.write_text(
+        "\n".join(f"{ONE_LINE} # {i}" for i in range(99)) + f"\n{other}", "utf-8"
+    )
+    with pytest.raises(ValueError, match=r"found 100 .* 1, 2, .*, 10, ... and 100;"):
+        genotypes.load(path)
+
+
+def test_cells_of_nas_bench_201_are_explained():
+    cell = "|nor_conv_3x3~0|+|none~0|skip_connect~1|+|none~0|none~1|avg_pool_3x3~2|"
+    with pytest.raises(ValueError, match=r"a cell of NAS-Bench-201.*no space"):
+        genotypes.from_text(cell)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Genotype(" * 100_000,
+        "Genotype(normal=" + "[" * 90 + "]" * 90 + ")",
+        "Genotype(normal=" + "-" * 30_000 + "1)",
+        "Genotype(normal=a" + ".a" * 30_000 + ")",
+        changed("sep_conv_3x3", "x" * 3_000),
+        changed(r"\('sep_conv_3x3', 0\)", repr("y" * 50_000)),
+        '{"normal": 1, "normal": 2}',
+        '{"type": "dag", "ops": ' + "[" * 60 + "]" * 60 + "}",
+        '{"type": "dag", "ops": "' + "z" * 50_000 + '"}',
+        '{"' + "z" * 50_000 + '": 1}',
+        '{"type": "dag", "ops": [NaN]}',
+        '{"type": "dag", "ops": [1e999]}',
+        '{"type": "dag", "ops": [' + "9" * 5_000 + "]}",
+        "0 " * 50_000 + "x" * 50_000,
+    ],
+)
+def test_hostile_text_is_refused_in_few_words(text):
+    with pytest.raises(ValueError) as error:
+        genotypes.from_text(text)
+    assert len(str(error.value)) <= 500
+
+
+def test_no_more_is_read_than_a_genotype_may_have(tmp_path):
+    with pytest.raises(ValueError, match="it is larger than 16,777,216 bytes"):
+        genotypes.load("/dev/zero")
+    with pytest.raises(ValueError, match=r"range\(2, 1.* is not a list of nodes"):
+        genotypes.check(SMALL._replace(reduce_concat=range(2, 10**30)))
 
 
 def test_load_of_a_missing_file_and_of_a_folder(tmp_path):

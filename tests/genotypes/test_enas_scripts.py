@@ -85,6 +85,43 @@ def test_scripts_of_every_form_and_size(read, write, script):
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        MICRO,
+        f"[{', '.join(MICRO.split())}]",
+        f"[{MICRO}]",
+        'fixed_arc="{}"\nfixed_arc="$fixed_arc {}"\n'.format(
+            *MICRO.strip().split("\n")
+        ),
+        f"({MICRO.strip()})",
+    ],
+)
+def test_integers_as_scripts_and_logs_have_them(tmp_path, text):
+    expected = genotypes.named("ENAS_MICRO")
+    assert genotypes.from_enas_micro(text) == genotypes.from_enas(text) == expected
+    (tmp_path / "arc.txt").write_text(text, encoding="utf-8")
+    assert genotypes.load(tmp_path / "arc.txt") == expected
+
+
+def test_scripts_are_told_apart():
+    macro = genotypes.named("ENAS_MACRO")
+    lists = "\n".join(
+        str([*script])
+        for script in ([0], [3, 0], [0, 1, 0], [2, 0, 0, 1], [2, 0, 0, 0, 0])
+    )
+    assert genotypes.from_enas(lists) == genotypes.MacroGenotype(
+        macro.ops[:5], macro.skips[:5]
+    )
+    assert genotypes.from_enas(genotypes.to_enas_macro(macro)) == macro
+    assert genotypes.from_enas(RECURRENT) == genotypes.named("ENAS_RECURRENT")
+    with pytest.raises(ValueError, match="1 integers are a MacroGenotype or a Recurr"):
+        genotypes.from_enas("0")
+    message = "no ENAS script; from_enas_micro: found 2 integers; .*macro: .*recurrent"
+    with pytest.raises(ValueError, match=message):
+        genotypes.from_enas("1 2")
+
+
+@pytest.mark.parametrize(
     ("read", "script", "message"),
     [
         (genotypes.from_enas_micro, "", "found 0 integers; expected four for every"),

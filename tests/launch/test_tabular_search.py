@@ -53,6 +53,7 @@ def test_a_run_leaves_results_and_a_report(monkeypatch, capsys, tmp_path, npz):
     flags = ("--table", npz, *SMALL, "--hidden-size", 4, "--workdir", workdir)
     status, output, errors = run(monkeypatch, capsys, *flags)
     assert (status, errors) == (0, "")
+    assert "\n3 decisions:\n  0: 0 to 2\n  1: 0 to 2\n  2: 0 to 2\n" in output
     names = {"config.json", "results.json", "report.html"}
     assert {entry.name for entry in workdir.iterdir()} == names
     text = (workdir / "results.json").read_text()
@@ -96,6 +97,7 @@ def test_a_csv_file_of_fractions_and_a_single_seed(monkeypatch, capsys, tmp_path
     )
     assert (status, errors) == (0, "")
     results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert "3 decisions:\n  x: a, b, c\n  y: 0, 1, 2\n  z: 0, 1, 2\n" in output
     assert results["best_architecture"] == ["c", "2", "1"]
     assert (results["best"], results["best_by_valid"]) == (1.0, 0.0)
     # All 27 have been seen, so the incumbent is the best by signal.

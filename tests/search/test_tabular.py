@@ -83,12 +83,122 @@ def test_a_csv_file_is_put_in_order(tmp_path, start):
     assert_same(load_csv(tmp_path / "table.csv", text), WORDS)
 
 
-def test_a_decision_with_more_or_one_category(tmp_path):
+def grid(*, sizes=(2, 3), **options):
+    """A small table as text; functions of the row and the architecture add columns."""
+    header = ",".join(["a", "b", *options, "valid", "test"])
+    lines = [
+        ",".join(map(str, [*arch, *(f(i, *arch) for f in options.values()), 0.5, 0.25]))
+        for i, arch in enumerate(itertools.product(*map(range, sizes)))
+    ]
+    return "\n".join([header, *lines, ""])
+
+
+def test_decisions_with_other_numbers_of_categories(tmp_path):
+    table = load_csv(tmp_path / "table.csv", grid(), ignored=[])
+    assert (table.cardinalities, table.decisions) == ((2, 3), ("a", "b"))
+    assert table.names == (("0", "1"), ("0", "1", "2"))
+
+
+@pytest.mark.parametrize("name", ["", "Unnamed: 0"])
+def test_the_index_of_pandas_is_left_out(tmp_path, name):
+    lines = grid().splitlines()
+    numbers = [name, *range(7, 1, -1)]
+    text = "\n".join(f"{i},{line}" for i, line in zip(numbers, lines, strict=True))
+    table = load_csv(tmp_path / "table.csv", text, ignored=[])
+    assert table.decisions == ("a", "b")
+    message = "column 'Unnamed: 0' of .*--ignore 'Unnamed: 0'" if name else "without"
+    with pytest.raises(ValueError, match=message):
+        load_csv(tmp_path / "table.csv", text.replace("7,", "0.5,"), ignored=[])
+
+
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_other_separators_are_read(tmp_path, separator):
+    text = "\n".join(csv_lines()).replace(",", separator)
+    assert_same(load_csv(tmp_path / "table.csv", text), WORDS)
+    text = grid().replace(",", separator).replace("0.5", "0,5")
+    message = (
+        "line 2 of .*table.csv has '0,5' in column 'valid'; expected a number, suc"
+    )
+    with pytest.raises(ValueError, match=message):
+        load_csv(tmp_path / "table.csv", text, ignored=[])
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        (
+            {"arch": lambda i, a, b: f"|x~{a}|{b}|"},
+            r"column 'arch' of .* has another value in each of 6 rows; expected a "
+            r"column for each decision \(--ignore arch leaves it out\)",
+        ),
+        (
+            {"data": lambda *_: "cifar10"},
+            r"column 'data' of .* has one value in all of 6 .*--ignore data leaves",
+        ),
+        (
+            {"flops": lambda i, a, b: 1.5 * (a + b)},
+            r"column 'flops' of .* must be left out, .* \(--ignore flops leaves",
+        ),
+        (
+            {"flops": lambda i, a, b: a + b, "ms": lambda i, a, b: (a + 1) * b},
+            r"column 'flops', 'ms' of .* \(--ignore flops ms leaves",
+        ),
+    ],
+)
+def test_columns_that_are_no_decisions_are_named(tmp_path, columns, message):
+    text = grid(**columns)
+    with pytest.raises(ValueError, match=message):
+        load_csv(tmp_path / "table.csv", text, ignored=[])
+    table = load_csv(tmp_path / "table.csv", text, ignored=list(columns))
+    assert table.decisions == ("a", "b")
+
+
+def test_columns_of_an_npz_file_that_are_no_decisions_are_named(tmp_path):
+    numbers, constant = np.arange(27)[:, None], np.ones((27, 1), int)
+    for column, what in (
+        (numbers, "another value in each"),
+        (constant, "one value in"),
+    ):
+        archs = np.concatenate([ARCHS, column], 1)
+        path = write_npz(tmp_path / "table.npz", archs=archs)
+        message = (
+            f"column 3 of the architectures of .* has {what} .* for each decision$"
+        )
+        with pytest.raises(ValueError, match=message):
+            load_npz(path)
+
+
+def test_seeds_are_decisions_like_others(tmp_path):
+    lines = grid(sizes=(2, 3, 2)).replace("a,b", "a,b,seed")
+    table = load_csv(tmp_path / "table.csv", lines, ignored=[])
+    assert table.decisions == ("a", "b", "seed")
+
+
+def test_fractions_and_percentages_are_told_apart(tmp_path):
+    path = write_npz(tmp_path / "table.npz")
+    message = (
+        r"table.npz has valid from 0.05 to 0.85; expected percentages, 0 to 100 \(or "
+        r"fractions, with --no-percent\)"
+    )
+    with pytest.raises(ValueError, match=message):
+        load_npz(path, percent=True)
+    path = write_npz(tmp_path / "table.npz", test=100 * TEST)
+    with pytest.raises(ValueError, match=r"0 to 1 \(or percentages, with --percent\)"):
+        load_npz(path)
+
+
+def test_tables_that_are_too_large_are_not_read(tmp_path):
+    path = tmp_path / "table.npz"
+    np.savez_compressed(path, archs=np.zeros((2**27, 1), bool))
+    with pytest.raises(
+        ValueError, match=r"arrays take 134,.*; expected at most 67,108"
+    ):
+        load_npz(path)
     path = tmp_path / "table.csv"
-    text = "a,b,c,valid,test\n0,x,1,.1,.4\n0,x,0,.2,.3\n0,x,2,0,1\n"
-    table = load_csv(path, text, ignored=[])
-    assert table.cardinalities == (1, 1, 3)
-    np.testing.assert_allclose(table.test, [0.3, 0.4, 1.0], rtol=1e-7)
+    with path.open("wb") as file:
+        file.truncate(2**24 + 1)
+    with pytest.raises(ValueError, match=r"table.csv .* larger than 16,777,216 bytes"):
+        tables.load_table(path, valid="valid", test="test")
 
 
 @pytest.mark.parametrize(
@@ -111,12 +221,12 @@ def test_a_decision_with_more_or_one_category(tmp_path):
             "row 5 of .*table.npz has test nan; expected a fraction, 0 to 1",
         ),
         (
-            {"test": np.where(np.arange(27) == 26, np.inf, 50)},
+            {"valid": 50 + VALID, "test": np.where(np.arange(27) == 26, np.inf, 50)},
             {"percent": True},
             "row 26 of .*table.npz has test inf; expected a percentage, 0 to 100",
         ),
         ({"test": np.full(27, 93.5)}, {}, "row 0 of .* has test 93.5; expected a fra"),
-        ({"notes": np.array([{}])}, {}, "table.npz cannot be read: Object arrays"),
+        ({"notes": np.array([{}])}, {}, "not in .npz format: 'notes' is of type"),
     ],
 )
 def test_a_wrong_npz_file_is_refused(tmp_path, changes, options, message):
