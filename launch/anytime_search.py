@@ -37,9 +37,7 @@ def main() -> None:
     preset, config = session.parse(PRESETS, __doc__)
     with session.usage_errors():
         experiment = prepare(preset, config)
-    session.announce(
-        experiment.dataset.source, experiment.environment, experiment.folder
-    )
+    images.announce(experiment.dataset, experiment.environment, experiment.folder)
     from jaxnas import studies
 
     networks = studies.anytime(**experiment.arguments, workdir=experiment.folder)

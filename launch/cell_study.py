@@ -46,8 +46,8 @@ def main() -> None:
     preset, config = session.parse(PRESETS, __doc__)
     with session.usage_errors():
         experiment = prepare(preset, config)
-    source = experiment.study.images.dataset.source
-    session.announce(source, experiment.environment, experiment.folder)
+    dataset = experiment.study.images.dataset
+    images.announce(dataset, experiment.environment, experiment.folder)
     from jaxnas import studies
 
     parts = {"all": ("convergence", *KINDS), "topology": ()}

@@ -36,8 +36,8 @@ def main() -> None:
     preset, config = session.parse(PRESETS, __doc__)
     with session.usage_errors():
         experiment = prepare(preset, config)
-    session.announce(
-        experiment.images.dataset.source, experiment.environment, experiment.folder
+    images.announce(
+        experiment.images.dataset, experiment.environment, experiment.folder
     )
     import jax
 

@@ -77,7 +77,7 @@ def main() -> None:
         )
         genotypes.save(folder / "genotype.json", genotype)
 
-    session.announce(dataset.source, environment, folder)
+    images.announce(dataset, environment, folder)
     print(
         f"{channels} channels, {num_params / 1e6:.3f} M parameters, "
         f"{flops / 1e6:.1f} M FLOPs an image",

@@ -1,16 +1,23 @@
 """The flags and functions of commands that read images."""
 
 import dataclasses
+import warnings
 from typing import TYPE_CHECKING, Literal
 
+import session
 from session import Count, Size
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    import pathlib
+    from collections.abc import Mapping, Sequence
 
     from jaxnas import data, studies
     from jaxnas.train import Preprocess
     from jaxnas.types import Device
+
+
+# Pillow's; such images are refused with their names.
+warnings.filterwarnings("ignore", "Image size .* could be decompression bomb")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +62,17 @@ def load(config: Images) -> "data.ImageDataset":
         first, _ = data.split(dataset.train, config.max_images)
         return dataset._replace(train=first)
     return dataset
+
+
+def announce(
+    dataset: "data.ImageDataset | data.StreamedDataset",
+    environment: "Mapping[str, str]",
+    folder: "pathlib.Path",
+) -> None:
+    """Say which images were found, and on which device and in which folder it runs."""
+    from jaxnas import data
+
+    session.announce(data.describe(dataset), environment, folder)
 
 
 def study_images(

@@ -6,7 +6,13 @@ Those that do not fit into memory are read while they are used; see `stream`.
 from jaxnas.data.augmentation import augment, normalize
 from jaxnas.data.images import DatasetError, ImageDataset, Split, split
 from jaxnas.data.loading import NAMES, load
-from jaxnas.data.streaming import Example, Stream, StreamedDataset, stream
+from jaxnas.data.streaming import (
+    Example,
+    Stream,
+    StreamedDataset,
+    describe,
+    stream,
+)
 
 __all__ = [
     "NAMES",
@@ -17,6 +23,7 @@ __all__ = [
     "Stream",
     "StreamedDataset",
     "augment",
+    "describe",
     "load",
     "normalize",
     "split",

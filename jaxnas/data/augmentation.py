@@ -4,6 +4,7 @@ Every image gets its own draw. All sizes are static, so one compilation serves a
 whole run.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -24,10 +25,10 @@ def normalize(
       std: per-channel standard deviation of the same pixels.
 
     Returns:
-      float32 of the same shape.
+      float32 of the same shape; 0 in channels without deviation.
 
     Raises:
-      ValueError: if shapes or types do not fit, or a deviation is not positive.
+      ValueError: if shapes or types do not fit, or a deviation is negative.
     """
     _check_images(images)
     channels = images.shape[-1]
@@ -36,8 +37,9 @@ def normalize(
             f"images have {channels} channels, but mean has {len(mean)} values and std "
             f"has {len(std)}"
         )
-    if min(std) <= 0:
-        raise ValueError(f"std must be positive, got {tuple(std)}")
+    if not all(deviation >= 0 for deviation in std):
+        raise ValueError(f"std is {tuple(std)}; expected 0 or more")
+    std = [deviation or math.inf for deviation in std]  # constant channels become 0
     shape = (1, 1, 1, channels)
     scaled = images.astype(jnp.float32) / 255
     mean_, std_ = (jnp.asarray(x, jnp.float32).reshape(shape) for x in (mean, std))

@@ -1,6 +1,7 @@
 """Decoded images, kept on disk so that a data set is decoded only once."""
 
 import hashlib
+import os
 import pathlib
 import warnings
 from collections.abc import Callable, Iterable
@@ -8,6 +9,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 
 from jaxnas import _archives, _files
+from jaxnas.data import decoding
 
 FOLDER = ".jaxnas-cache"
 """Created inside the data folder; it may be deleted at any time."""
@@ -24,13 +26,14 @@ def fingerprint(
       options: anything else the decoded arrays depend on.
 
     Returns:
-      A hexadecimal digest over options, relative paths, sizes and times of change.
+      A hexadecimal digest over options, the version of the decoder, relative paths,
+      sizes and times of change.
     """
-    digest = hashlib.sha256(options.encode())
+    digest = hashlib.sha256(f"{options}\n{decoding.version()}".encode())
     for file in files:
         status = file.stat()
-        name = file.relative_to(root).as_posix()
-        digest.update(f"\n{name}\0{status.st_size}\0{status.st_mtime_ns}".encode())
+        name = os.fsencode(file.relative_to(root).as_posix())
+        digest.update(b"\n%b\0%d\0%d" % (name, status.st_size, status.st_mtime_ns))
     return digest.hexdigest()
 
 

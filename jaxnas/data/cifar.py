@@ -1,26 +1,44 @@
-"""CIFAR-10 and CIFAR-100 as their authors distribute them for Python.
+"""CIFAR-10 and CIFAR-100 as their authors distribute them, for Python and in binary.
 
 Source: Krizhevsky, "Learning Multiple Layers of Features from Tiny Images" (2009);
 https://www.cs.toronto.edu/~kriz/cifar.html.
 """
 
 import hashlib
-import io
 import pathlib
-import pickle
 import tarfile
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from jaxnas.data import images
+from jaxnas.data import decoding, images, pickles
 
 URL = "https://www.cs.toronto.edu/~kriz/"
 """Address of the official archives."""
 
 IMAGE_SHAPE = (32, 32, 3)
 """Height, width, channels."""
+
+
+class BinaryFiles(NamedTuple):
+    """Layout of a data set in its authors' archive of binary files.
+
+    Attributes:
+      folder: the folder inside the archive.
+      train: the training files, in order.
+      test: the test files.
+      names: the text file with one class name per line.
+      num_label_bytes: label bytes before each image, of which the last is the class.
+      num_classes: the number of classes.
+    """
+
+    folder: str
+    train: tuple[str, ...]
+    test: tuple[str, ...]
+    names: str
+    num_label_bytes: int
+    num_classes: int
 
 
 class CifarFiles(NamedTuple):
@@ -41,6 +59,7 @@ class CifarFiles(NamedTuple):
       num_examples: the published numbers of training and test images.
       mean: per-channel mean of the training pixels in `[0, 1]`.
       std: per-channel standard deviation of the same.
+      binary: the same data set in binary files.
     """
 
     name: str
@@ -57,6 +76,7 @@ class CifarFiles(NamedTuple):
     num_examples: tuple[int, int]
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    binary: BinaryFiles
 
 
 CIFAR10 = CifarFiles(
@@ -80,6 +100,14 @@ CIFAR10 = CifarFiles(
     num_examples=(50_000, 10_000),
     mean=(0.49139968, 0.48215827, 0.44653124),
     std=(0.24703233, 0.24348505, 0.26158768),
+    binary=BinaryFiles(
+        folder="cifar-10-batches-bin",
+        train=tuple(f"data_batch_{i}.bin" for i in range(1, 6)),
+        test=("test_batch.bin",),
+        names="batches.meta.txt",
+        num_label_bytes=1,
+        num_classes=10,
+    ),
 )
 
 CIFAR100 = CifarFiles(
@@ -97,6 +125,14 @@ CIFAR100 = CifarFiles(
     num_examples=(50_000, 10_000),
     mean=(0.5070751592, 0.4865488733, 0.4409178434),
     std=(0.2673342859, 0.2564384629, 0.2761504713),
+    binary=BinaryFiles(
+        folder="cifar-100-binary",
+        train=("train.bin",),
+        test=("test.bin",),
+        names="fine_label_names.txt",
+        num_label_bytes=2,
+        num_classes=100,
+    ),
 )
 
 
@@ -114,8 +150,7 @@ def read_folder(folder: pathlib.Path, files: CifarFiles) -> images.ImageDataset:
     Raises:
       DatasetError: if a file is missing, unreadable or not as it should be.
     """
-    names = _file_names(files)
-    contents = {n: (folder / n).read_bytes() for n in names if (folder / n).is_file()}
+    contents = _contents(folder, _file_names(files))
     official = all(
         hashlib.md5(contents.get(name, b""), usedforsecurity=False).hexdigest() == md5
         for name, md5 in (*files.train.items(), *files.test.items())
@@ -126,6 +161,92 @@ def read_folder(folder: pathlib.Path, files: CifarFiles) -> images.ImageDataset:
         else f"{files.title} layout, files differ from the official ones"
     )
     return _parse(contents, folder, files, source)
+
+
+def read_binary_folder(folder: pathlib.Path, files: CifarFiles) -> images.ImageDataset:
+    """Read the unpacked folder of binary files.
+
+    Args:
+      folder: the folder with the `.bin` files.
+      files: `CIFAR10` or `CIFAR100`.
+
+    Returns:
+      The data set, images in the official order.
+
+    Raises:
+      DatasetError: if a file is missing, unreadable or not as it should be.
+    """
+    binary = files.binary
+    wanted = (*binary.train, *binary.test, binary.names)
+    contents = _contents(folder, wanted)
+    missing = [name for name in wanted if name not in contents]
+    if missing:
+        raise images.DatasetError(
+            f"{folder} lacks {', '.join(missing)}; get {files.title} again from {URL}"
+        )
+    train, test = (
+        _concatenate(
+            [parse_records(contents[n], binary, f"{folder}/{n}") for n in part]
+        )
+        for part in (binary.train, binary.test)
+    )
+    class_names = parse_names(
+        contents[binary.names], binary, f"{folder}/{binary.names}"
+    )
+    return dataset(files, train, test, class_names, f"{files.title} in binary files")
+
+
+def parse_names(contents: bytes, binary: BinaryFiles, where: str) -> list[str]:
+    """Parse the text file with the names of the classes.
+
+    Args:
+      contents: the file.
+      binary: the layout.
+      where: the file's name, for messages.
+
+    Returns:
+      The names, in label order.
+
+    Raises:
+      DatasetError: if it is no text or does not have a name for each class.
+    """
+    try:
+        lines = contents.decode().splitlines()
+    except UnicodeDecodeError as error:
+        raise images.DatasetError(f"{where} is no text: {error}") from error
+    names = [line.strip() for line in lines if line.strip()]
+    if len(names) != binary.num_classes:
+        raise images.DatasetError(
+            f"{where} lists {len(names)} names; expected {binary.num_classes}"
+        )
+    return names
+
+
+def parse_records(contents: bytes, binary: BinaryFiles, where: str) -> images.Split:
+    """Parse a binary file: label bytes, then 1,024 red, green and blue values each.
+
+    Args:
+      contents: the file.
+      binary: the layout.
+      where: the file's name, for messages.
+
+    Returns:
+      The images and their labels.
+
+    Raises:
+      DatasetError: if the file does not hold whole records or a label is wrong.
+    """
+    size = binary.num_label_bytes + 3072
+    if not contents or len(contents) % size:
+        raise images.DatasetError(
+            f"{where} has {len(contents)} bytes, expected a multiple of {size}"
+        )
+    records = np.frombuffer(contents, np.uint8).reshape(-1, size)
+    labels = records[:, binary.num_label_bytes - 1]
+    return images.Split(
+        planes_to_images(records[:, binary.num_label_bytes :]),
+        images.check_labels(labels, binary.num_classes, where),
+    )
 
 
 def read_archive(path: pathlib.Path, files: CifarFiles) -> images.ImageDataset:
@@ -158,6 +279,12 @@ def read_archive(path: pathlib.Path, files: CifarFiles) -> images.ImageDataset:
     return _parse(contents, path, files, f"official {files.title} archive")
 
 
+def _contents(folder: pathlib.Path, names: Sequence[str]) -> dict[str, bytes]:
+    """The contents of those files that are in a folder."""
+    there = [name for name in names if (folder / name).is_file()]
+    return {name: decoding.read_file(folder / name) for name in there}
+
+
 def _file_names(files: CifarFiles) -> tuple[str, ...]:
     return (*files.train, *files.test, files.meta)
 
@@ -171,9 +298,13 @@ def _parse(
             f"{where} lacks {', '.join(missing)}; get {files.title} again from "
             f"{URL}{files.archive}"
         )
-    meta = _unpickle(contents[files.meta], f"{where}/{files.meta}")
+    meta = pickles.load(contents[files.meta], f"{where}/{files.meta}")
     names = meta.get(files.names_key)
-    if not isinstance(names, list) or len(names) != files.num_classes:
+    if (
+        not isinstance(names, list)
+        or len(names) != files.num_classes
+        or not all(isinstance(name, str | bytes) for name in names)
+    ):
         raise images.DatasetError(
             f"{where}/{files.meta} does not list {files.num_classes} names under "
             f"{files.names_key!r}"
@@ -182,7 +313,9 @@ def _parse(
         _concatenate([_batch(contents[n], f"{where}/{n}", files) for n in part])
         for part in (files.train, files.test)
     )
-    class_names = [n.decode() if isinstance(n, bytes) else n for n in names]
+    class_names = [
+        n.decode(errors="replace") if isinstance(n, bytes) else n for n in names
+    ]
     return dataset(files, train, test, class_names, source)
 
 
@@ -223,7 +356,7 @@ def _concatenate(parts: list[images.Split]) -> images.Split:
 
 
 def _batch(contents: bytes, where: str, files: CifarFiles) -> images.Split:
-    batch = _unpickle(contents, where)
+    batch = pickles.load(contents, where)
     pixels, labels = batch.get("data"), batch.get(files.labels_key)
     if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8:
         raise images.DatasetError(f"{where} holds no uint8 array under 'data'")
@@ -231,6 +364,8 @@ def _batch(contents: bytes, where: str, files: CifarFiles) -> images.Split:
         raise images.DatasetError(
             f"'data' in {where} has shape {pixels.shape}, expected [num, 3072]"
         )
+    if isinstance(labels, np.ndarray):
+        labels = labels.tolist()
     if not isinstance(labels, list) or not all(isinstance(x, int) for x in labels):
         raise images.DatasetError(
             f"{where} holds no list of integers under {files.labels_key!r}"
@@ -256,63 +391,3 @@ def planes_to_images(pixels: np.ndarray) -> np.ndarray:
     """
     planes = pixels.reshape(-1, 3, 32, 32)
     return np.ascontiguousarray(planes.transpose(0, 2, 3, 1))
-
-
-def _empty_bytes() -> bytes:
-    return b""
-
-
-def _encode_latin1(text: str, encoding: str) -> bytes:
-    if encoding != "latin1":
-        raise pickle.UnpicklingError(f"unexpected encoding {encoding!r}")
-    return text.encode("latin1")
-
-
-# The private function's home differs between versions of NumPy.
-_RECONSTRUCT = np.empty(0).__reduce__()[0]
-
-_SAFE_GLOBALS = {
-    ("numpy.core.multiarray", "_reconstruct"): _RECONSTRUCT,
-    ("numpy._core.multiarray", "_reconstruct"): _RECONSTRUCT,
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
-    # How Python 3 writes bytes into a pickle of protocol 2.
-    ("__builtin__", "bytes"): _empty_bytes,
-    ("_codecs", "encode"): _encode_latin1,
-}
-
-# What a damaged pickle is documented or known to raise.
-_PICKLE_ERRORS = (
-    pickle.UnpicklingError,
-    AttributeError,
-    EOFError,
-    ImportError,
-    LookupError,
-    MemoryError,
-    OverflowError,
-    TypeError,
-    ValueError,
-)
-
-
-class _ArrayUnpickler(pickle.Unpickler):
-    """Loads arrays and builtin containers; runs nothing a file may ask for."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _SAFE_GLOBALS:
-            raise pickle.UnpicklingError(f"it refers to {module}.{name}")
-        return _SAFE_GLOBALS[module, name]
-
-
-def _unpickle(contents: bytes, where: str) -> dict[str, Any]:
-    try:
-        loaded = _ArrayUnpickler(io.BytesIO(contents), encoding="bytes").load()
-    except _PICKLE_ERRORS as error:
-        raise images.DatasetError(
-            f"{where} is not a pickled CIFAR file, or is cut short: {error}"
-        ) from error
-    if not isinstance(loaded, dict):
-        raise images.DatasetError(
-            f"{where} holds a {type(loaded).__name__}, expected a dictionary"
-        )
-    return {k.decode() if isinstance(k, bytes) else k: v for k, v in loaded.items()}

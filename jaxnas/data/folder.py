@@ -1,24 +1,14 @@
 """Images in folders, one folder per class."""
 
-import concurrent.futures
-import io
+import collections
+import os
 import pathlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple, TypeVar
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-from jaxnas.data import cache, images
-
-if TYPE_CHECKING:
-    from PIL import Image
-
-SUFFIXES = frozenset(
-    (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-)
-"""Files with other endings are left alone."""
-
-_Item = TypeVar("_Item")
+from jaxnas.data import cache, decoding, images
 
 
 class FolderFiles(NamedTuple):
@@ -28,11 +18,13 @@ class FolderFiles(NamedTuple):
       folder: the folder of the split.
       paths: its files, ordered by class and path.
       labels: int32 `[num]`.
+      skipped: how many other files there are, by kind.
     """
 
     folder: pathlib.Path
     paths: list[pathlib.Path]
     labels: np.ndarray
+    skipped: collections.Counter[str]
 
 
 def find(data_dir: pathlib.Path) -> tuple[FolderFiles, FolderFiles, tuple[str, ...]]:
@@ -43,18 +35,20 @@ def find(data_dir: pathlib.Path) -> tuple[FolderFiles, FolderFiles, tuple[str, .
 
     Returns:
       The files for training, those for testing, and the names of the classes in
-      alphabetical order.
+      alphabetical order. Links are followed; what is hidden is left out.
 
     Raises:
-      DatasetError: if a folder or its images are missing, or the classes of the two
-        splits differ.
+      DatasetError: if a folder or its images are missing, there is one class only, or
+        the classes of the two splits differ.
     """
     train_dir, test_dir = _split_dirs(data_dir)
-    train, test = _class_files(train_dir), _class_files(test_dir)
+    (train, skipped), (test, test_skipped) = map(_class_files, (train_dir, test_dir))
+    if len(train) == 1:
+        raise images.DatasetError(_one_class(train_dir, *train))
     check_same_classes(train_dir, train, test_dir, test)
     return (
-        FolderFiles(train_dir, *_list(train)),
-        FolderFiles(test_dir, *_list(test)),
+        FolderFiles(train_dir, *_list(train), skipped),
+        FolderFiles(test_dir, *_list(test), test_skipped),
         tuple(train),
     )
 
@@ -64,7 +58,7 @@ def load(data_dir: pathlib.Path, image_size: int | None = None) -> images.ImageD
 
     Images may lie in deeper folders of their class. The decoded images are kept in
     `data_dir/.jaxnas-cache`, and used again until a file's path, size or time of
-    change differs.
+    change differs, or the version of the decoder.
 
     Args:
       data_dir: the folder that holds `train` and `test`, or `train` and `val`.
@@ -78,16 +72,16 @@ def load(data_dir: pathlib.Path, image_size: int | None = None) -> images.ImageD
       class names in alphabetical order.
 
     Raises:
-      DatasetError: if a folder or its images are missing, the classes of the two
-        splits differ, an image cannot be read, or sizes differ.
+      DatasetError: if a folder or its images are missing, there is one class only, the
+        classes of the two splits differ, an image cannot be read, or sizes differ.
     """
-    if image_size is not None and image_size < 1:
-        raise images.DatasetError(f"image_size must be at least 1, got {image_size}")
-    (train_dir, train_paths, train_labels), test_files, class_names = find(data_dir)
-    test_dir, test_paths, test_labels = test_files
+    if image_size is not None:
+        decoding.check_image_size(image_size)
+    train_files, test_files, class_names = find(data_dir)
+    test_paths = test_files.paths
     # One fixed shuffle, so that a search may take the first half of the images.
-    order = np.random.default_rng(0).permutation(len(train_paths))
-    train_paths, train_labels = [train_paths[i] for i in order], train_labels[order]
+    order = np.random.default_rng(0).permutation(len(train_files.paths))
+    train_paths = [train_files.paths[i] for i in order]
 
     def decode() -> dict[str, np.ndarray]:
         pixels = _decode_all([*train_paths, *test_paths], image_size)
@@ -103,14 +97,16 @@ def load(data_dir: pathlib.Path, image_size: int | None = None) -> images.ImageD
     key = cache.fingerprint(data_dir, [*train_paths, *test_paths], f"{image_size}")
     arrays = cache.load_or_compute(data_dir, f"folder-{key[:16]}", decode)
     resized = "" if image_size is None else f", resized to {image_size}x{image_size}"
+    splits = f"{train_files.folder.name} and {test_files.folder.name}"
     return images.ImageDataset(
         name="folder",
-        train=images.Split(arrays["train"], train_labels),
-        test=images.Split(arrays["test"], test_labels),
+        train=images.Split(arrays["train"], train_files.labels[order]),
+        test=images.Split(arrays["test"], test_files.labels),
         class_names=class_names,
         mean=tuple(arrays["mean"].tolist()),
         std=tuple(arrays["std"].tolist()),
-        source=f"images in {data_dir}, {train_dir.name} and {test_dir.name}{resized}",
+        source=f"images in {data_dir}, {splits}{resized}",
+        skipped=train_files.skipped + test_files.skipped,
     )
 
 
@@ -129,41 +125,124 @@ def _split_dirs(data_dir: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:
     return train, test if test.is_dir() else val
 
 
-def _class_files(split_dir: pathlib.Path) -> dict[str, list[pathlib.Path]]:
-    """Return the sorted image files of each class of a split."""
-    files = {}
-    for folder in sorted(split_dir.iterdir()):
-        if not folder.is_dir() or folder.name.startswith("."):
-            continue
-        found = [path for path in folder.rglob("*") if _is_image(path)]
+def _class_files(
+    split_dir: pathlib.Path,
+) -> tuple[dict[str, list[pathlib.Path]], collections.Counter[str]]:
+    """Return the sorted image files of each class of a split; and what is skipped."""
+    suffixes = frozenset(decoding.formats())
+    real = pathlib.Path(os.path.realpath(split_dir))
+    above = frozenset(map(str, (real, *real.parents)))
+    folders, outside, skipped = _entries(split_dir)
+    if outside:
+        skipped["in no class"] += len(outside)
+    files: dict[str, list[pathlib.Path]] = {}
+    for folder in folders:
+        paths, skipped_here = list_files(folder, above)
+        kinds = [decoding.skipped_kind(path.name, suffixes) for path in paths]
+        skipped_here.update(kind for kind in kinds if kind is not None)
+        found = [path for path, kind in zip(paths, kinds, strict=True) if kind is None]
         if not found:
             raise images.DatasetError(
-                f"{folder} holds no image; expected files ending in "
-                f"{', '.join(sorted(SUFFIXES))}"
+                f"{folder} holds no image; expected files such as .jpg or .png"
+                + images.skipped_text(skipped_here)
             )
-        files[folder.name] = sorted(found)
+        files[_class_name(folder)] = found
+        skipped += skipped_here
     if not files:
         raise images.DatasetError(
             f"{split_dir} holds no folder; expected one folder of images per class"
+            + images.skipped_text(skipped)
         )
-    return files
+    return files, skipped
 
 
-def _is_image(path: pathlib.Path) -> bool:
-    return is_image_name(path.name) and path.is_file()
+def _class_name(folder: pathlib.Path) -> str:
+    try:
+        folder.name.encode()
+    except UnicodeEncodeError as error:
+        raise images.DatasetError(
+            f"the class {folder.name!r} in {folder.parent} is no text in UTF-8; rename "
+            "its folder"
+        ) from error
+    return folder.name
 
 
-def is_image_name(name: str) -> bool:
-    """Say whether a file is taken for an image.
+def list_files(
+    top: pathlib.Path, above: frozenset[str] = frozenset()
+) -> tuple[list[pathlib.Path], collections.Counter[str]]:
+    """List the files in a folder and the folders below, following links.
 
     Args:
-      name: the file's name, without its folder.
+      top: the folder.
+      above: real paths of folders that hold it.
 
     Returns:
-      Whether it ends as one of `SUFFIXES` and is not hidden.
+      The regular files, sorted, and how many others were skipped, by kind: hidden
+      files and folders, broken links, pipes and devices, and folders that another
+      link has led to before.
+
+    Raises:
+      DatasetError: if a folder cannot be read, or is a link to one that holds it.
     """
-    return not name.startswith(".") and (
-        pathlib.PurePosixPath(name).suffix.lower() in SUFFIXES
+    found: list[pathlib.Path] = []
+    skipped: collections.Counter[str] = collections.Counter()
+    seen: set[str] = set()
+    left = [(top, above)]
+    while left:
+        folder, above = left.pop()
+        real = os.path.realpath(folder)
+        if real in above:
+            raise images.DatasetError(
+                f"{folder} is a link to {real}, which holds it; remove the link"
+            )
+        if real in seen:
+            skipped["linked twice"] += 1
+            continue
+        seen.add(real)
+        folders, files, skipped_here = _entries(folder)
+        found += files
+        skipped += skipped_here
+        left += ((inner, above | {real}) for inner in reversed(folders))
+    return sorted(found), skipped
+
+
+def _entries(
+    folder: pathlib.Path,
+) -> tuple[list[pathlib.Path], list[pathlib.Path], collections.Counter[str]]:
+    """Return the folders and the files in a folder, sorted, and what else is there."""
+    folders, files = [], []
+    skipped: collections.Counter[str] = collections.Counter()
+    try:
+        with os.scandir(folder) as entries:
+            for entry in sorted(entries, key=lambda entry: entry.name):
+                if entry.name.startswith("."):
+                    skipped["hidden"] += 1
+                elif entry.is_dir():
+                    folders.append(folder / entry.name)
+                elif entry.is_file():
+                    files.append(folder / entry.name)
+                else:
+                    exists = os.path.exists(entry.path)
+                    skipped["pipe or device" if exists else "broken link"] += 1
+    except OSError as error:
+        raise images.DatasetError(
+            f"{error.filename or folder} cannot be read: {error.strerror or error}"
+        ) from error
+    return folders, files, skipped
+
+
+def _one_class(split_dir: pathlib.Path, name: str) -> str:
+    deeper = [folder.name for folder in _entries(split_dir / name)[0]]
+    hint = ""
+    if deeper:
+        names = ", ".join(map(repr, deeper[:3])) + ", ..." * (len(deeper) > 3)
+        hint = (
+            f"; {split_dir / name} holds the folders {names}: if these are the "
+            f"classes, move them one level up, into {split_dir}"
+        )
+    return (
+        f"{split_dir} holds one class only, {name!r}; expected two or more, one folder "
+        f"per class{hint}"
     )
 
 
@@ -192,7 +271,7 @@ def check_same_classes(
         extra = sorted(some - others)
         if extra:
             raise images.DatasetError(
-                f"class {extra[0]!r} is in {name} but not in {other_name} "
+                f"class {extra[0][:200]!r} is in {name} but not in {other_name} "
                 f"({len(extra)} such classes); both need the same classes"
             )
 
@@ -213,94 +292,15 @@ def _decode_all(paths: Sequence[pathlib.Path], image_size: int | None) -> np.nda
         image = _decode(path, image_size)
         if image.shape != first.shape:
             raise images.DatasetError(
-                f"{paths[0]} is {_size(first.shape)} pixels but {path} is "
-                f"{_size(image.shape)}; give image_size to bring all images to one size"
+                f"{paths[0]} is {decoding.size_text(first.shape)} pixels but {path} is "
+                f"{decoding.size_text(image.shape)}; give image_size to bring all "
+                "images to one size"
             )
         return image
 
-    return decode_all(paths, decode, first.shape)
-
-
-def decode_all(
-    items: Sequence[_Item],
-    decode: Callable[[_Item], np.ndarray],
-    image_shape: tuple[int, ...],
-) -> np.ndarray:
-    """Decode images in threads.
-
-    Args:
-      items: what the images are made from.
-      decode: makes an image, uint8 `image_shape`; is called in many threads.
-      image_shape: height, width, channels.
-
-    Returns:
-      uint8 `[num, *image_shape]`.
-    """
-    pixels = np.empty((len(items), *image_shape), np.uint8)
-    with concurrent.futures.ThreadPoolExecutor() as pool:
-        for index, image in enumerate(pool.map(decode, items)):
-            pixels[index] = image
-    return pixels
-
-
-def decode_image(
-    contents: bytes, name: object, image_shape: tuple[int, ...]
-) -> np.ndarray:
-    """Decode an image file of a known size.
-
-    Args:
-      contents: the file.
-      name: what to call it in a message.
-      image_shape: height, width, and 3 channels.
-
-    Returns:
-      uint8 `image_shape`, RGB.
-
-    Raises:
-      DatasetError: if it cannot be read, or has another size.
-    """
-    image = np.asarray(open_image(io.BytesIO(contents), name))
-    if image.shape != image_shape:
-        raise images.DatasetError(
-            f"{name} is {_size(image.shape)} pixels, expected {_size(image_shape)}"
-        )
-    return image
-
-
-def _size(image_shape: tuple[int, ...]) -> str:
-    return f"{image_shape[1]}x{image_shape[0]}"
-
-
-def open_image(file: pathlib.Path | BinaryIO, name: object) -> "Image.Image":
-    """Read an image as RGB.
-
-    Args:
-      file: where it is.
-      name: what to call it in a message.
-
-    Returns:
-      The decoded image.
-
-    Raises:
-      DatasetError: if it cannot be read.
-    """
-    from PIL import Image
-
-    try:
-        with Image.open(file) as image:
-            return image.convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise images.DatasetError(f"{name} cannot be read: {error}") from error
+    return decoding.decode_all(paths, decode, first.shape)
 
 
 def _decode(path: pathlib.Path, image_size: int | None) -> np.ndarray:
-    from PIL import Image
-
-    image = open_image(path, path)
-    if image_size is not None:
-        scale = image_size / min(image.size)
-        width, height = (max(image_size, round(side * scale)) for side in image.size)
-        left, top = (width - image_size) // 2, (height - image_size) // 2
-        image = image.resize((width, height), Image.Resampling.BILINEAR)
-        image = image.crop((left, top, left + image_size, top + image_size))
-    return np.asarray(image)
+    image = decoding.open_image(decoding.read_file(path), path)
+    return np.asarray(image if image_size is None else decoding.fit(image, image_size))

@@ -1,8 +1,13 @@
 """Labeled images in memory: the types every loader of this package returns."""
 
+import types
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+
+NONE_SKIPPED: Mapping[str, int] = types.MappingProxyType({})
+"""Default of data sets."""
 
 
 class DatasetError(ValueError):
@@ -46,6 +51,7 @@ class ImageDataset(NamedTuple):
       mean: per-channel mean of the training pixels scaled to `[0, 1]`.
       std: per-channel standard deviation of the same pixels.
       source: one line saying what was read.
+      skipped: how many files beside the images were left alone, by kind.
     """
 
     name: str
@@ -55,6 +61,7 @@ class ImageDataset(NamedTuple):
     mean: tuple[float, ...]
     std: tuple[float, ...]
     source: str
+    skipped: Mapping[str, int] = NONE_SKIPPED
 
 
 def split(data: Split, num_first: int) -> tuple[Split, Split]:
@@ -94,7 +101,7 @@ def check_labels(labels: Any, num_classes: int, where: str) -> np.ndarray:
     Raises:
       DatasetError: if a label is out of range.
     """
-    labels = np.asarray(labels, np.int64)
+    labels = np.asarray(labels)  # of objects, where they exceed 64 bits
     wrong = np.flatnonzero((labels < 0) | (labels >= num_classes))
     if wrong.size:
         raise DatasetError(
@@ -147,3 +154,28 @@ def count_note(train: Split, test: Split, expected: tuple[int, int]) -> str:
         f", {found[0]} train and {found[1]} test images "
         f"instead of {expected[0]} and {expected[1]}"
     )
+
+
+def skipped_text(skipped: Mapping[str, int]) -> str:
+    """Say which files were skipped.
+
+    Args:
+      skipped: how many, by kind.
+
+    Returns:
+      A clause to append to a message, empty if there are none.
+
+    Example:
+      >>> skipped_text({".txt": 2, "hidden": 1})
+      '; skipped: 2 .txt, 1 hidden'
+    """
+    if not skipped:
+        return ""
+    kinds = (f"{skipped[kind]} {kind}" for kind in sorted(skipped))
+    return f"; skipped: {', '.join(kinds)}"
+
+
+def reason(error: Exception) -> str:
+    """Return what an error of a reader says, in one line of at most 200 characters."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 200 else f"{text[:197]}..."

@@ -23,17 +23,29 @@ class Request(NamedTuple):
     download: bool
 
 
+class Unpacked(NamedTuple):
+    """A form in which an official archive is unpacked.
+
+    Attributes:
+      folder: the folder inside the archive.
+      marker: a file that shows that a folder is the official one.
+      read: `path -> data set`.
+    """
+
+    folder: str
+    marker: str
+    read: Callable[[pathlib.Path], images.ImageDataset]
+
+
 class Published(NamedTuple):
     """A published data set with an official archive, in one of three forms.
 
     Attributes:
       name: the name it is loaded by; its TFDS builder is `jaxnas_NAME`.
       title: the name it is known by.
-      folder: the folder inside the official archive.
-      marker: a file that shows that a folder is the official one.
+      unpacked: the unpacked folders it is distributed as, the preferred one first.
       archive: the file name of the official archive.
       url: where that is.
-      read_folder: `path -> data set`.
       read_archive: `path -> data set`.
       read_prepared: `(version_dir, cache_dir) -> (train, test, class_names)`, of TFDS.
       dataset: `(train, test, class_names, source) -> data set`.
@@ -42,11 +54,9 @@ class Published(NamedTuple):
 
     name: str
     title: str
-    folder: str
-    marker: str
+    unpacked: tuple[Unpacked, ...]
     archive: str
     url: str
-    read_folder: Callable[[pathlib.Path], images.ImageDataset]
     read_archive: Callable[[pathlib.Path], images.ImageDataset]
     read_prepared: Callable[[pathlib.Path, pathlib.Path], Any]
     dataset: Callable[..., images.ImageDataset]
@@ -58,11 +68,20 @@ def published_cifar(files: cifar.CifarFiles) -> Published:
     return Published(
         name=files.name,
         title=files.title,
-        folder=files.folder,
-        marker=files.meta,
+        unpacked=(
+            Unpacked(
+                files.folder,
+                files.meta,
+                functools.partial(cifar.read_folder, files=files),
+            ),
+            Unpacked(
+                files.binary.folder,
+                files.binary.names,
+                functools.partial(cifar.read_binary_folder, files=files),
+            ),
+        ),
         archive=files.archive,
         url=cifar.URL + files.archive,
-        read_folder=functools.partial(cifar.read_folder, files=files),
         read_archive=functools.partial(cifar.read_archive, files=files),
         read_prepared=functools.partial(
             prepared.read,
@@ -77,11 +96,11 @@ def published_cifar(files: cifar.CifarFiles) -> Published:
 _TINY_IMAGENET = Published(
     name=tiny_imagenet.NAME,
     title="Tiny-ImageNet-200",
-    folder=tiny_imagenet.FOLDER,
-    marker=tiny_imagenet.WNIDS,
+    unpacked=(
+        Unpacked(tiny_imagenet.FOLDER, tiny_imagenet.WNIDS, tiny_imagenet.read_folder),
+    ),
     archive=tiny_imagenet.ARCHIVE,
     url=tiny_imagenet.URL,
-    read_folder=tiny_imagenet.read_folder,
     read_archive=tiny_imagenet.read_archive,
     read_prepared=functools.partial(
         prepared.read, image_shape=tiny_imagenet.IMAGE_SHAPE, test_split="validation"
@@ -106,20 +125,23 @@ def load_published(published: Published, request: Request) -> images.ImageDatase
     path = request.data_dir or prepared.default_dir()
     if path.exists() and not path.is_dir():
         raise images.DatasetError(f"{path} is a file, expected a folder")
-    if (path / published.folder).is_dir():
-        return published.read_folder(path / published.folder)
-    if (path / published.marker).is_file():
-        return published.read_folder(path)
+    for form in published.unpacked:
+        if (path / form.folder).is_dir():
+            return form.read(path / form.folder)
+    for form in published.unpacked:
+        if (path / form.marker).is_file():
+            return form.read(path)
     if (path / published.archive).is_file():
         return published.read_archive(path / published.archive)
     names = f"jaxnas_{published.name}", *published.tfds_names
     version_dir = prepared.find_version(path, *names)
     if version_dir is None:
         if not request.download:
+            folders = ", ".join(form.folder for form in published.unpacked)
             raise images.DatasetError(
-                f"{path} holds neither {published.folder}, {published.archive} nor a "
-                f"TFDS data set {published.name} stored as array_record; get "
-                f"{published.url} and put it there"
+                f"{path} holds neither {folders}, {published.archive} nor a TFDS data "
+                f"set {published.name} stored as array_record; get {published.url} and "
+                "put it there"
             )
         version_dir = prepared.prepare(path, published.name, published.url)
     train, test, class_names = published.read_prepared(version_dir, path)
@@ -159,11 +181,11 @@ def load(
     """Load an image data set into memory.
 
     `digits` comes with scikit-learn and reads no file. `cifar10`, `cifar100` and
-    `tiny_imagenet200` are looked for in `data_dir` as the official folder, the official
-    archive and a TFDS data set stored as array_record, and then downloaded and prepared
-    with TFDS. Of Tiny-ImageNet-200, the validation images are those to test on, as its
-    test images have no labels. `folder` is any `data_dir/train/CLASS/*` with
-    `data_dir/test/CLASS/*`.
+    `tiny_imagenet200` are looked for in `data_dir` as the official folder (CIFAR also
+    in its binary version), the official archive and a TFDS data set stored as
+    array_record, and then downloaded and prepared with TFDS. Of Tiny-ImageNet-200, the
+    validation images are those to test on, as its test images have no labels. `folder`
+    is any `data_dir/train/CLASS/*` with `data_dir/test/CLASS/*`.
 
     Args:
       name: one of `NAMES`.

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from jaxnas.data import cache, folder, images
+from jaxnas.data import cache, decoding, images
 
 _TIMEOUT = 30.0  # Seconds until the server must have answered.
 
@@ -118,7 +118,7 @@ def read(
 
     def decode(example: dict[str, Any]) -> np.ndarray:
         where = f"an image in {version_dir}"
-        return folder.decode_image(example["image"], where, image_shape)
+        return decoding.decode(example["image"], where, image_shape)
 
     def decode_all() -> dict[str, np.ndarray]:
         arrays = {}
@@ -126,7 +126,7 @@ def read(
             examples = _examples(builder, split)
             if "id" in features:
                 examples.sort(key=lambda example: example["id"])
-            pixels = folder.decode_all(examples, decode, image_shape)
+            pixels = decoding.decode_all(examples, decode, image_shape)
             arrays[f"{split}_images"] = pixels
             arrays[f"{split}_labels"] = np.array([e["label"] for e in examples])
         return arrays

@@ -7,16 +7,15 @@ the step only, so that a resumed run sees the same batches.
 
 import collections
 import concurrent.futures
-import io
 import itertools
 import os
 import pathlib
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from jaxnas.data import folder, images, prepared
+from jaxnas.data import decoding, folder, images, prepared
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -78,6 +77,7 @@ class StreamedDataset(NamedTuple):
       mean: per-channel mean of the training pixels scaled to `[0, 1]`.
       std: per-channel standard deviation of the same pixels.
       source: one line saying what is read.
+      skipped: how many files beside the images are left alone, by kind.
     """
 
     name: str
@@ -87,6 +87,7 @@ class StreamedDataset(NamedTuple):
     mean: tuple[float, ...]
     std: tuple[float, ...]
     source: str
+    skipped: Mapping[str, int] = images.NONE_SKIPPED
 
 
 def stream(
@@ -109,8 +110,7 @@ def stream(
       DatasetError: if there is neither, or it is not as it should be.
     """
     path = pathlib.Path(data_dir).expanduser()
-    if image_size < 1:
-        raise images.DatasetError(f"image_size must be at least 1, got {image_size}")
+    decoding.check_image_size(image_size)
     version_dir = prepared.find_version(path, _TFDS_NAME)
     if version_dir is not None:
         return _tfds(version_dir, image_size)
@@ -125,7 +125,7 @@ def stream(
         _files(test, image_size),
         class_names,
         f"images in {path}, {train.folder.name} and {test.folder.name}",
-    )
+    )._replace(skipped=train.skipped + test.skipped)
 
 
 def _dataset(
@@ -146,7 +146,8 @@ def _dataset(
 def _files(files: folder.FolderFiles, image_size: int) -> Stream:
     def read(index: int) -> Example:
         path = files.paths[index]
-        return Example(path.read_bytes(), int(files.labels[index]), str(path))
+        contents = decoding.read_file(path)
+        return Example(contents, int(files.labels[index]), str(path))
 
     return Stream(len(files.paths), image_size, read)
 
@@ -172,6 +173,30 @@ def _tfds(version_dir: pathlib.Path, image_size: int) -> StreamedDataset:
         split("validation"),
         builder.info.features["label"].names,
         f"the TFDS data set {version_dir.parent.name}/{version_dir.name}",
+    )
+
+
+def describe(dataset: images.ImageDataset | StreamedDataset) -> str:
+    """Say in one line which images a data set has, and which files were skipped.
+
+    Args:
+      dataset: in memory or not.
+
+    Returns:
+      Its source, the numbers of images and classes, and the size of the images.
+
+    Example:
+      >>> from jaxnas import data
+      >>> print(data.describe(data.load("digits")).partition(": ")[2])
+      1500 training and 297 test images of 8x8 pixels, 1 channel, 10 classes
+    """
+    train, test = dataset.train, dataset.test
+    channels = train.image_shape[2]
+    return (
+        f"{dataset.source}: {train.num_images} training and {test.num_images} test "
+        f"images of {decoding.size_text(train.image_shape)} pixels, {channels} "
+        f"channel{'s' * (channels > 1)}, {len(dataset.class_names)} classes"
+        + images.skipped_text(dataset.skipped)
     )
 
 
@@ -308,7 +333,7 @@ def in_order(stream: Stream, batch_size: int) -> Iterator[dict[str, Any]]:
 
 def _open(stream: Stream, index: int) -> tuple["Image.Image", int]:
     contents, label, name = stream.read(index)
-    return folder.open_image(io.BytesIO(contents), name), label
+    return decoding.open_image(contents, name), label
 
 
 def _batches(

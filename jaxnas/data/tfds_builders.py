@@ -10,7 +10,7 @@ import io
 import pathlib
 import tarfile
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -18,39 +18,12 @@ import tensorflow_datasets as tfds
 from jaxnas.data import cifar, images, tiny_imagenet
 
 
-class Binary(NamedTuple):
-    """Layout of a data set in its authors' archive of binary files.
-
-    Attributes:
-      folder: the folder inside the archive.
-      train: the training files, in order.
-      test: the test files.
-      names: the text file with one class name per line.
-      num_label_bytes: label bytes before each image, of which the last is the class.
-      num_classes: the number of classes.
-    """
-
-    folder: str
-    train: tuple[str, ...]
-    test: tuple[str, ...]
-    names: str
-    num_label_bytes: int
-    num_classes: int
-
-
 class JaxnasCifar10(tfds.core.GeneratorBasedBuilder):
     """CIFAR-10, in the official order."""
 
     VERSION = tfds.core.Version("1.0.0")
     URL = cifar.URL + "cifar-10-binary.tar.gz"
-    BINARY = Binary(
-        folder="cifar-10-batches-bin",
-        train=tuple(f"data_batch_{i}.bin" for i in range(1, 6)),
-        test=("test_batch.bin",),
-        names="batches.meta.txt",
-        num_label_bytes=1,
-        num_classes=10,
-    )
+    BINARY = cifar.CIFAR10.binary
 
     def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
@@ -84,13 +57,16 @@ class JaxnasCifar10(tfds.core.GeneratorBasedBuilder):
                 raise images.DatasetError(f"{path} lacks {self.BINARY.folder}/{name}")
             return contents[name]
 
-        names = get(self.BINARY.names).decode().split("\n")
         features: Any = self.info.features
-        features["label"].names = [name for name in names if name]
+        features["label"].names = cifar.parse_names(
+            get(self.BINARY.names), self.BINARY, self.BINARY.names
+        )
         return {
             split: self._generate_examples(
                 split=split,
-                parts=[parse_records(get(name), self.BINARY, name) for name in files],
+                parts=[
+                    cifar.parse_records(get(name), self.BINARY, name) for name in files
+                ],
             )
             for split, files in (
                 ("train", self.BINARY.train),
@@ -107,14 +83,7 @@ class JaxnasCifar100(JaxnasCifar10):
 
     VERSION = tfds.core.Version("1.0.0")
     URL = cifar.URL + "cifar-100-binary.tar.gz"
-    BINARY = Binary(
-        folder="cifar-100-binary",
-        train=("train.bin",),
-        test=("test.bin",),
-        names="fine_label_names.txt",
-        num_label_bytes=2,
-        num_classes=100,
-    )
+    BINARY = cifar.CIFAR100.binary
 
 
 class JaxnasTinyImagenet200(tfds.core.GeneratorBasedBuilder):
@@ -187,33 +156,6 @@ def _read_archive(path: pathlib.Path, folder: str) -> dict[str, bytes]:
             if file is not None:
                 contents[name] = file.read()
     return contents
-
-
-def parse_records(contents: bytes, binary: Binary, where: str) -> images.Split:
-    """Parse a binary file: label bytes, then 1,024 red, green and blue values each.
-
-    Args:
-      contents: the file.
-      binary: the layout.
-      where: the file's name, for messages.
-
-    Returns:
-      The images and their labels.
-
-    Raises:
-      DatasetError: if the file does not hold whole records or a label is wrong.
-    """
-    size = binary.num_label_bytes + 3072
-    if not contents or len(contents) % size:
-        raise images.DatasetError(
-            f"{where} has {len(contents)} bytes, expected a multiple of {size}"
-        )
-    records = np.frombuffer(contents, np.uint8).reshape(-1, size)
-    labels = records[:, binary.num_label_bytes - 1]
-    return images.Split(
-        cifar.planes_to_images(records[:, binary.num_label_bytes :]),
-        images.check_labels(labels, binary.num_classes, where),
-    )
 
 
 def _examples(

@@ -9,8 +9,9 @@ Source: the course CS231n of Stanford, http://cs231n.stanford.edu/tiny-imagenet-
 
 import collections
 import contextlib
-import os
+import lzma
 import pathlib
+import struct
 import threading
 import zipfile
 import zlib
@@ -19,7 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxnas.data import cache, folder, images
+from jaxnas.data import cache, decoding, folder, images
 
 NAME = "tiny_imagenet200"
 """The name it is loaded by."""
@@ -58,6 +59,24 @@ Over all pixels it is larger. Source, also of the mean: the code of Shu et al. (
 _WORDS = "words.txt"
 _ANNOTATIONS = "val/val_annotations.txt"
 
+# The largest official file, of words, has 2.7 MB.
+_MAX_MEMBER_BYTES = 2**24
+
+# What a damaged archive is documented or known to raise.
+_ZIP_ERRORS = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    EOFError,
+    LookupError,
+    NotImplementedError,
+    OSError,
+    OverflowError,
+    RuntimeError,
+    ValueError,
+)
+
 
 class Tree(NamedTuple):
     """The files of a folder or an archive.
@@ -66,11 +85,13 @@ class Tree(NamedTuple):
       where: the folder or the archive.
       names: paths of files within it, separated by slashes.
       read: the contents of a file; may be called in many threads.
+      skipped: how many others are not among `names`, by kind.
     """
 
     where: pathlib.Path
     names: frozenset[str]
     read: Callable[[str], bytes]
+    skipped: collections.Counter[str]
 
 
 class ListedFiles(NamedTuple):
@@ -93,11 +114,13 @@ class Listing(NamedTuple):
         a sample of all classes.
       val: the validation images, ordered by file name.
       class_names: the names of the classes, in the order of their identifiers.
+      skipped: how many other files there are, by kind, besides those of the layout.
     """
 
     train: ListedFiles
     val: ListedFiles
     class_names: tuple[str, ...]
+    skipped: Mapping[str, int]
 
 
 def read_folder(root: pathlib.Path) -> images.ImageDataset:
@@ -184,11 +207,11 @@ def _load(
 ) -> images.ImageDataset:
     def decode(name: str) -> np.ndarray:
         where = f"{tree.where}/{name}"
-        return folder.decode_image(tree.read(name), where, IMAGE_SHAPE)
+        return decoding.decode(tree.read(name), where, IMAGE_SHAPE)
 
     def decode_all() -> dict[str, np.ndarray]:
         return {
-            split: folder.decode_all(files.names, decode, IMAGE_SHAPE)
+            split: decoding.decode_all(files.names, decode, IMAGE_SHAPE)
             for split, files in (("train", listing.train), ("val", listing.val))
         }
 
@@ -198,17 +221,20 @@ def _load(
         images.Split(arrays["val"], listing.val.labels),
         listing.class_names,
         f"Tiny-ImageNet-200 {kind}",
-    )
+    )._replace(skipped=listing.skipped)
 
 
 def _folder_tree(root: pathlib.Path) -> Tree:
     names = {name for name in (WNIDS, _WORDS) if (root / name).is_file()}
+    skipped: collections.Counter[str] = collections.Counter()
     for split in ("train", "val"):
-        # Somebody with fewer classes may have linked their folders.
-        for parent, _, files in os.walk(root / split, followlinks=True):
-            prefix = pathlib.Path(parent).relative_to(root).as_posix()
-            names.update(f"{prefix}/{file}" for file in files)
-    return Tree(root, frozenset(names), lambda name: (root / name).read_bytes())
+        if (root / split).is_dir():
+            found, skipped_here = folder.list_files(root / split)
+            names.update(path.relative_to(root).as_posix() for path in found)
+            skipped += skipped_here
+    return Tree(
+        root, frozenset(names), lambda name: decoding.read_file(root / name), skipped
+    )
 
 
 @contextlib.contextmanager
@@ -227,25 +253,31 @@ def open_archive(path: pathlib.Path) -> Iterator[Tree]:
     remedy = f"get it again from {URL}"
     try:
         archive = zipfile.ZipFile(path)
-    except zipfile.BadZipFile as error:
+    except _ZIP_ERRORS as error:
         raise images.DatasetError(
-            f"{path} is no zip archive or not all of it ({error}); {remedy}"
+            f"{path} is no zip archive or not all of it ({images.reason(error)}); "
+            f"{remedy}"
         ) from error
     prefix, lock = f"{FOLDER}/", threading.Lock()
 
     def read(name: str) -> bytes:
+        where = f"{prefix}{name} in {path}"
         try:
+            info = archive.getinfo(prefix + name)
+            decoding.check_size(info.file_size, where, _MAX_MEMBER_BYTES)
             with lock:
-                return archive.read(prefix + name)
-        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+                return archive.read(info)
+        except images.DatasetError:
+            raise
+        except _ZIP_ERRORS as error:
             raise images.DatasetError(
-                f"{prefix}{name} in {path} is damaged ({error}); {remedy}"
+                f"{where} is damaged ({images.reason(error)}); {remedy}"
             ) from error
 
     with archive:
         inside = (name for name in archive.namelist() if name.startswith(prefix))
         names = frozenset(name.removeprefix(prefix) for name in inside)
-        yield Tree(path, names, read)
+        yield Tree(path, names, read, collections.Counter())
 
 
 def find(tree: Tree) -> Listing:
@@ -276,10 +308,11 @@ def find(tree: Tree) -> Listing:
             )
     wnids = sorted(_lines(tree, WNIDS))
     repeated = [wnid for wnid, num in collections.Counter(wnids).items() if num > 1]
-    if not wnids or repeated:
-        found = f"{repeated[0]!r} twice" if repeated else "no class"
+    if len(wnids) < 2 or repeated:
+        found = f"{repeated[0][:200]!r} twice" if repeated else f"{len(wnids)} classes"
         raise images.DatasetError(
-            f"{tree.where}/{WNIDS} lists {found}; expected one class per line"
+            f"{tree.where}/{WNIDS} lists {found}; expected two classes or more, one "
+            "per line"
         )
     train = _by_folder(tree, "train")
     val = _annotated(tree) if _ANNOTATIONS in tree.names else _by_folder(tree, "val")
@@ -296,15 +329,28 @@ def find(tree: Tree) -> Listing:
     shuffled = ListedFiles(
         tuple(train_files.names[i] for i in order), train_files.labels[order]
     )
-    return Listing(shuffled, val_files, _class_names(tree, wnids))
+    return Listing(shuffled, val_files, _class_names(tree, wnids), _skipped(tree))
 
 
 def _images_in(tree: Tree, split: str) -> list[str]:
+    suffixes = frozenset(decoding.formats())
     return [
         name
         for name in tree.names
-        if name.startswith(f"{split}/") and folder.is_image_name(_file_name(name))
+        if name.startswith(f"{split}/")
+        and decoding.skipped_kind(name, suffixes) is None
     ]
+
+
+def _skipped(tree: Tree) -> collections.Counter[str]:
+    suffixes = frozenset(decoding.formats())
+    kinds = (
+        decoding.skipped_kind(name, suffixes)
+        for name in tree.names
+        if name.startswith(("train/", "val/"))
+        and not name.endswith(("/", "_boxes.txt", _ANNOTATIONS))
+    )
+    return tree.skipped + collections.Counter(kind for kind in kinds if kind)
 
 
 def _file_name(name: str) -> str:
@@ -340,16 +386,16 @@ def _annotated(tree: Tree) -> dict[str, str]:
         file, *rest = line.split("\t")
         if len(rest) != 5 or not all(side.isdigit() for side in rest[1:]):
             raise images.DatasetError(
-                f"line {number} of {where} is {line!r}; expected a file, a class and "
-                "the 4 sides of a box, separated by tabs"
+                f"line {number} of {where} is {line[:200]!r}; expected a file, a class "
+                "and the 4 sides of a box, separated by tabs"
             )
         if rest[0] not in wnids:
             raise images.DatasetError(
-                f"line {number} of {where} has class {rest[0]!r}, which is not in "
-                f"{WNIDS}"
+                f"line {number} of {where} has class {rest[0][:200]!r}, which is not "
+                f"in {WNIDS}"
             )
         if file in classes:
-            raise images.DatasetError(f"{where} lists {file!r} twice")
+            raise images.DatasetError(f"{where} lists {file[:200]!r} twice")
         classes[file] = rest[0]
     paths: dict[str, str] = {}
     for path in _images_in(tree, "val"):
@@ -369,7 +415,7 @@ def _check_annotations(
     missing = sorted(classes.keys() - paths.keys())
     if missing:
         raise images.DatasetError(
-            f"{where}/val lacks {missing[0]!r}, which val_annotations.txt lists "
+            f"{where}/val lacks {missing[0][:200]!r}, which val_annotations.txt lists "
             f"({len(missing)} such images)"
         )
     unknown = sorted(paths.keys() - classes.keys())

@@ -7,6 +7,7 @@ import pytest
 
 from jaxnas import data
 from jaxnas.data import augmentation
+from jaxnas.data.images import channel_statistics
 
 MEAN = (0.49139968, 0.48215827, 0.44653124)
 STD = (0.24703233, 0.24348505, 0.26158768)
@@ -25,6 +26,19 @@ def test_normalize_scales_subtracts_and_divides():
     assert outputs.dtype == jnp.float32
     expected = (images.astype(np.float64) / 255 - np.array(MEAN)) / np.array(STD)
     np.testing.assert_allclose(outputs, expected, atol=1e-5)
+
+
+def test_channels_without_deviation_become_zero():
+    images = make_images()
+    images[..., 2] = 77
+    mean, std = channel_statistics(images)
+    assert std[2] == 0
+    outputs = data.normalize(jnp.asarray(images), mean, std)
+    expected = (images[..., :2] / 255 - np.array(mean[:2])) / np.array(std[:2])
+    np.testing.assert_allclose(outputs[..., :2], expected, atol=1e-5)
+    for other in (images, make_images()):
+        outputs = data.normalize(jnp.asarray(other), mean, std)
+        np.testing.assert_array_equal(outputs[..., 2], 0)
 
 
 def test_crop_is_a_slice_of_the_padded_image():
@@ -174,7 +188,7 @@ def test_sizes_out_of_range_are_refused(options, message):
         (jnp.zeros((2, 4, 4, 3)), MEAN, STD, "must be uint8 .* got float32"),
         (jnp.zeros((4, 4, 3), jnp.uint8), MEAN, STD, r"got uint8 \(4, 4, 3\)"),
         (jnp.asarray(make_images()), (0.5,), STD, "3 channels, but mean has 1"),
-        (jnp.asarray(make_images()), MEAN, (0.2, 0.2, 0.0), "std must be positive"),
+        (jnp.asarray(make_images()), MEAN, (0.2, 0.2, -0.1), "expected 0 or more"),
     ],
 )
 def test_images_that_do_not_fit_are_refused(images, mean, std, message):

@@ -1,9 +1,12 @@
+import os
+
 import numpy as np
+import PIL
 import pytest
 from PIL import Image
 
 from jaxnas import data
-from jaxnas.data import cache, folder
+from jaxnas.data import cache, decoding, folder
 
 
 def write_image(path, seed=0, width=6, height=6, mode="RGB"):
@@ -42,7 +45,13 @@ def test_the_first_images_are_a_sample_of_all_classes(tmp_path):
 def test_images_and_classes_are_read(root):
     (root / "train/cat/notes.txt").write_text("not an image")
     (root / "train/cat/._a.png").write_text("nor this")
+    (root / "test/labels.csv").write_text("nor this")
     dataset = data.load("folder", root)
+    assert dataset.skipped == {".txt": 1, "hidden": 1, "in no class": 1}
+    assert data.describe(dataset).endswith(
+        ": 3 training and 2 test images of 6x6 pixels, 3 channels, 2 classes; skipped: "
+        "1 .txt, 1 hidden, 1 in no class"
+    )
     assert dataset.class_names == ("ant", "cat")
     assert dataset.test.labels.tolist() == [0, 1]
     assert dataset.train.labels.dtype == np.int32
@@ -65,6 +74,136 @@ def test_gray_images_become_rgb_and_deeper_folders_are_searched(root):
     gray = write_image(root / "train/cat/deep/z.PNG", 7, mode="L")
     train = data.load("folder", root).train
     assert rows([np.repeat(gray[..., None], 3, axis=-1)], [1]) < rows(*train)
+
+
+@pytest.mark.parametrize(
+    "hidden", ["train/.cat", "train/cat/.ipynb_checkpoints", "train/cat/deep/.git/more"]
+)
+def test_hidden_folders_are_skipped_at_every_level(root, hidden):
+    write_image(root / hidden / "z.png", 7)
+    dataset = data.load("folder", root)
+    assert dataset.train.num_images == 3 and dataset.class_names == ("ant", "cat")
+    assert dataset.skipped == {"hidden": 1}
+
+
+def test_linked_folders_are_followed_at_every_level(root, tmp_path_factory):
+    store = tmp_path_factory.mktemp("store")
+    write_image(store / "a/x.png", 5)
+    write_image(store / "b/y.png", 6)
+    (store / "a/inner").symlink_to(store / "b")
+    (root / "train/cat/deep").mkdir()
+    (root / "train/cat/deep/more").symlink_to(store / "a")
+    (root / "train/ant/z.png").symlink_to(store / "a/x.png")
+    for split in ("train", "test"):
+        (root / split / "linked").symlink_to(store / "a")
+    dataset = data.load("folder", root)
+    assert dataset.class_names == ("ant", "cat", "linked")
+    assert np.bincount(dataset.train.labels).tolist() == [2, 4, 2]
+    assert not dataset.skipped
+
+
+def test_a_class_does_not_read_a_folder_twice(root):
+    write_image(root / "train/cat/deep/x.png", 5)
+    for name in ("again", "deep/and_again"):
+        (root / "train/cat" / name).symlink_to(root / "train/ant")
+    dataset = data.load("folder", root)
+    assert np.bincount(dataset.train.labels).tolist() == [1, 4]
+    assert dataset.skipped == {"linked twice": 1}
+
+
+@pytest.mark.parametrize("target", ["train/cat/deep", "train/cat", "train", "."])
+def test_links_to_folders_that_hold_them_are_refused(root, target):
+    (root / "train/cat/deep").mkdir()
+    (root / "train/cat/deep/loop").symlink_to(root / target)
+    with pytest.raises(data.DatasetError, match=r"cat/deep/loop is a link to .* holds"):
+        data.load("folder", root)
+
+
+def test_a_class_that_links_to_all_classes_is_refused(root):
+    (root / "train/all").symlink_to(root / "train")
+    with pytest.raises(data.DatasetError, match=r"all is a link to .* which holds"):
+        data.load("folder", root)
+
+
+def test_what_is_no_file_is_skipped(root):
+    os.mkfifo(root / "train/cat/pipe.png")
+    (root / "train/cat/zero.png").symlink_to("/dev/zero")
+    (root / "train/cat/broken.png").symlink_to("nowhere.png")
+    write_image(root / "train/cat/folder.png/x.png", 5)
+    dataset = data.load("folder", root)
+    assert dataset.train.num_images == 4
+    assert dataset.skipped == {"pipe or device": 2, "broken link": 1}
+
+
+def test_unreadable_folders_are_named(root, monkeypatch):
+    (root / "train/cat/closed").mkdir()
+    scandir = os.scandir
+
+    def refuse(path):
+        if path.name == "closed":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(data.DatasetError, match="cat/closed cannot be read: Perm"):
+        data.load("folder", root)
+
+
+def test_links_to_themselves_are_named(root):
+    (root / "train/cat/loop.png").symlink_to("loop.png")
+    with pytest.raises(data.DatasetError, match=r"cat/loop\.png cannot be read: Too m"):
+        data.load("folder", root)
+
+
+def test_names_of_files_may_be_any_bytes(root):
+    os.rename(root / "train/cat/a.png", os.fsencode(root / "train/cat") + b"/\xe9.png")
+    assert data.load("folder", root).train.num_images == 3
+
+
+def test_names_of_classes_are_text(root):
+    for split in ("train", "test"):
+        os.rename(root / split / "cat", os.fsencode(root / split) + b"/caf\xe9")
+    with pytest.raises(data.DatasetError, match=r"'caf\\udce9' in .* no text in UTF-8"):
+        data.load("folder", root)
+
+
+def test_one_class_is_refused_with_a_hint(tmp_path):
+    for split, name in (("train", "cat"), ("train", "dog"), ("test", "cat")):
+        write_image(tmp_path / split / "animals" / name / "a.png")
+    with pytest.raises(
+        data.DatasetError,
+        match=r"one class only, 'animals'; .* holds the folders 'cat', 'dog': if .* up",
+    ):
+        data.load("folder", tmp_path)
+    with pytest.raises(data.DatasetError, match="one class only, 'animals'"):
+        data.stream(tmp_path)
+
+
+def test_one_class_without_deeper_folders_is_refused(tmp_path):
+    for split in ("train", "test"):
+        write_image(tmp_path / split / "cat/a.png")
+    with pytest.raises(data.DatasetError, match=r"two or more, one folder per class$"):
+        data.load("folder", tmp_path)
+
+
+def test_skipped_files_explain_a_class_without_images(root):
+    (root / "train/bee").mkdir()
+    for index in range(2):
+        (root / f"train/bee/{index}.HEIC").write_text("a photograph")
+    with pytest.raises(data.DatasetError, match=r"no image; .* skipped: 2 \.heic$"):
+        data.load("folder", root)
+
+
+def test_all_endings_of_one_format_are_read(root):
+    for name in ("x.jfif", "y.JPE", "z.mpo"):
+        Image.new("RGB", (6, 6)).save(root / "train/cat" / name, "JPEG")
+    assert data.load("folder", root).train.num_images == 6
+
+
+def test_constant_images_have_no_deviation(root):
+    for path in root.glob("*/*/*.png"):
+        Image.new("RGB", (2, 2), (0, 7, 255)).save(path)
+    assert data.load("folder", root).std == (0, 0, 0)
 
 
 def test_image_size_resizes_the_shorter_side_and_keeps_the_center(root):
@@ -92,6 +231,14 @@ def test_decoded_images_are_kept_until_a_file_changes(root, monkeypatch):
     changed = data.load("folder", root)
     assert rows([pixels], [0]) < rows(*changed.train)
     assert len(list((root / cache.FOLDER).iterdir())) == 2
+
+
+def test_images_are_decoded_again_by_another_version(root, monkeypatch):
+    data.load("folder", root)
+    for module, name in ((decoding, "_VERSION"), (PIL, "__version__")):
+        monkeypatch.setattr(module, name, "another")
+        data.load("folder", root)
+    assert len(list((root / cache.FOLDER).iterdir())) == 3
 
 
 def test_missing_folders_are_named(root, tmp_path):
@@ -135,10 +282,16 @@ def test_unreadable_images_are_named(root, suffix):
     with pytest.raises(data.DatasetError, match=rf"cat/z\.{suffix} cannot be read"):
         data.load("folder", root)
     path.write_text("no image at all")
-    with pytest.raises(data.DatasetError, match=rf"cat/z\.{suffix} cannot be read"):
+    with pytest.raises(data.DatasetError, match="cannot be read: it is no image that"):
+        data.load("folder", root)
+    path.write_text("")
+    with pytest.raises(
+        data.DatasetError, match=rf"z\.{suffix} cannot be read: it is empty"
+    ):
         data.load("folder", root)
 
 
-def test_image_size_must_be_positive(root):
-    with pytest.raises(data.DatasetError, match="at least 1, got 0"):
-        data.load("folder", root, image_size=0)
+@pytest.mark.parametrize("image_size", [0, 100_000])
+def test_image_size_has_bounds(root, image_size):
+    with pytest.raises(data.DatasetError, match=f"is {image_size}; expected 1 to 9459"):
+        data.load("folder", root, image_size=image_size)

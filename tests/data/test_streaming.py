@@ -49,6 +49,39 @@ def test_a_folder_is_found_but_not_read(root):
     assert (example.label, example.name) == (1, str(root / "train/bee/9.jpg"))
 
 
+def test_a_folder_is_listed_and_decoded_as_in_memory(root):
+    exif = Image.Exif()
+    exif[0x112] = 6
+    for path in sorted(root.glob("*/*/*.jpg")):
+        path.unlink()
+        gray = Image.fromarray(np.array([[0, 257 * 100]], np.uint16))
+        gray.save(path.with_suffix(".PNG"), exif=exif)
+    (root / "train/bee/notes.txt").write_text("no image")
+    (root / "train/bee/.hidden").mkdir()
+    (root / "val/ant/more").symlink_to(root / "train/ant")
+    streamed, loaded = data.stream(root, image_size=4), data.load("folder", root)
+    assert streamed.class_names == loaded.class_names
+    assert streamed.skipped == loaded.skipped == {".txt": 1, "hidden": 1}
+    assert data.describe(streamed).endswith(
+        ": 10 training and 10 test images of 4x4 pixels, 3 channels, 2 classes; "
+        "skipped: 1 .txt, 1 hidden"
+    )
+    (batch,) = streaming.in_order(streamed.test, loaded.test.num_images)
+    assert batch["label"].tolist() == loaded.test.labels.tolist()
+    # Upright and of 8 bits: 1 pixel wide, 2 high.
+    assert loaded.test.images.shape == (10, 2, 1, 3)
+    np.testing.assert_array_equal(loaded.test.images[:, 1], 100)
+    assert np.ptp(batch["image"], axis=2).max() == 0
+    assert batch["image"][0, -1].min() > batch["image"][0, 0].max()
+
+
+def test_files_that_vanish_are_named(root):
+    stream = data.stream(root, image_size=4).test
+    (root / "val/ant/0.jpg").unlink()
+    with pytest.raises(data.DatasetError, match=r"ant/0\.jpg cannot be read: No such"):
+        list(streaming.in_order(stream, 2))
+
+
 def test_an_epoch_has_every_image_once(root):
     train = data.stream(root, image_size=4).train
     batches = list(itertools.islice(streaming.shuffled(train, [1, 2], 5), 4))
@@ -186,7 +219,7 @@ def test_a_damaged_image_is_named_when_its_turn_comes(root):
 def test_what_is_missing_is_told(tmp_path, root):
     with pytest.raises(data.DatasetError, match=r"nor a TFDS data set imagenet2012"):
         data.stream(tmp_path / "nowhere")
-    with pytest.raises(data.DatasetError, match="image_size must be at least 1, got 0"):
+    with pytest.raises(data.DatasetError, match="image_size is 0; expected 1 to 9459"):
         data.stream(root, image_size=0)
     (root / "val").rename(root / "evaluation")
     with pytest.raises(data.DatasetError, match=r"neither .*test nor .*val is a folde"):

@@ -1,5 +1,6 @@
 import pathlib
 import shutil
+import warnings
 import zipfile
 
 import numpy as np
@@ -9,7 +10,7 @@ from PIL import Image
 from tensorflow_datasets.core.download import checksums
 
 from jaxnas import data
-from jaxnas.data import cache, folder, prepared, tfds_builders, tiny_imagenet
+from jaxnas.data import cache, decoding, prepared, tfds_builders, tiny_imagenet
 
 WNIDS = ("n03000000", "n01000000", "n02000000")  # Not in alphabetical order.
 NUM_TRAIN, NUM_VAL = 5, 2  # Of each class.
@@ -140,7 +141,7 @@ def test_archive_is_read_without_unpacking(root, monkeypatch):
     check_equal(dataset, expected)
     assert dataset.source.startswith("Tiny-ImageNet-200 archive, tested on its val")
     assert not root.exists()
-    monkeypatch.setattr(folder, "decode_all", lambda *_: pytest.fail("decoded again"))
+    monkeypatch.setattr(decoding, "decode_all", lambda *_: pytest.fail("decoded again"))
     check_equal(load(root), expected)
 
 
@@ -162,7 +163,7 @@ def test_words_may_be_absent(root):
 def test_decoded_images_are_kept_until_a_file_changes(root, monkeypatch):
     expected = load(root)
     with monkeypatch.context() as context:
-        context.setattr(folder, "decode_all", lambda *_: pytest.fail("decoded again"))
+        context.setattr(decoding, "decode_all", lambda *_: pytest.fail("decoded again"))
         check_equal(load(root), expected)
     write_image(root / "val/images/val_0.JPEG", 7, mode="L")
     assert not np.array_equal(load(root).test.images[0], expected.test.images[0])
@@ -196,7 +197,16 @@ ANNOTATIONS = "val/val_annotations.txt"
         (remove("val"), "lacks images in val; expected"),
         (remove("val/images"), "lacks images in val; expected"),
         (remove(ANNOTATIONS), "lacks val/val_annotations.txt, which says the classes"),
-        (write("wnids.txt", b"\n"), r"wnids\.txt lists no class"),
+        (write("wnids.txt", b"\n"), r"wnids\.txt lists 0 classes"),
+        (write("wnids.txt", b"n01000000\n"), r"wnids\.txt lists 1 classes; expected t"),
+        (
+            lambda root: (root / "train/n01000000/loop").symlink_to(root / "train"),
+            "n01000000/loop is a link to .*train, which holds it",
+        ),
+        (
+            append(ANNOTATIONS, b"x" * 9999),
+            r"line 7 of .* is 'x{200}'; expected a file",
+        ),
         (append("wnids.txt", b"n01000000\n"), r"lists 'n01000000' twice"),
         (write("wnids.txt", b"n\xff\n"), r"wnids\.txt is no text"),
         (
@@ -249,6 +259,61 @@ def test_class_without_validation_images_is_refused(root):
     (root / ANNOTATIONS).unlink()
     shutil.rmtree(root / "val/n02000000")
     with pytest.raises(data.DatasetError, match=r"'n02000000' is in .* not in .*val"):
+        load(root)
+
+
+def add_what_is_skipped(root):
+    write_image(root / "train/n01000000/.ipynb_checkpoints/x.JPEG", 0)
+    (root / "train/n01000000/images/notes.txt").write_text("no image")
+    # These belong to the official layout.
+    (root / "train/n01000000/n01000000_boxes.txt").write_text("")
+
+
+def test_skipped_files_are_counted(root):
+    add_what_is_skipped(root)
+    dataset = load(root)
+    assert dataset.train.num_images == 15
+    assert dataset.skipped == {"hidden": 1, ".txt": 1}
+    write_archive(root, root.parent / "tiny-imagenet-200.zip")
+    shutil.rmtree(root)
+    again = load(root)
+    check_equal(again, dataset)
+    assert set(again.skipped) == {"hidden", ".txt"}
+
+
+def test_linked_folders_are_followed(root):
+    expected = load(root)
+    (root / "train/n01000000/images").rename(root.parent / "images")
+    (root / "train/n01000000/images").symlink_to(root.parent / "images")
+    check_equal(load(root), expected)
+
+
+@pytest.mark.parametrize("name", ["wnids.txt", "train/n01000000/images/large.JPEG"])
+def test_large_files_in_archives_are_not_unpacked(root, name):
+    path = write_archive(root, root.parent / "tiny-imagenet-200.zip")
+    shutil.rmtree(root)
+    inside = f"tiny-imagenet-200/{name}"
+    with (
+        warnings.catch_warnings(action="ignore"),
+        zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive,
+        archive.open(inside, "w") as file,
+    ):
+        for _ in range(17):
+            file.write(bytes(2**20))
+    with pytest.raises(data.DatasetError, match=r"zip has 17,825,792 bytes; expected"):
+        load(root)
+
+
+def test_encrypted_archives_are_refused(root):
+    path = write_archive(root, root.parent / "tiny-imagenet-200.zip")
+    shutil.rmtree(root)
+    contents = bytearray(path.read_bytes())
+    for signature, offset in ((b"PK\1\2", 8), (b"PK\3\4", 6)):
+        position = -1
+        while (position := contents.find(signature, position + 1)) >= 0:
+            contents[position + offset] |= 1
+    path.write_bytes(contents)
+    with pytest.raises(data.DatasetError, match=r"is damaged \(.*encrypted.*get it"):
         load(root)
 
 

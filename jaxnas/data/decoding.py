@@ -1,0 +1,307 @@
+"""Decoding of image files: what is read, its limits, and the pixels made of it."""
+
+import concurrent.futures
+import contextlib
+import io
+import math
+import pathlib
+import struct
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+
+from jaxnas.data import images
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+MAX_PIXELS = 89_478_485
+"""Larger images are refused before they are decoded; Pillow warns of them."""
+
+MAX_BYTES = 2**29
+"""Larger files are refused before they are read: 6 bytes for each of `MAX_PIXELS`."""
+
+# Handed to Ghostscript; only recognized.
+_NOT_DECODED = ("EPS", "MPEG")
+
+# To be raised when the pixels made of a file change.
+_VERSION = 2
+
+_Item = TypeVar("_Item")
+
+
+def version() -> str:
+    """Return what decoded pixels depend on besides the files."""
+    from PIL import __version__ as pillow_version
+
+    return f"decoding {_VERSION}, Pillow {pillow_version}"
+
+
+def formats() -> dict[str, str]:
+    """Return Pillow's name of the format of each file ending, such as `.png`.
+
+    Left out are formats that Pillow only writes or recognizes, and those that it hands
+    to other programs.
+    """
+    from PIL import Image, ImageFile
+
+    Image.preinit()  # common formats are tried first
+    Image.init()
+
+    def is_decoded(name: str) -> bool:
+        if name not in Image.OPEN or name in _NOT_DECODED:
+            return False
+        kind = Image.OPEN[name][0]
+        return not (
+            isinstance(kind, type) and issubclass(kind, ImageFile.StubImageFile)
+        )
+
+    known = Image.registered_extensions() | {".mpo": "JPEG"}
+    return {suffix: name for suffix, name in known.items() if is_decoded(name)}
+
+
+def skipped_kind(name: str, suffixes: frozenset[str]) -> str | None:
+    """Say why a file is not taken for an image.
+
+    Args:
+      name: the file's name, or its path within a data set, separated by slashes.
+      suffixes: endings of images.
+
+    Returns:
+      What to call such files in a message: `"hidden"`, an ending, or `"no ending"`;
+      None if it is taken for an image.
+    """
+    if any(part.startswith(".") for part in name.split("/")):
+        return "hidden"
+    suffix = pathlib.PurePosixPath(name).suffix.lower()
+    return None if suffix in suffixes else suffix or "no ending"
+
+
+def read_file(path: pathlib.Path, max_bytes: int = MAX_BYTES) -> bytes:
+    """Read a file that is not too large.
+
+    Args:
+      path: the file.
+      max_bytes: its largest size.
+
+    Returns:
+      Its contents.
+
+    Raises:
+      DatasetError: if it cannot be read or is larger.
+    """
+    try:
+        num_bytes = path.stat().st_size
+        check_size(num_bytes, path, max_bytes)
+        return path.read_bytes()
+    except OSError as error:
+        raise images.DatasetError(
+            f"{path} cannot be read: {error.strerror or error}"
+        ) from error
+
+
+def check_size(num_bytes: int, name: object, max_bytes: int = MAX_BYTES) -> None:
+    """Check the size of a file before it is read.
+
+    Args:
+      num_bytes: its size.
+      name: what to call it in a message.
+      max_bytes: the largest size.
+
+    Raises:
+      DatasetError: if it is larger.
+    """
+    if num_bytes > max_bytes:
+        raise images.DatasetError(
+            f"{name} has {num_bytes:,} bytes; expected at most {max_bytes:,}"
+        )
+
+
+def open_image(contents: bytes, name: object) -> "Image.Image":
+    """Decode an image file, upright as its EXIF data say.
+
+    Gray images of more than 8 bits are scaled to 8; of colors with more, Pillow keeps
+    the upper 8. Of animations, the first picture is taken.
+
+    Args:
+      contents: the file.
+      name: what to call it in a message.
+
+    Returns:
+      The image as RGB.
+
+    Raises:
+      DatasetError: if it cannot be read, has more than `MAX_PIXELS`, or pixels that
+        are 32-bit integers or floating-point numbers.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    if not contents:
+        raise images.DatasetError(f"{name} cannot be read: it is empty")
+    kinds = list(dict.fromkeys(formats().values()))
+    file = io.BytesIO(contents)
+    try:
+        with Image.open(file, formats=kinds) as image:
+            _check_sides(image.size, name)
+            image.load()
+            _check_mode(image, name)
+            _turn_upright(image)
+            return _to_rgb(image)
+    except images.DatasetError:
+        raise
+    except UnidentifiedImageError as error:
+        raise images.DatasetError(
+            f"{name} cannot be read: it is no image that Pillow knows"
+        ) from error
+    # Damaged files make Pillow's decoders raise errors of many types.
+    except Exception as error:
+        raise images.DatasetError(
+            f"{name} cannot be read: {images.reason(error)}"
+        ) from error
+
+
+def _check_sides(sides: tuple[int, int], name: object) -> None:
+    width, height = sides
+    if not 0 < width * height <= MAX_PIXELS:
+        raise images.DatasetError(
+            f"{name} is {width}x{height} pixels; expected 1 to {MAX_PIXELS:,} in all"
+        )
+
+
+def _check_mode(image: "Image.Image", name: object) -> None:
+    numbers = {"I": "32-bit integers", "F": "floating-point numbers"}
+    if image.mode in numbers and _max_gray(image) is None:
+        raise images.DatasetError(
+            f"{name} has pixels of mode {image.mode!r}, {numbers[image.mode]}; "
+            "expected at most 16 bits a channel"
+        )
+
+
+def _max_gray(image: "Image.Image") -> int | None:
+    """White of a gray image of more than 8 bits; None for other images."""
+    if image.mode == "I":  # how Pillow reads some files of 16 bits
+        return 65535 if image.format in ("PNG", "PPM") else None
+    if not image.mode.startswith("I;16"):
+        return None
+    tags = getattr(image, "tag_v2", {})  # of a TIFF file
+    return 4095 if tags.get(258) == (12,) else 65535
+
+
+def _turn_upright(image: "Image.Image") -> None:
+    from PIL import ImageOps
+
+    # Damaged EXIF data, as some cameras write them, say nothing.
+    with contextlib.suppress(
+        *(ArithmeticError, LookupError, SyntaxError, TypeError, ValueError),
+        struct.error,
+    ):
+        ImageOps.exif_transpose(image, in_place=True)
+
+
+def _to_rgb(image: "Image.Image") -> "Image.Image":
+    from PIL import Image
+
+    white = _max_gray(image)
+    if white is not None:
+        pixels = np.asarray(image) * np.float32(255 / white)
+        image = Image.fromarray(np.rint(pixels, out=pixels).astype(np.uint8))
+    image.info.pop("transparency", None)  # has no effect but a warning
+    return image.convert("RGB")
+
+
+def check_image_size(image_size: int) -> None:
+    """Check the side in pixels that images are brought to.
+
+    Raises:
+      DatasetError: if it is below 1, or images would have more than `MAX_PIXELS`.
+    """
+    largest = math.isqrt(MAX_PIXELS)
+    if not 1 <= image_size <= largest:
+        raise images.DatasetError(
+            f"image_size is {image_size}; expected 1 to {largest}"
+        )
+
+
+def fit(image: "Image.Image", size: int) -> "Image.Image":
+    """Resize the shorter side (bilinear, antialiased) and keep the center.
+
+    Args:
+      image: RGB.
+      size: side in pixels of the result.
+
+    Returns:
+      The square image.
+    """
+    from PIL import Image
+
+    scale = size / min(image.size)
+    spans = []
+    # Only what is kept is resized, so that long images take no memory.
+    for side in image.size:
+        resized = max(size, round(side * scale))
+        first = (resized - size) // 2
+        stop = min((first + size) * side / resized, side)
+        spans.append((first * side / resized, stop))
+    (left, right), (top, bottom) = spans
+    box = (left, top, right, bottom)
+    return image.resize((size, size), Image.Resampling.BILINEAR, box)
+
+
+def decode(contents: bytes, name: object, image_shape: tuple[int, ...]) -> np.ndarray:
+    """Decode an image file of a known size.
+
+    Args:
+      contents: the file.
+      name: what to call it in a message.
+      image_shape: height, width, and 3 channels.
+
+    Returns:
+      uint8 `image_shape`, RGB.
+
+    Raises:
+      DatasetError: if it cannot be read, or has another size.
+    """
+    image = np.asarray(open_image(contents, name))
+    if image.shape != image_shape:
+        raise images.DatasetError(
+            f"{name} is {size_text(image.shape)} pixels, expected "
+            f"{size_text(image_shape)}"
+        )
+    return image
+
+
+def size_text(image_shape: tuple[int, ...]) -> str:
+    """Return width and height as in `64x48`, of a shape `(height, width, ...)`."""
+    return f"{image_shape[1]}x{image_shape[0]}"
+
+
+def decode_all(
+    items: Sequence[_Item],
+    decode: Callable[[_Item], np.ndarray],
+    image_shape: tuple[int, ...],
+) -> np.ndarray:
+    """Decode images in threads.
+
+    Args:
+      items: what the images are made from.
+      decode: makes an image, uint8 `image_shape`; is called in many threads.
+      image_shape: height, width, channels.
+
+    Returns:
+      uint8 `[num, *image_shape]`.
+
+    Raises:
+      DatasetError: if memory cannot hold them, or as `decode` does.
+    """
+    try:
+        pixels = np.empty((len(items), *image_shape), np.uint8)
+    except MemoryError as error:
+        raise images.DatasetError(
+            f"{len(items)} images of {size_text(image_shape)} pixels do not fit into "
+            "memory; expected fewer or smaller ones"
+        ) from error
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        for index, image in enumerate(pool.map(decode, items)):
+            pixels[index] = image
+    return pixels
