@@ -1,9 +1,11 @@
 """Atomic writes: a file is replaced as a whole or not at all."""
 
 import contextlib
+import errno
 import json
 import os
 import pathlib
+import shutil
 import uuid
 from collections.abc import Iterator
 from typing import Any, BinaryIO
@@ -45,3 +47,61 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 def write_json(path: str | os.PathLike[str], value: Any, *, indent: int = 2) -> None:
     """Write a JSON file, atomically."""
     write_text(path, json.dumps(value, indent=indent) + "\n")
+
+
+_FULL = errno.ENOSPC, errno.EDQUOT
+
+
+def check_room(
+    folder: str | os.PathLike[str], num_bytes: int, *, num_files: int
+) -> None:
+    """Check that a disk, and the quota on it, have room, by taking it for a moment.
+
+    Args:
+      folder: what is made, filled and removed again.
+      num_bytes: size of a file, where the system can reserve one without writing it.
+      num_files: number of empty files besides.
+
+    Raises:
+      OSError: if there is no room.
+    """
+    folder = pathlib.Path(folder)
+    try:
+        folder.mkdir()
+        for i in range(num_files):
+            (folder / str(i)).touch()
+        with (folder / "content").open("wb") as file:
+            if hasattr(os, "posix_fallocate"):
+                try:
+                    os.posix_fallocate(file.fileno(), 0, num_bytes)
+                except OSError as error:
+                    if error.errno in _FULL:
+                        raise
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def disk_full_error(
+    error: BaseException, path: str | os.PathLike[str] | None = None
+) -> OSError | None:
+    """The error that a write has failed with, if a disk, or a quota, is full.
+
+    Args:
+      error: what was raised; libraries wrap the error of the system, or only cite it.
+      path: what was being written; the file that the error names if `None`.
+
+    Returns:
+      An `OSError` with `ENOSPC` or `EDQUOT` and a file name, or `None`.
+    """
+    causes: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None and cause not in causes:
+        causes.append(cause)
+        cause = cause.__cause__ or cause.__context__
+    for code in _FULL:
+        text = os.strerror(code)
+        for cause in causes:
+            if getattr(cause, "errno", None) == code or text in str(cause):
+                name = getattr(cause, "filename", None) if path is None else path
+                return OSError(code, text, name and os.fspath(name))
+    return None
