@@ -34,14 +34,39 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             yield file
         # Atomic within one folder: readers see the old file or the new one.
         temporary.replace(path)
+    except OSError as error:
+        full = disk_full_error(error, path)
+        if full is None:
+            raise
+        raise full from error
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write a text file in UTF-8, atomically."""
+    """Write a text file in UTF-8, atomically; one that has this text is left alone."""
+    content, path = text.encode(errors="replace"), pathlib.Path(path)
+    if path.is_file() and path.read_bytes() == content:
+        return
     with atomic_write(path) as file:
-        file.write(text.encode())
+        file.write(content)
+
+
+def append(path: str | os.PathLike[str], content: bytes) -> None:
+    """Append to a file, creating it if need be, all of the content or nothing.
+
+    Raises:
+      OSError: if it cannot be written.
+    """
+    with open(path, "ab", buffering=0) as file:
+        size = os.fstat(file.fileno()).st_size
+        try:
+            num_written = file.write(content)
+            if num_written != len(content):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            file.truncate(size)
+            raise OSError(error.errno, error.strerror, os.fspath(path)) from error
 
 
 def write_json(path: str | os.PathLike[str], value: Any, *, indent: int = 2) -> None:

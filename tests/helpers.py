@@ -39,6 +39,11 @@ def read_log(workdir: pathlib.Path) -> list[dict[str, Any]]:
     ]
 
 
+def visible(folder: pathlib.Path) -> set[str]:
+    """Names of what is in a folder, without the file of its lock."""
+    return {entry.name for entry in folder.iterdir()} - {".lock", ".lock.json"}
+
+
 @contextlib.contextmanager
 def signal_at_every_update(
     monkeypatch: pytest.MonkeyPatch, signal_number: int

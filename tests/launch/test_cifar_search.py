@@ -12,6 +12,7 @@ import presets.cifar_train
 import pytest
 import session
 from commands import assert_refused, exit_status, run
+from helpers import visible
 from pages import check_report
 from presets.cifar_search import PRESETS
 
@@ -128,7 +129,7 @@ def test_a_search_with_a_hypernetwork(monkeypatch, capsys, tmp_path):
         return output
 
     output = search()
-    assert {entry.name for entry in workdir.iterdir()} == {
+    assert visible(workdir) == {
         *("config.json", "metrics.jsonl", "genotype.json", "report.html"),
         *("candidates.json", "top-k", "ghn.npz", "checkpoints", "ranking.jsonl"),
     }

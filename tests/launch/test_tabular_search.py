@@ -9,6 +9,7 @@ import pytest
 import session
 import tabular_search
 from commands import assert_refused, exit_status
+from helpers import visible
 from pages import check_report
 
 from jaxnas import report, studies
@@ -54,7 +55,7 @@ def test_a_run_leaves_results_and_a_report(monkeypatch, capsys, tmp_path, npz):
     status, output, errors = run(monkeypatch, capsys, *flags)
     assert (status, errors) == (0, "")
     names = {"config.json", "results.json", "report.html"}
-    assert {entry.name for entry in workdir.iterdir()} == names
+    assert visible(workdir) == names
     text = (workdir / "results.json").read_text()
     results = json.loads(text)
     assert (results["unit"], results["evaluations"], results["seeds"]) == (
