@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnas import _files
+from jaxnas import _files, _locks
 
 
 class LogError(ValueError):
@@ -40,13 +40,13 @@ def append(path: str | os.PathLike[str], step: int, metrics: Mapping[str, Any]) 
 
     Raises:
       ValueError: if a metric is called `step`, or is neither number nor string.
+      OSError: if the line cannot be written; the log is then as before.
     """
     if "step" in metrics:
         raise ValueError('a metric is called "step", the name of the step itself')
     entry = {"step": operator.index(step)}
     entry |= {name: _plain(name, value) for name, value in metrics.items()}
-    with open(path, "a", encoding="utf-8") as file:
-        file.write(json.dumps(entry) + "\n")
+    _files.append(path, f"{json.dumps(entry)}\n".encode())
 
 
 def read(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
@@ -106,7 +106,9 @@ def measure_missing(
 
     Every line of the log holds its architecture, so it stays valid when the order or
     the number of the architectures changes. A line is appended as soon as its
-    architecture is measured: a killed process loses one measurement at most.
+    architecture is measured: a killed process loses one measurement at most. Several
+    processes may share the folder of a log: one measures, and others that lack
+    something wait for it.
 
     Args:
       path: the log, as of `append`; nothing is kept if `None`.
@@ -121,20 +123,14 @@ def measure_missing(
       LogError: if a line of the log is malformed or has no architecture.
     """
     names = [",".join(map(str, np.asarray(arch).tolist())) for arch in archs]
-    found: dict[str, dict[str, float]] = {}
-    num_lines = 0
-    if path is not None and pathlib.Path(path).exists():
-        entries = read(path)
-        for number, entry in enumerate(entries, start=1):
-            if not isinstance(entry.get("arch"), str):
-                raise LogError(
-                    f"{os.fspath(path)}, line {number}: has no architecture; expected "
-                    '"arch", integers with commas'
-                )
-            found[entry["arch"]] = _numbers(entry)
-        num_lines = len(entries)
-        truncate(path, max((entry["step"] for entry in entries), default=-1))
+    found = {} if path is None else _measured(path)
     with contextlib.ExitStack() as stack:
+        num_lines = 0
+        if path is not None and not found.keys() >= {*names}:
+            stack.enter_context(_locks.hold(pathlib.Path(path).parent, wait=True))
+            found = _measured(path)
+            num_lines = len(found)
+            truncate(path, sys.maxsize)
         progress = None
         if description is not None and not found.keys() >= {*names}:
             progress = stack.enter_context(
@@ -170,6 +166,19 @@ def timed(function: Callable[..., Any]) -> Callable[..., tuple[Any, float]]:
         return result, time.monotonic() - start
 
     return call
+
+
+def _measured(path: str | os.PathLike[str]) -> dict[str, dict[str, float]]:
+    """The metrics in a log by architecture."""
+    found = {}
+    for number, entry in enumerate(read(path) if os.path.exists(path) else [], start=1):
+        if not isinstance(entry.get("arch"), str):
+            raise LogError(
+                f"{os.fspath(path)}, line {number}: has no architecture; expected "
+                '"arch", integers with commas'
+            )
+        found[entry["arch"]] = _numbers(entry)
+    return found
 
 
 def _numbers(entry: Mapping[str, Any]) -> dict[str, float]:

@@ -9,10 +9,11 @@ import sys
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from jaxnas import _files
+from jaxnas import _files, _locks
 from jaxnas._checks import shorten
 from jaxnas.types import Device
 
+FolderInUse = _locks.FolderInUse
 CONFIG_NAME = "config.json"
 
 
@@ -44,14 +45,19 @@ def prepare(
     environment: Mapping[str, str],
     *,
     ignored_keys: Collection[str] = (),
+    shared: bool = False,
 ) -> pathlib.Path:
     """Make the folder of a run, or reopen the folder of the same run.
+
+    The folder then is this process' own until it ends: see `FolderInUse`.
 
     Args:
       path: the folder.
       config: everything that determines the result, as JSON can hold it.
       environment: what is recorded besides; see `environment`.
       ignored_keys: keys of `config` that may change from one process to the next.
+      shared: whether several runs use the folder at a time, whose writers, such as
+        `metrics.measure_missing`, wait for each other.
 
     Returns:
       The folder, with a `config.json`.
@@ -59,10 +65,32 @@ def prepare(
     Raises:
       ValueError: if the folder holds a run with another configuration (the message
         names the keys), or something that is not a run.
+      FolderInUse: if another process uses it; nothing has been changed.
     """
     folder = pathlib.Path(path)
-    file = folder / CONFIG_NAME
     config = json.loads(json.dumps(config))
+    _check(folder, config, ignored_keys)
+    folder.mkdir(parents=True, exist_ok=True)
+    is_taken = _locks.acquire(folder, wait=shared)
+    is_kept = False
+    try:
+        if not _check(folder, config, ignored_keys):
+            for leftover in filter(_is_leftover, folder.iterdir()):
+                leftover.unlink()
+            content = {"config": config, "environment": dict(environment)}
+            _files.write_json(folder / CONFIG_NAME, content)
+        is_kept = not shared
+    finally:
+        if is_taken and not is_kept:
+            _locks.release(folder)
+    return folder
+
+
+def _check(
+    folder: pathlib.Path, config: Mapping[str, Any], ignored_keys: Collection[str]
+) -> bool:
+    """Whether a folder holds the run of a configuration; `False` if it is empty."""
+    file = folder / CONFIG_NAME
     if file.exists():
         earlier = _read(file)
         differing = [
@@ -77,12 +105,20 @@ def prepare(
                 f"{shorten(', '.join(differing))}; choose another folder, or the same "
                 "values"
             )
-        return folder
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"{folder} is neither empty nor the folder of a run")
-    folder.mkdir(parents=True, exist_ok=True)
-    _files.write_json(file, {"config": config, "environment": dict(environment)})
-    return folder
+        return True
+    if folder.exists():
+        own = _locks.LOCK_NAME, _locks.HOLDER_NAME
+        if not folder.is_dir() or any(
+            entry.name not in own and not _is_leftover(entry)
+            for entry in folder.iterdir()
+        ):
+            raise ValueError(f"{folder} is neither empty nor the folder of a run")
+    return False
+
+
+def _is_leftover(entry: pathlib.Path) -> bool:
+    """True of what a process leaves when it is killed while it writes this file."""
+    return entry.name.startswith(f".{CONFIG_NAME}.") and entry.suffix == ".tmp"
 
 
 def _read(file: pathlib.Path) -> dict[str, Any]:

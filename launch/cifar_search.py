@@ -117,6 +117,7 @@ def prepare(preset: str, config: Config) -> Experiment:
             groups[0] | groups[1] | scratch,
             environment,
             ignored_keys=("data_dir",),
+            shared=True,
         )
     num_classes = len(dataset.class_names)
     arguments = {

@@ -29,8 +29,10 @@ class Config:
 def main() -> None:
     """Draw what the command line names."""
     config = tyro.cli(Config, description=__doc__)
+    from jaxnas import _files
+
     with session.usage_errors():
-        config.output.write_text(drawn(config), encoding="utf-8")
+        _files.write_text(config.output, drawn(config))
     print(f"wrote {config.output}")
 
 

@@ -109,6 +109,7 @@ def prepare(preset: str, config: Config) -> Experiment:
         config.standalone_dir or folder / "standalone",
         {name: flags[name] for name in ("source", *TRUTH_SETTINGS)},
         environment,
+        shared=True,
     )
     make_predictor = {
         "sgd": lambda: studies.EarlyScores(sgd_steps, sgd_key),

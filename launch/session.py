@@ -10,18 +10,22 @@ import argparse
 import contextlib
 import dataclasses
 import inspect
+import io
 import os
 import pathlib
 import re
+import shutil
+import signal
 import sys
 import types
 import typing
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any, Generic, NamedTuple, NoReturn, TypeVar
 
 Config = TypeVar("Config")
 
-DONE, USAGE, DIVERGED, INTERRUPTED = 0, 2, 3, 130
+DONE, USAGE, DIVERGED, DISK_FULL, INTERRUPTED = 0, 2, 3, 28, 130
 
 
 class UsageError(Exception):
@@ -30,10 +34,15 @@ class UsageError(Exception):
 
 @contextlib.contextmanager
 def usage_errors() -> Iterator[None]:
-    """Treat a `ValueError` or `OSError` as the user's, not the program's, mistake."""
+    """Treat a `ValueError` or `OSError` as the user's, not the program's, mistake.
+
+    A full disk is neither.
+    """
     try:
         yield
     except (ValueError, OSError) as error:
+        if _is_disk_full(error):
+            raise
         raise UsageError(str(error)) from error
 
 
@@ -46,8 +55,17 @@ class AtLeast(NamedTuple):
     value: float
 
 
+class AtMost(NamedTuple):
+    """The largest value of a flag, or of each of its values."""
+
+    value: int
+
+
+# Steps and sizes are 32-bit integers; of a larger seed JAX would drop the upper bits.
+LARGEST = 2**31 - 1
 Count = Annotated[int, AtLeast(1)]
 Size = Annotated[int, AtLeast(0)]
+Seed = Annotated[int, AtLeast(0), AtMost(2**32 - 1)]
 Rate = Annotated[float, AtLeast(0)]
 
 
@@ -62,7 +80,7 @@ class Run:
     """
 
     workdir: str | None = None
-    seed: Size = 0
+    seed: Seed = 0
     devices: Count = 1
 
 
@@ -97,7 +115,7 @@ def parse(
     Raises:
       SystemExit: with status 2 after a message if a flag is unknown, malformed or does
         not belong to what was chosen; with status 0 after `--help`.
-      UsageError: if there is no such preset, or a value is too small.
+      UsageError: if there is no such preset, or a value is too small or too large.
     """
     default = next(iter(presets))
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
@@ -112,7 +130,7 @@ def parse(
         _help_on_choice(config, rest)
     about = _about(presets, given.preset, description)
     config = _cli(config, [*_negated_choices(config, rest), *rest], description=about)
-    _check_minima(config)
+    check_bounds(config)
     return given.preset, config
 
 
@@ -221,27 +239,35 @@ def flags(config: Any) -> dict[str, Any]:
     return found
 
 
-def _check_minima(config: Any) -> None:
+def check_bounds(config: Any) -> None:
+    """Refuse numbers beyond the bounds of their flags.
+
+    Raises:
+      UsageError: if there is one; the message names the flag.
+    """
     hints = typing.get_type_hints(type(config), include_extras=True)
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         if dataclasses.is_dataclass(value):
-            _check_minima(value)
+            check_bounds(value)
             continue
-        for minimum in _minima(hints[field.name]):
-            for number in value if isinstance(value, tuple) else (value,):
+        hint, flag = hints[field.name], f"--{field.name.replace('_', '-')}"
+        largest = min([bound.value for bound in _bounds(hint, AtMost)] or [LARGEST])
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, int) and number > largest:
+                raise UsageError(f"{flag} is {number}; expected at most {largest}")
+            for bound in _bounds(hint, AtLeast):
                 # Written so that NaN is refused too.
-                if number is not None and not number >= minimum:
-                    flag = f"--{field.name.replace('_', '-')}"
+                if number is not None and not number >= bound.value:
                     raise UsageError(
-                        f"{flag} is {number}; expected at least {minimum:g}"
+                        f"{flag} is {number}; expected at least {bound.value:g}"
                     )
 
 
-def _minima(hint: Any) -> list[float]:
+def _bounds(hint: Any, kind: type) -> list[Any]:
     """The bounds in a type, `Count | None` and `tuple[Count, ...]` included."""
-    own = [m.value for m in getattr(hint, "__metadata__", ()) if isinstance(m, AtLeast)]
-    return own + [bound for arg in typing.get_args(hint) for bound in _minima(arg)]
+    own = [m for m in getattr(hint, "__metadata__", ()) if isinstance(m, kind)]
+    return own + [b for arg in typing.get_args(hint) for b in _bounds(arg, kind)]
 
 
 def check_ascending(flag: str, numbers: tuple[int, ...]) -> tuple[int, ...]:
@@ -277,32 +303,76 @@ def use_compilation_cache() -> None:
 def run(command: Callable[[], None]) -> NoReturn:
     """Run a command and leave the process with its exit status.
 
-    0: done. 2: a wrong argument, file or data set. 3: the training diverged. 130:
-    interrupted; the state has been saved.
+    0: done. 2: a wrong argument, file or data set, or a folder that another process
+    uses. 3: the training diverged. 28: a disk is full. 130: interrupted. After 3, 28
+    and 130 the same command continues from what has been saved.
     """
     use_compilation_cache()
+    use_plain_output()
+    interrupts = _count_interrupts()
     try:
         command()
     except UsageError as error:
         _leave(USAGE, f"error: {error}")
     except KeyboardInterrupt:
-        _leave(INTERRUPTED, "interrupted")
+        _leave(INTERRUPTED, _INTERRUPTED)
     except Exception as error:
+        if interrupts:  # some libraries make another error of it
+            _leave(INTERRUPTED, _INTERRUPTED)
         _leave_for(error)
         raise
     sys.exit(DONE)
 
 
+_INTERRUPTED = "interrupted; the same command continues from what has been saved"
+
+
+def use_plain_output() -> None:
+    """Print warnings as one line, and anything in any locale."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
+
+
+def _count_interrupts() -> list[int]:
+    """Make the first SIGINT a `KeyboardInterrupt`, and let the second end at once."""
+    interrupts: list[int] = []
+
+    def receive(number: int, frame: Any) -> None:
+        interrupts.append(number)
+        if len(interrupts) > 1:
+            show_cursor = "\x1b[?25h" if sys.stderr.isatty() else ""
+            os.write(2, f"{show_cursor}{_INTERRUPTED}\n".encode())
+            os._exit(INTERRUPTED)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, receive)
+    return interrupts
+
+
+def _is_disk_full(error: Exception) -> bool:
+    from jaxnas import _files
+
+    return _files.disk_full_error(error) is not None
+
+
 def _leave_for(error: Exception) -> None:
     """Leave the process for the errors of the library that are not bugs."""
+    from jaxnas import _files
+
+    full = _files.disk_full_error(error)
+    if full is not None:
+        _leave(DISK_FULL, f"error: {_full_disk_text(full)}")
     # Importing the library takes seconds that a wrong flag or --help should not cost.
     from jaxnas.analysis import SurfaceError
     from jaxnas.checkpoint import CheckpointError
     from jaxnas.metrics import LogError
     from jaxnas.train import Diverged, Interrupted
+    from jaxnas.workdir import FolderInUse
 
     match error:
-        case CheckpointError() | LogError() | SurfaceError():
+        case CheckpointError() | LogError() | SurfaceError() | FolderInUse():
             _leave(USAGE, f"error: {error}")
         case Diverged():
             kept = "the last good checkpoint is kept"
@@ -311,6 +381,25 @@ def _leave_for(error: Exception) -> None:
             _leave(INTERRUPTED, f"{error}; run the same command again to continue")
 
 
+def _full_disk_text(error: OSError) -> str:
+    """Which file could not be written, and what is free on its disk."""
+    again = "make room and run the same command again to continue"
+    if error.filename is None:
+        return f"{error.strerror}; {again}"
+    folder = pathlib.Path(error.filename).absolute().parent
+    while not folder.exists():
+        folder = folder.parent
+    free = f"{shutil.disk_usage(folder).free / 1e6:,.2f} MB"
+    if hasattr(os, "statvfs"):
+        free += f" and {os.statvfs(folder).f_favail:,} files"
+    return (
+        f"{error.filename} could not be written: {error.strerror}, {free} are free; "
+        f"{again}"
+    )
+
+
 def _leave(status: int, message: str) -> NoReturn:
+    # The process ends: nothing is left that an interrupt could save.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     print(" ".join(message.split()), file=sys.stderr)
     sys.exit(status)

@@ -1,7 +1,9 @@
 """Running the commands, in processes of their own or in this one."""
 
+import signal
 import subprocess
 import sys
+import warnings
 
 import pytest
 import session
@@ -37,6 +39,11 @@ def exit_status(monkeypatch, main, *flags):
     """How a command would leave its process."""
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "")
     monkeypatch.setattr(sys, "argv", ["command", *map(str, flags)])
-    with pytest.raises(SystemExit) as exit_:
-        session.run(main)
+    handler, formatter = signal.getsignal(signal.SIGINT), warnings.formatwarning
+    try:
+        with pytest.raises(SystemExit) as exit_:
+            session.run(main)
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        warnings.formatwarning = formatter
     return exit_.value.code

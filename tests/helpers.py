@@ -3,6 +3,8 @@
 import contextlib
 import os
 import pathlib
+import shutil
+import subprocess
 from collections.abc import Iterator
 from typing import Any
 
@@ -37,6 +39,11 @@ def read_log(workdir: pathlib.Path) -> list[dict[str, Any]]:
     ]
 
 
+def visible(folder: pathlib.Path) -> set[str]:
+    """Names of what is in a folder, without the file of its lock."""
+    return {entry.name for entry in folder.iterdir()} - {".lock", ".lock.json"}
+
+
 @contextlib.contextmanager
 def signal_at_every_update(
     monkeypatch: pytest.MonkeyPatch, signal_number: int
@@ -67,3 +74,18 @@ def trace(
     return jax.eval_shape(
         lambda *args: net.apply(*args, **options), weights, arch, images
     )
+
+
+@contextlib.contextmanager
+def small_disk(folder: pathlib.Path, options: str) -> Iterator[None]:
+    """Mount a disk in memory on a folder, with options such as `size=1m`; or skip."""
+    if shutil.which("mount") is None:
+        pytest.skip("there is no command to mount a small disk")
+    mount = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+    result = subprocess.run(mount, capture_output=True, text=True)
+    if result.returncode:
+        pytest.skip(f"a small disk cannot be mounted: {result.stderr.strip()}")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)

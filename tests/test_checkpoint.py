@@ -1,8 +1,10 @@
 """Checkpoints: bitwise round trips, retention, and damage."""
 
+import errno
+import os
 import pathlib
+import random
 import shutil
-import sys
 import warnings
 from typing import Any, NamedTuple
 
@@ -12,23 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from helpers import small_disk
 
-from jaxnas import parallel
+from jaxnas import _files, parallel
 from jaxnas.checkpoint import CheckpointError, Checkpoints
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _abandoned_reads():
-    """Ignore what reads report that Orbax abandoned when another one failed."""
-    hook = sys.unraisablehook
-
-    def filtered(unraisable):
-        if str(unraisable.exc_value) != "Event loop is closed":
-            hook(unraisable)
-
-    sys.unraisablehook = filtered
-    yield
-    sys.unraisablehook = hook
 
 
 class State(NamedTuple):
@@ -199,6 +188,29 @@ def garbage_digest(step):
     (step / "digest" / "metadata").write_bytes(b"\xff\x00garbage")
 
 
+def digest_of_numbers(step):
+    (step / "digest" / "metadata").write_text('{"sha256": [1], "leaves": 3}')
+
+
+def other_name_in_digest(step):
+    file = step / "digest" / "metadata"
+    file.write_text(file.read_text().replace("0", "1", 1))
+
+
+def other_name_in_tree(step):
+    file = step / "state" / "_METADATA"
+    file.write_text(file.read_text().replace(".step", ".stem"))
+
+
+def other_type_in_tree(step):
+    file = step / "state" / "_METADATA"
+    file.write_text(file.read_text().replace("np.ndarray", "np.ndarrax"))
+
+
+def list_for_tree(step):
+    (step / "state" / "_METADATA").write_text("[3]")
+
+
 def other_arrays(step):
     """Undamaged files, but of another step: only the digest can tell."""
     shutil.rmtree(step / "state")
@@ -223,6 +235,11 @@ DAMAGE = [
     digest_without_sum,
     digest_of_another_kind,
     garbage_digest,
+    digest_of_numbers,
+    other_name_in_digest,
+    other_name_in_tree,
+    other_type_in_tree,
+    list_for_tree,
     other_arrays,
     empty_folder,
 ]
@@ -241,6 +258,112 @@ def test_damage_is_named_and_the_one_before_is_used(tmp_path, whole, damage):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert_bitwise_equal(restore(folder, make_state(0)), make_state(2))
+
+
+def flipped(content: bytes, rng: random.Random) -> bytes:
+    changed = bytearray(content)
+    changed[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
+    return bytes(changed)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content, rng: b"",
+        lambda content, rng: content[: rng.randrange(len(content))],
+        lambda content, rng: rng.choice([b"[3]", b"null", b"3", b'"x"', b"[" * 99_999]),
+        flipped,
+        None,
+    ],
+    ids=["emptied", "truncated", "other JSON", "flipped", "removed"],
+)
+def test_every_file_may_be_damaged(tmp_path, whole, damage, capfd):
+    rng = random.Random(0)
+    num_damaged = 0
+    names = [file.relative_to(whole) for file in (whole / "2").rglob("*")]
+    for name in sorted(name for name in names if (whole / name).is_file()):
+        folder = tmp_path / str(name).replace("/", "_")
+        shutil.copytree(whole, folder)
+        if damage is None:
+            (folder / name).unlink()
+        else:
+            content = (folder / name).read_bytes()
+            (folder / name).write_bytes(damage(content, rng))
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            restored = restore(folder, make_state(0))
+        # Some files are of no use once a checkpoint has been written.
+        assert_bitwise_equal(restored, make_state(1 if told else 2))
+        for warning in told:
+            assert f"checkpoint {folder / '2'} is damaged" in str(warning.message)
+            assert "\n" not in str(warning.message)
+        num_damaged += len(told)
+    assert num_damaged >= 2
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["[a]", "a*b?", "a\\b", "gs:", "gs:/a", "s3:", "a b", "{a}$x", "\udce9", "a%b"],
+)
+def test_folders_may_have_any_name(tmp_path, name):
+    folder = tmp_path / name
+    with Checkpoints(folder) as checkpoints:
+        checkpoints.save(7, make_state(7))
+    assert_bitwise_equal(restore(folder, make_state(0)), make_state(7))
+    assert steps_in(folder) == {"7"}
+
+
+def test_a_full_disk_is_told_and_keeps_the_checkpoint_before(tmp_path, monkeypatch):
+    def full(*args, **options):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, make_state(1))
+        checkpoints.wait()
+        with monkeypatch.context() as patch:
+            patch.setattr(_files, "check_room", full)
+            checkpoints.save(2, make_state(2))
+            with pytest.raises(OSError, match=f"No space left.*{tmp_path / '2'}"):
+                checkpoints.save(3, make_state(3))
+        assert_bitwise_equal(checkpoints.restore(make_state(0)), make_state(1))
+        checkpoints.save(3, make_state(3))
+    assert steps_in(tmp_path) == {"1", "3"}
+
+
+def test_what_orbax_says_of_a_full_disk(tmp_path, monkeypatch):
+    def full(*args, **options):
+        (tmp_path / "2.orbax-checkpoint-tmp").mkdir()
+        raise ValueError("RESOURCE_EXHAUSTED: ... No space left on device [28]")
+
+    with (
+        pytest.raises(OSError, match="No space left") as error,
+        Checkpoints(tmp_path) as checkpoints,
+    ):
+        checkpoints.save(1, make_state(1))
+        checkpoints.wait()
+        monkeypatch.setattr(checkpoints._checkpointer, "save", full)
+        checkpoints.save(2, make_state(2))
+    assert (error.value.errno, error.value.filename) == (28, str(tmp_path / "2"))
+    assert steps_in(tmp_path) == {"1"}
+
+
+@pytest.mark.parametrize("options", ["size=400k", "size=9m,nr_inodes=60"])
+def test_a_small_disk(tmp_path, options, capfd):
+    with small_disk(tmp_path, options):
+        with Checkpoints(tmp_path / "run") as checkpoints:
+            checkpoints.save(1, make_state(1))
+            with pytest.raises(OSError, match="No space left"):
+                for step in range(2, 9):
+                    (tmp_path / str(step)).write_bytes(bytes(20_000))
+                    for i in range(9):
+                        (tmp_path / f"{step}-{i}").touch()
+                    checkpoints.save(step, make_state(step))
+        with Checkpoints(tmp_path / "run") as checkpoints:
+            restored = checkpoints.restore(make_state(0))
+        assert restored is not None
+        assert_bitwise_equal(restored, make_state(int(restored.step)))
+    assert capfd.readouterr() == ("", "")
 
 
 def test_all_damaged(tmp_path, whole):

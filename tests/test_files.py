@@ -1,9 +1,11 @@
 """Atomic writes: the new file or the old one; reading text and JSON within limits."""
 
+import errno
 import json
 
 import numpy as np
 import pytest
+from helpers import small_disk
 
 from jaxnas import _files
 
@@ -113,3 +115,47 @@ def test_json_that_is_refused(text, message):
     with pytest.raises(ValueError, match=message) as error:
         _files.parse_json(text)
     assert len(str(error.value)) < 200
+
+
+def test_what_is_there_already_is_not_written(tmp_path, monkeypatch):
+    path = tmp_path / "text"
+    _files.write_text(path, "some")
+    monkeypatch.setattr(_files, "atomic_write", None)  # as on a full disk
+    _files.write_text(path, "some")
+
+
+def test_a_full_disk_names_the_file_and_keeps_it(tmp_path):
+    path = tmp_path / "text"
+    path.write_text("earlier")
+    with (
+        pytest.raises(OSError, match="No space left") as error,
+        _files.atomic_write(path) as file,
+    ):
+        file.write(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert (error.value.errno, error.value.filename) == (errno.ENOSPC, str(path))
+    assert path.read_text() == "earlier" and list(tmp_path.iterdir()) == [path]
+
+
+def test_appending_to_a_full_disk_leaves_no_half_line(tmp_path):
+    with small_disk(tmp_path, "size=8k"):
+        path = tmp_path / "log"
+        _files.append(path, b"a" * 4000)
+        with pytest.raises(OSError, match=f"No space left on device: '{path}'"):
+            _files.append(path, b"b" * 9000)
+        assert path.read_bytes() == b"a" * 4000
+        _files.append(path, b"c")
+
+
+@pytest.mark.parametrize("depth", [0, 1, 2])
+def test_a_full_disk_is_found_below_other_errors(depth):
+    error: Exception = ValueError("RESOURCE_EXHAUSTED: No space left on device [28]")
+    for _ in range(depth):
+        try:
+            raise RuntimeError("could not save") from error
+        except RuntimeError as other:
+            error = other
+    found = _files.disk_full_error(error, "file")
+    assert found is not None
+    assert (found.errno, found.filename) == (errno.ENOSPC, "file")
+    assert _files.disk_full_error(FileNotFoundError(2, "No such file")) is None

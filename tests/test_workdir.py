@@ -4,6 +4,7 @@ import json
 
 import jax
 import pytest
+from helpers import visible
 
 from jaxnas import workdir
 
@@ -14,7 +15,7 @@ ENVIRONMENT = {"jax": "0.10"}
 def test_a_new_folder_holds_the_configuration(tmp_path):
     folder = workdir.prepare(tmp_path / "runs" / "1", CONFIG, ENVIRONMENT)
     assert folder == tmp_path / "runs" / "1"
-    assert [file.name for file in folder.iterdir()] == ["config.json"]
+    assert visible(folder) == {"config.json"}
     content = json.loads((folder / "config.json").read_text())
     assert content == {
         "config": CONFIG | {"pairs": [["op", 1]]},
@@ -25,6 +26,13 @@ def test_a_new_folder_holds_the_configuration(tmp_path):
 def test_an_empty_folder_is_taken(tmp_path):
     workdir.prepare(tmp_path, CONFIG, ENVIRONMENT)
     assert (tmp_path / "config.json").is_file()
+
+
+def test_what_a_killed_process_leaves_is_taken(tmp_path):
+    (tmp_path / ".config.json.0123.tmp").write_text('{"conf')
+    (tmp_path / ".lock").touch()
+    workdir.prepare(tmp_path, CONFIG, ENVIRONMENT)
+    assert visible(tmp_path) == {"config.json"}
 
 
 def test_the_same_run_reopens_its_folder(tmp_path):

@@ -42,6 +42,8 @@ _STYLE: dict[Any, Any] = {
     "legend.frameon": False,
     "svg.fonttype": "none",  # text stays text
     "text.color": INK,
+    "text.parse_math": False,  # names may have a $
+    "text.usetex": False,
     "xtick.color": INK,
     "ytick.color": INK,
 }
@@ -174,7 +176,7 @@ def line_chart(
             curve.x,
             curve.y,
             color=curve.color,
-            label=curve.label,
+            label=_label(curve.label),
             linestyle="--" if curve.dashed else "-",
             linewidth=1.8,
             # A single point has no line.
@@ -182,7 +184,7 @@ def line_chart(
             markersize=3.5,
         )
     for label, level in (levels or {}).items():
-        axes.axhline(level, color=INK, alpha=0.6, linestyle="--", label=label)
+        axes.axhline(level, color=INK, alpha=0.6, linestyle="--", label=_label(label))
     axes.set(title=title, xlabel=x_label, ylabel=y_label)
     if y_limits is not None:
         axes.set_ylim(y_limits)
@@ -230,7 +232,13 @@ def strip_chart(
     # Neighbors in value lie on different heights, so equal values stay apart.
     heights = [0.25 * (i % 3 - 1) for i in range(len(values))]
     axes.scatter(
-        sorted(values), heights, s=30, color=BLUE, alpha=0.75, linewidths=0, label=label
+        sorted(values),
+        heights,
+        s=30,
+        color=BLUE,
+        alpha=0.75,
+        linewidths=0,
+        label=_label(label),
     )
     if values:
         mean = sum(values) / len(values)
@@ -238,7 +246,13 @@ def strip_chart(
             mean, color=BLUE, linestyle="--", label=f"mean of {label}", linewidth=1.2
         )
     axes.scatter(
-        [marked], [0.0], s=60, marker="D", color=ORANGE, zorder=3, label=marked_label
+        [marked],
+        [0.0],
+        s=60,
+        marker="D",
+        color=ORANGE,
+        zorder=3,
+        label=_label(marked_label),
     )
     axes.set(title=title, xlabel=x_label, ylim=(-0.6, 0.6), yticks=[])
     axes.spines["left"].set_visible(False)
@@ -290,7 +304,7 @@ def scatter_chart(
             color=color,
             alpha=0.75,
             linewidths=0,
-            label=name,
+            label=_label(name),
         )
     axes.set(title=title, xlabel=x_label, ylabel=y_label)
     if percent:
@@ -323,6 +337,11 @@ def svg(figure: Figure, description: str) -> str:
     markup = re.sub(r'<g id="[^"]*"', "<g", markup)
     label = html.escape(description)
     return markup.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)
+
+
+def _label(text: str) -> str:
+    """A name in a legend, which leaves out those that begin with `_`."""
+    return f" {text}" if text.startswith("_") else text
 
 
 def _axes(*, width: float, height: float) -> tuple[Figure, Axes]:

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 import jax
 
+from jaxnas import _locks
 from jaxnas import metrics as metrics_log
 from jaxnas.checkpoint import Checkpoints
 from jaxnas.types import Metrics
@@ -29,14 +30,16 @@ class Diverged(RuntimeError):
 
 
 class Interrupted(RuntimeError):
-    """A signal asked the run to stop; its state has been saved if it has a folder.
+    """A signal asked the run to stop; the message says what has been saved.
 
     Attributes:
       signal: number of the signal.
     """
 
-    def __init__(self, signal_number: int):
-        super().__init__(f"interrupted by {signal.Signals(signal_number).name}")
+    def __init__(self, signal_number: int, step: int, *, is_saved: bool):
+        name = signal.Signals(signal_number).name
+        saved = "which is saved" if is_saved else "which is not saved without a folder"
+        super().__init__(f"interrupted by {name} at step {step}, {saved}")
         self.signal = signal_number
 
 
@@ -95,6 +98,8 @@ def run(
       Diverged: if the training loss stops being finite. The last checkpoint is kept.
       Interrupted: after SIGINT or SIGTERM, when a checkpoint has been written.
       CheckpointError: if the folder's checkpoints are all damaged.
+      FolderInUse: if another process uses the folder.
+      OSError: if something cannot be saved, as on a full disk.
     """
     if (num_epochs is None) == (num_steps is None):
         raise ValueError(
@@ -109,6 +114,8 @@ def run(
         checkpoints = None
         if workdir is not None:
             folder = pathlib.Path(workdir) / CHECKPOINTS_NAME
+            folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(_locks.hold(workdir))
             checkpoints = stack.enter_context(Checkpoints(folder))
             restored = checkpoints.restore(state)
             state = state if restored is None else restored
@@ -177,7 +184,10 @@ def run(
             )
             if stopped_by and step < total_steps:
                 save()
-                raise Interrupted(stopped_by[0])
+                if checkpoints is not None:
+                    checkpoints.wait()
+                is_saved = checkpoints is not None
+                raise Interrupted(stopped_by[0], step, is_saved=is_saved)
             if step == total_steps or time.monotonic() - last_save >= save_seconds:
                 save()
                 last_save = time.monotonic()
@@ -192,13 +202,15 @@ def _check_finite(means: dict[str, float], step: int) -> None:
 
 @contextlib.contextmanager
 def _signals() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM; a second SIGINT stops at once."""
+    """Collect SIGINT and SIGTERM; a second SIGINT does what it did before."""
     received: list[int] = []
 
     def receive(number: int, frame: Any) -> None:
-        del frame
         if received and number == signal.SIGINT:
-            raise KeyboardInterrupt
+            earlier = before[signal.SIGINT]
+            (earlier if callable(earlier) else signal.default_int_handler)(
+                number, frame
+            )
         received.append(number)
 
     try:

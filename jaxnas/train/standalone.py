@@ -248,11 +248,12 @@ def train_standalone(
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
 
+    def folder_of(arch: Any, seed: int) -> pathlib.Path | None:
+        digest = hashlib.sha256(np.asarray(arch, np.int32).tobytes()).hexdigest()
+        return None if folder is None else folder / f"seed_{seed}_{digest[:16]}"
+
     def train_one(arch: Any, seed: int) -> dict[str, float]:
-        run = None
-        if folder is not None:
-            digest = hashlib.sha256(np.asarray(arch, np.int32).tobytes()).hexdigest()
-            run = folder / f"seed_{seed}_{digest[:16]}"
+        run = folder_of(arch, seed)
         (snapshot,) = train_fn(
             arch, jax.random.fold_in(key, seed), workdir=run, description="from scratch"
         )
@@ -264,9 +265,10 @@ def train_standalone(
             archs,
             lambda i: train_one(archs[i], seed),
         )
-        if folder is not None:  # what has been logged needs no checkpoints
-            for finished in folder.glob(f"seed_{seed}_*"):
-                shutil.rmtree(finished)
+        for arch in archs:  # what has been logged needs no checkpoints
+            finished = folder_of(arch, seed)
+            if finished is not None:
+                shutil.rmtree(finished, ignore_errors=True)
         return lines
 
     by_seed = [train_seed(seed) for seed in range(num_seeds)]

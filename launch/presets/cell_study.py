@@ -7,7 +7,7 @@ import tyro
 from architectures import VARIANTS
 from images import DIGITS, Images
 from optimizers import Training
-from session import AtLeast, Count, Preset, Presets, Rate, Run, Size
+from session import AtLeast, Count, Preset, Presets, Rate, Run, Seed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Surfaces:
     split: Literal["test", "train"] = "test"
     radius: Rate = 1.0
     resolution: Annotated[int, AtLeast(3)] = 51
-    direction_seed: Size = 123
+    direction_seed: Seed = 123
     num_surfaces: Count = 1
     landscape_images: Count | None = None
     gradient_images: Annotated[int, AtLeast(2)] | None = None

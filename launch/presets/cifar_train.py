@@ -1,11 +1,11 @@
 """Presets of `cifar_train.py`."""
 
 import dataclasses
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from images import DIGITS, FOLDER, Images
 from optimizers import Exponential, Nesterov, Restarts, Sgd, Training
-from session import Count, Preset, Presets, Rate, Run
+from session import AtLeast, AtMost, Count, Preset, Presets, Rate, Run
 
 if TYPE_CHECKING:
     import flax.linen as nn
@@ -174,7 +174,7 @@ class Config:
     genotype: str = ""
     channels: Count | None = None
     params_limit: Count = 4_000_000
-    flops_limit: Count | None = None
+    flops_limit: Annotated[int, AtLeast(1), AtMost(2**63 - 1)] | None = None
     network: Network = Nasnet()
     training: Training = Training()
     images: Images = Images()

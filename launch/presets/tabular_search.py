@@ -4,7 +4,7 @@ import dataclasses
 from typing import Literal
 
 from searchers import Asng
-from session import Count, Preset, Presets, Rate, Size
+from session import Count, Preset, Presets, Rate, Seed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Config:
     hidden_size: Count = 64
 
     workdir: str | None = None
-    seed: Size = 0
+    seed: Seed = 0
 
 
 PRESETS: Presets[Config] = {

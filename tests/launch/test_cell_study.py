@@ -7,6 +7,7 @@ import cell_study
 import numpy as np
 import pytest
 from commands import assert_refused, exit_status
+from helpers import visible
 from pages import check_report
 from presets.cell_study import PRESETS
 
@@ -56,7 +57,7 @@ def test_a_study_part_by_part(monkeypatch, capsys, tmp_path, cell):
 
     status, output, errors = part("topology", *flags)
     assert (status, errors) == (0, "")
-    assert {entry.name for entry in workdir.iterdir()} == {
+    assert visible(workdir) == {
         *("config.json", "genotypes", "study.json", "report.html"),
     }
     names = {"cell", "widest", "narrowest"}

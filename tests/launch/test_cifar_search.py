@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import session
 from commands import assert_refused, exit_status, run
+from helpers import visible
 from pages import check_report
 from PIL import Image
 from presets.cifar_search import PRESETS
@@ -130,7 +131,7 @@ def test_a_search_with_a_hypernetwork(monkeypatch, capsys, tmp_path):
         return output
 
     output = search()
-    assert {entry.name for entry in workdir.iterdir()} == {
+    assert visible(workdir) == {
         *("config.json", "metrics.jsonl", "genotype.json", "report.html"),
         *("candidates.json", "top-k", "ghn.npz", "checkpoints", "ranking.jsonl"),
     }

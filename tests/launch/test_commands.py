@@ -1,6 +1,7 @@
 """The commands: flags, exit statuses, and what a run leaves in its folder."""
 
 import json
+import re
 import signal
 import sys
 import time
@@ -13,6 +14,7 @@ import presets.cifar_train
 import pytest
 import session
 from commands import assert_refused, exit_status, run, start
+from helpers import visible
 from pages import check_report
 
 from jaxnas import genotypes, metrics
@@ -67,7 +69,7 @@ def test_a_run_leaves_everything_in_its_folder(finished):
     ranking = (
         {"candidates.json", "ranking.jsonl"} if command == "cifar_search" else set()
     )
-    assert {entry.name for entry in workdir.iterdir()} == ranking | {
+    assert visible(workdir) == ranking | {
         *("config.json", "metrics.jsonl", "genotype.json", "report.html"),
         "checkpoints",
     }
@@ -119,7 +121,11 @@ def test_an_interrupt_saves(tmp_path, variables, tiny):
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate()
     assert process.returncode == 130
-    assert errors == "interrupted by SIGINT; run the same command again to continue\n"
+    assert re.fullmatch(
+        r"interrupted by SIGINT at step \d+, which is saved; run the same command "
+        r"again to continue\n",
+        errors,
+    )
     steps = [int(entry.name) for entry in (workdir / "checkpoints").iterdir()]
     assert max(steps) >= metrics.read(log)[-1]["step"]
 
@@ -150,8 +156,17 @@ def fail_with(error):
         (session.UsageError("no\n  such file"), 2, "error: no such file\n"),
         (CheckpointError("all damaged"), 2, "error: all damaged\n"),
         (Diverged("loss is nan"), 3, "error: training diverged: loss is nan; "),
-        (Interrupted(signal.SIGTERM), 130, "interrupted by SIGTERM; run the same"),
-        (KeyboardInterrupt(), 130, "interrupted\n"),
+        (
+            Interrupted(signal.SIGTERM, 7, is_saved=True),
+            130,
+            "interrupted by SIGTERM at step 7, which is saved; run the same",
+        ),
+        (KeyboardInterrupt(), 130, "interrupted; the same command continues from"),
+        (
+            OSError(28, "No space left on device", "/no/such/file"),
+            28,
+            "error: /no/such/file could not be written: No space left on device, ",
+        ),
     ],
 )
 def test_exit_statuses(monkeypatch, capsys, error, status, line):
@@ -299,9 +314,15 @@ def test_numbers_that_do_not_ascend(numbers):
         (["--epochs", "0"], "--epochs is 0; expected at least 1"),
         (["--clip-norm", "nan"], "--clip-norm is nan; expected at least 0"),
         (["--num-weight-archs", "0"], "--num-weight-archs is 0; expected at least 1"),
+        (["--seed", "9" * 20], f"--seed is {'9' * 20}; expected at most 4294967295"),
+        (
+            ["--epochs", "9" * 20],
+            f"--epochs is {'9' * 20}; expected at most 2147483647",
+        ),
+        (["--image-size", str(2**63)], f"--image-size is {2**63}; expected at most 21"),
     ],
 )
-def test_values_below_their_bounds(argv, words):
+def test_values_beyond_their_bounds(argv, words):
     with pytest.raises(session.UsageError, match=words):
         session.parse(COMMANDS["cifar_search"], None, argv)
 

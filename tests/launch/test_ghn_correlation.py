@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import session
 from commands import assert_refused, exit_status
+from helpers import visible
 from pages import check_report
 from presets.ghn_correlation import PRESETS
 
@@ -92,7 +93,7 @@ def test_a_study_and_how_it_goes_on(monkeypatch, capsys, tmp_path, stand_ins):
     status, output, errors = run(monkeypatch, capsys, workdir)
     assert (status, errors) == (0, "")
     assert stand_ins == [4, 3]  # scored, and trained with
-    assert {entry.name for entry in workdir.iterdir()} == {
+    assert visible(workdir) == {
         *("config.json", "scores.json", "report.html", "standalone", "one-shot", "ghn"),
     }
     check_report(workdir / "report.html")
@@ -213,7 +214,7 @@ def test_results_belong_to_architectures(monkeypatch, capsys, tmp_path):
         assert "There is no noise ceiling" in " ".join(output.split())
         assert "Noise ceiling:" not in output
         # Weights on the way are gone.
-        assert {entry.name for entry in (workdir / "standalone").iterdir()} == {
+        assert visible(workdir / "standalone") == {
             *("config.json", "standalone-0.jsonl", "sgd-2.jsonl")
         }
     first, second = results

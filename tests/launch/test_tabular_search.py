@@ -9,6 +9,7 @@ import pytest
 import session
 import tabular_search
 from commands import assert_refused, exit_status
+from helpers import visible
 from pages import check_report
 
 from jaxnas import report, studies
@@ -55,7 +56,7 @@ def test_a_run_leaves_results_and_a_report(monkeypatch, capsys, tmp_path, npz):
     assert (status, errors) == (0, "")
     assert "\n3 decisions:\n  0: 0 to 2\n  1: 0 to 2\n  2: 0 to 2\n" in output
     names = {"config.json", "results.json", "report.html"}
-    assert {entry.name for entry in workdir.iterdir()} == names
+    assert visible(workdir) == names
     text = (workdir / "results.json").read_text()
     results = json.loads(text)
     assert (results["unit"], results["evaluations"], results["seeds"]) == (

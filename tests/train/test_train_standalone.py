@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import optax
 import pytest
+from helpers import visible
 from toy_training import BATCH_SIZE, augment, load, normalize, perceptron, small
 
 from jaxnas import metrics, train
@@ -47,12 +48,9 @@ def test_a_result_does_not_depend_on_what_else_is_trained(tmp_path, results):
     # More architectures and seeds are added to what is there.
     assert run(ARCHS, tmp_path) == results
     assert (tmp_path / "seed_0.jsonl").read_text().startswith(logged)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "seed_0.jsonl",
-        "seed_1.jsonl",
-    ]
+    assert visible(tmp_path) == {"seed_0.jsonl", "seed_1.jsonl"}
     assert run(ARCHS[::-1], tmp_path) == results[::-1]
-    assert [len(metrics.read(path)) for path in tmp_path.iterdir()] == [2, 2]
+    assert [len(metrics.read(path)) for path in tmp_path.glob("*.jsonl")] == [2, 2]
 
 
 def test_a_training_continues_where_it_was_interrupted(tmp_path, monkeypatch, results):
