@@ -15,7 +15,6 @@ import os
 import pathlib
 import re
 import shutil
-import signal
 import sys
 import types
 import typing
@@ -23,9 +22,11 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any, Generic, NamedTuple, NoReturn, TypeVar
 
+import interrupts
+
 Config = TypeVar("Config")
 
-DONE, USAGE, DIVERGED, DISK_FULL, INTERRUPTED = 0, 2, 3, 28, 130
+DONE, USAGE, DIVERGED, DISK_FULL = 0, 2, 3, 28
 
 
 class UsageError(Exception):
@@ -309,22 +310,17 @@ def run(command: Callable[[], None]) -> NoReturn:
     """
     use_compilation_cache()
     use_plain_output()
-    interrupts = _count_interrupts()
+    interrupts.catch()
     try:
         command()
     except UsageError as error:
         _leave(USAGE, f"error: {error}")
     except KeyboardInterrupt:
-        _leave(INTERRUPTED, _INTERRUPTED)
+        interrupts.leave()
     except Exception as error:
-        if interrupts:  # some libraries make another error of it
-            _leave(INTERRUPTED, _INTERRUPTED)
         _leave_for(error)
         raise
     sys.exit(DONE)
-
-
-_INTERRUPTED = "interrupted; the same command continues from what has been saved"
 
 
 def use_plain_output() -> None:
@@ -333,22 +329,6 @@ def use_plain_output() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
-
-
-def _count_interrupts() -> list[int]:
-    """Make the first SIGINT a `KeyboardInterrupt`, and let the second end at once."""
-    interrupts: list[int] = []
-
-    def receive(number: int, frame: Any) -> None:
-        interrupts.append(number)
-        if len(interrupts) > 1:
-            show_cursor = "\x1b[?25h" if sys.stderr.isatty() else ""
-            os.write(2, f"{show_cursor}{_INTERRUPTED}\n".encode())
-            os._exit(INTERRUPTED)
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGINT, receive)
-    return interrupts
 
 
 def _is_disk_full(error: Exception) -> bool:
@@ -378,7 +358,7 @@ def _leave_for(error: Exception) -> None:
             kept = "the last good checkpoint is kept"
             _leave(DIVERGED, f"error: training diverged: {error}; {kept}")
         case Interrupted():
-            _leave(INTERRUPTED, f"{error}; run the same command again to continue")
+            interrupts.leave(f"{error}; run the same command again to continue")
 
 
 def _full_disk_text(error: OSError) -> str:
@@ -399,7 +379,5 @@ def _full_disk_text(error: OSError) -> str:
 
 
 def _leave(status: int, message: str) -> NoReturn:
-    # The process ends: nothing is left that an interrupt could save.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
     print(" ".join(message.split()), file=sys.stderr)
     sys.exit(status)

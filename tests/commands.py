@@ -1,10 +1,11 @@
 """Running the commands, in processes of their own or in this one."""
 
-import signal
+import os
 import subprocess
 import sys
 import warnings
 
+import interrupts
 import pytest
 import session
 from helpers import ROOT
@@ -39,11 +40,9 @@ def exit_status(monkeypatch, main, *flags):
     """How a command would leave its process."""
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "")
     monkeypatch.setattr(sys, "argv", ["command", *map(str, flags)])
-    handler, formatter = signal.getsignal(signal.SIGINT), warnings.formatwarning
-    try:
-        with pytest.raises(SystemExit) as exit_:
-            session.run(main)
-    finally:
-        signal.signal(signal.SIGINT, handler)
-        warnings.formatwarning = formatter
+    monkeypatch.setattr(interrupts, "catch", lambda: None)
+    monkeypatch.setattr(os, "_exit", sys.exit)
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
+    with pytest.raises(SystemExit) as exit_:
+        session.run(main)
     return exit_.value.code

@@ -321,3 +321,32 @@ def test_svg_is_wellformed_takes_the_text_color_and_leaves_no_style_behind():
     texts = [element.text for element in root.iter() if element.tag.endswith("text")]
     assert {"Loss", "loss (nats)", "random", '"found" & <b>'} <= set(texts)
     assert dict(matplotlib.rcParams) == before
+
+
+NAMES = ["$x", "{a}", "_hidden", "a_b^c", "$\\frac{", "100%", "<b>&"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_charts_show_any_name_as_it_is(name):
+    series = [
+        curves.Series(label, curves.BLUE, [1.0, 2.0], [0.5, 0.7])
+        for label in (name, "other")
+    ]
+    strip = {"title": name, "x_label": name, "label": name, "marked_label": name}
+    labels = {"title": name, "x_label": name, "y_label": name}
+    charts = [
+        curves.line_chart(series, levels={name: 0.6}, **labels),
+        curves.strip_chart([0.1, 0.2], 0.3, **strip),
+        curves.scatter_chart(
+            *([1.0, 2.0], [3.0, 4.0], [True, False]),
+            **labels,
+            label=name,
+            marked_label=name,
+        ),
+    ]
+    for chart in charts:
+        (legend,) = [*chart.legends, *(axes.get_legend() for axes in chart.axes)][:1]
+        assert name in [text.get_text().strip() for text in legend.get_texts()]
+        markup = curves.svg(chart, "a chart")
+        texts = "".join(ElementTree.fromstring(markup).itertext())
+        assert texts.count(name) >= 3
