@@ -6,6 +6,7 @@ Only modules that say `pytestmark = pytest.mark.optimized` compile as users do: 
 hold everything that is computed against double precision.
 """
 
+import gc
 import pathlib
 import shutil
 import tempfile
@@ -47,6 +48,14 @@ def _optimizations(request):
     compiler.get_compile_options = (
         _compile_options if is_optimized else _quick_compile_options
     )
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _garbage():
+    """Search what a module leaves, such as compiled programs, for garbage only once."""
+    yield
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture
