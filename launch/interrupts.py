@@ -21,7 +21,10 @@ def leave(message: str = MESSAGE) -> NoReturn:
         sys.stdout.flush()
     # A progress line that stays in place hides the cursor.
     cursor = "\x1b[?25h\n" if sys.stderr.isatty() else ""
-    os.write(2, f"{cursor}{message}\n".encode(errors="replace"))
+    try:
+        print(f"{cursor}{message}", file=sys.stderr, flush=True)
+    except RuntimeError:
+        os.write(2, f"{cursor}{message}\n".encode(errors="replace"))
     os._exit(STATUS)
 
 

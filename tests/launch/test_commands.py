@@ -171,9 +171,9 @@ def fail_with(error):
         ),
     ],
 )
-def test_exit_statuses(monkeypatch, capfd, error, status, line):
+def test_exit_statuses(monkeypatch, capsys, error, status, line):
     assert exit_status(monkeypatch, lambda: fail_with(error)) == status
-    assert capfd.readouterr().err.startswith(line)
+    assert capsys.readouterr().err.startswith(line)
 
 
 def test_other_errors_are_bugs_and_keep_their_traceback(monkeypatch):
