@@ -24,7 +24,6 @@ SHORTER = {
     },
     "hypernetwork": {
         "num_epochs=60": "num_epochs=1",
-        "num_blocks=3": "num_blocks=1",
         "channels=8": "channels=2",
         "hidden_size=16": "hidden_size=4",
         "snapshot_steps=[200]": "snapshot_steps=[2]",
