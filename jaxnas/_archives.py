@@ -13,7 +13,7 @@ from typing import IO, Literal
 
 import numpy as np
 
-from jaxnas._checks import shorten
+from jaxnas._checks import reason, shorten
 
 MAX_BYTES = 2**28
 """The most bytes of all arrays together, unless a caller says otherwise."""
@@ -59,8 +59,7 @@ def read(
         except ArchiveError:
             raise
         except _FAULTS as error:
-            what = str(error) or type(error).__name__
-            raise ArchiveError(shorten(what, 200)) from error
+            raise ArchiveError(reason(error)) from error
 
 
 class _ChunkedFile(io.FileIO):
@@ -101,8 +100,7 @@ def _read_members(archive: zipfile.ZipFile, max_bytes: int) -> dict[str, np.ndar
         except ArchiveError as error:
             raise ArchiveError(f"{shown} {error}") from error
         except _FAULTS as error:
-            what = str(error) or type(error).__name__
-            raise ArchiveError(f"{shown} is damaged: {shorten(what, 200)}") from error
+            raise ArchiveError(f"{shown} is damaged: {reason(error)}") from error
     return arrays
 
 

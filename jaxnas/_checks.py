@@ -44,6 +44,11 @@ def shorten(text: str, max_length: int = 500) -> str:
     return f"{text[: max_length - end - 5]} ... {text[-end:]}"
 
 
+def reason(error: Exception) -> str:
+    """What an error of a reader says, in one line of at most 200 characters."""
+    return shorten(" ".join(str(error).split()) or type(error).__name__, 200)
+
+
 @contextlib.contextmanager
 def short_messages(max_length: int = 500) -> Iterator[None]:
     """Shorten the message of a `ValueError`, which may show much of a file."""

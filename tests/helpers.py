@@ -25,6 +25,17 @@ QUICK_COMPILATION = {
 }
 
 
+def quick_environment(cache_dir: pathlib.Path) -> dict[str, str]:
+    """Of processes that compile on the CPU, quickly, and each program once for all."""
+    return {
+        **os.environ,
+        **QUICK_COMPILATION,
+        "JAX_PLATFORMS": "cpu",
+        "JAX_COMPILATION_CACHE_DIR": str(cache_dir),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+
+
 def take(kind: Any, options: dict[str, Any], **defaults: Any) -> Any:
     """Make a named tuple of those options that are its fields, and remove them."""
     chosen = {name: options.pop(name) for name in kind._fields if name in options}

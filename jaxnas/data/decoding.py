@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
+from jaxnas._checks import reason
 from jaxnas.data import images
 
 if TYPE_CHECKING:
@@ -156,9 +157,7 @@ def open_image(contents: bytes, name: object) -> "Image.Image":
         ) from error
     # Damaged files make Pillow's decoders raise errors of many types.
     except Exception as error:
-        raise images.DatasetError(
-            f"{name} cannot be read: {images.reason(error)}"
-        ) from error
+        raise images.DatasetError(f"{name} cannot be read: {reason(error)}") from error
 
 
 def _check_sides(sides: tuple[int, int], name: object) -> None:

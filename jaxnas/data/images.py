@@ -173,9 +173,3 @@ def skipped_text(skipped: Mapping[str, int]) -> str:
         return ""
     kinds = (f"{skipped[kind]} {kind}" for kind in sorted(skipped))
     return f"; skipped: {', '.join(kinds)}"
-
-
-def reason(error: Exception) -> str:
-    """Return what an error of a reader says, in one line of at most 200 characters."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 200 else f"{text[:197]}..."

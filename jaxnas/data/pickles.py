@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxnas._checks import reason
 from jaxnas.data import images
 
 # What a damaged pickle is documented or known to raise.
@@ -55,8 +56,7 @@ def load(contents: bytes, where: str) -> dict[str, Any]:
         raise
     except _ERRORS as error:
         raise images.DatasetError(
-            f"{where} is not a pickled CIFAR file, or is cut short: "
-            f"{images.reason(error)}"
+            f"{where} is not a pickled CIFAR file, or is cut short: {reason(error)}"
         ) from error
 
 

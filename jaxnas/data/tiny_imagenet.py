@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxnas._checks import reason
 from jaxnas.data import cache, decoding, folder, images
 
 NAME = "tiny_imagenet200"
@@ -255,8 +256,7 @@ def open_archive(path: pathlib.Path) -> Iterator[Tree]:
         archive = zipfile.ZipFile(path)
     except _ZIP_ERRORS as error:
         raise images.DatasetError(
-            f"{path} is no zip archive or not all of it ({images.reason(error)}); "
-            f"{remedy}"
+            f"{path} is no zip archive or not all of it ({reason(error)}); {remedy}"
         ) from error
     prefix, lock = f"{FOLDER}/", threading.Lock()
 
@@ -271,7 +271,7 @@ def open_archive(path: pathlib.Path) -> Iterator[Tree]:
             raise
         except _ZIP_ERRORS as error:
             raise images.DatasetError(
-                f"{where} is damaged ({images.reason(error)}); {remedy}"
+                f"{where} is damaged ({reason(error)}); {remedy}"
             ) from error
 
     with archive:

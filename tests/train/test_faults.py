@@ -15,7 +15,7 @@ import time
 
 import pytest
 import toy_search
-from helpers import QUICK_COMPILATION, ROOT, read_log, small_disk
+from helpers import ROOT, quick_environment, read_log, small_disk
 
 from jaxnas.train import loop
 
@@ -33,13 +33,8 @@ session.run(search)
 
 @pytest.fixture(scope="module")
 def variables(tmp_path_factory):
-    return {
-        **os.environ,
-        **QUICK_COMPILATION,
-        "JAX_PLATFORMS": "cpu",
-        "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("xla")),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "PYTHONPATH": os.pathsep.join([f"{ROOT}/launch", f"{ROOT}/tests", *sys.path]),
+    return quick_environment(tmp_path_factory.mktemp("xla")) | {
+        "PYTHONPATH": os.pathsep.join([f"{ROOT}/launch", f"{ROOT}/tests", *sys.path])
     }
 
 

@@ -1,6 +1,5 @@
 """One-shot search with a tiny supernet: it learns, repeats, resumes, survives kills."""
 
-import os
 import pathlib
 import signal
 import subprocess
@@ -13,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from helpers import QUICK_COMPILATION, ROOT, read_log, signal_at_every_update
+from helpers import ROOT, quick_environment, read_log, signal_at_every_update
 from toy_search import assert_equal_on_four_devices, digest, load, perceptron, run
 
 from jaxnas import data, train
@@ -301,16 +300,10 @@ state = toy_search.run(workdir, num_epochs=16).state
 
 
 def start(workdir: pathlib.Path) -> subprocess.Popen:
-    variables = {
-        **QUICK_COMPILATION,
-        "JAX_PLATFORMS": "cpu",
-        "JAX_COMPILATION_CACHE_DIR": str(workdir.parent / "xla"),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    }
     return subprocess.Popen(
         [sys.executable, "-c", SCRIPT, str(workdir)],
         cwd=ROOT / "tests",
-        env={**os.environ, **variables},
+        env=quick_environment(workdir.parent / "xla"),
         stdout=subprocess.DEVNULL,
     )
 
