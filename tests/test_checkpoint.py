@@ -353,12 +353,14 @@ def test_a_small_disk(tmp_path, options, capfd):
     with small_disk(tmp_path, options):
         with Checkpoints(tmp_path / "run") as checkpoints:
             checkpoints.save(1, make_state(1))
-            with pytest.raises(OSError, match="No space left"):
+            checkpoints.wait()
+            with pytest.raises(OSError, match=f"No space left.*{tmp_path / 'run'}"):
                 for step in range(2, 9):
                     (tmp_path / str(step)).write_bytes(bytes(20_000))
                     for i in range(9):
                         (tmp_path / f"{step}-{i}").touch()
                     checkpoints.save(step, make_state(step))
+                    checkpoints.wait()
         with Checkpoints(tmp_path / "run") as checkpoints:
             restored = checkpoints.restore(make_state(0))
         assert restored is not None
