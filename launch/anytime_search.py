@@ -98,7 +98,7 @@ def prepare(preset: str, config: Config) -> Experiment:
     environment = workdir.environment(devices)
     folder = workdir.prepare(
         config.run.workdir or pathlib.Path("runs") / f"anytime_search-{preset}",
-        session.flags(config) | {"source": dataset.source},
+        session.flags(config) | images.identity(dataset),
         environment,
         ignored_keys=MAY_DIFFER,
     )

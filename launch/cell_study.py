@@ -99,7 +99,7 @@ def prepare(preset: str, config: Config) -> Experiment:
     environment = workdir.environment(devices)
     workdir.prepare(
         folder,
-        session.flags(config) | {"original": original, "source": dataset.source},
+        session.flags(config) | {"original": original} | images.identity(dataset),
         environment,
         ignored_keys=MAY_DIFFER,
     )

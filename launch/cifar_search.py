@@ -101,7 +101,7 @@ def prepare(preset: str, config: Config) -> Experiment:
         )
     searcher = make_searcher(config, train_net.space)
     environment = workdir.environment(devices)
-    flags = session.flags(config) | {"source": dataset.source}
+    flags = session.flags(config) | images.identity(dataset)
     folder = workdir.prepare(
         config.run.workdir or pathlib.Path("runs") / f"cifar_search-{preset}",
         flags,
@@ -111,7 +111,7 @@ def prepare(preset: str, config: Config) -> Experiment:
     scratch_folder = folder / "scratch"
     if config.scratch.scratch_random:
         groups = session.flags(config.images), session.flags(config.space)
-        scratch = {name: flags[name] for name in ("space", "source", *SCRATCH_SETTINGS)}
+        scratch = {name: flags[name] for name in ("space", "images", *SCRATCH_SETTINGS)}
         scratch_folder = workdir.prepare(
             config.scratch.scratch_dir or scratch_folder,
             groups[0] | groups[1] | scratch,

@@ -67,11 +67,8 @@ def main() -> None:
         folder = workdir.prepare(
             config.run.workdir or pathlib.Path("runs") / f"cifar_train-{preset}",
             session.flags(config)
-            | {
-                "architecture": genotype,
-                "channels": channels,
-                "source": dataset.source,
-            },
+            | {"architecture": genotype, "channels": channels}
+            | images.identity(dataset),
             environment,
             ignored_keys=MAY_DIFFER,
         )

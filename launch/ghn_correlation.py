@@ -98,7 +98,7 @@ def prepare(preset: str, config: Config) -> Experiment:
         )
     archs = studies.sample_distinct(net.space, archs_key, config.num_architectures)
     environment = workdir.environment(devices)
-    flags = session.flags(config) | {"source": dataset.source}
+    flags = session.flags(config) | images.identity(dataset)
     folder = workdir.prepare(
         config.run.workdir or pathlib.Path("runs") / f"ghn_correlation-{preset}",
         flags,
@@ -107,7 +107,7 @@ def prepare(preset: str, config: Config) -> Experiment:
     )
     standalone_folder = workdir.prepare(
         config.standalone_dir or folder / "standalone",
-        {name: flags[name] for name in ("source", *TRUTH_SETTINGS)},
+        {name: flags[name] for name in ("images", *TRUTH_SETTINGS)},
         environment,
         shared=True,
     )

@@ -75,6 +75,15 @@ def announce(
     session.announce(data.describe(dataset), environment, folder)
 
 
+def identity(dataset: "data.ImageDataset | data.StreamedDataset") -> dict[str, str]:
+    """What a run knows its images by, wherever they lie."""
+    from jaxnas import data
+
+    train, test = dataset.train.num_images, dataset.test.num_images
+    digest = data.digest(dataset)[:16]
+    return {"images": f"{train} training and {test} test images, SHA-256 {digest}"}
+
+
 def study_images(
     config: Images,
     dataset: "data.ImageDataset",

@@ -11,6 +11,7 @@ from jaxnas.data.streaming import (
     Stream,
     StreamedDataset,
     describe,
+    digest,
     stream,
 )
 
@@ -24,6 +25,7 @@ __all__ = [
     "StreamedDataset",
     "augment",
     "describe",
+    "digest",
     "load",
     "normalize",
     "split",

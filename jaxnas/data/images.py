@@ -1,5 +1,6 @@
 """Labeled images in memory: the types every loader of this package returns."""
 
+import hashlib
 import types
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -62,6 +63,15 @@ class ImageDataset(NamedTuple):
     std: tuple[float, ...]
     source: str
     skipped: Mapping[str, int] = NONE_SKIPPED
+
+
+def digest(dataset: ImageDataset) -> str:
+    """SHA-256 of the images, the labels and the names of the classes."""
+    result = hashlib.sha256("\0".join(dataset.class_names).encode())
+    for array in (*dataset.train, *dataset.test):
+        result.update(f"\n{array.dtype} {array.shape}\n".encode())
+        result.update(np.ascontiguousarray(array))
+    return result.hexdigest()
 
 
 def split(data: Split, num_first: int) -> tuple[Split, Split]:

@@ -7,6 +7,7 @@ the step only, so that a resumed run sees the same batches.
 
 import collections
 import concurrent.futures
+import hashlib
 import itertools
 import os
 import pathlib
@@ -77,6 +78,7 @@ class StreamedDataset(NamedTuple):
       mean: per-channel mean of the training pixels scaled to `[0, 1]`.
       std: per-channel standard deviation of the same pixels.
       source: one line saying what is read.
+      files: where the images are read from.
       skipped: how many files beside the images are left alone, by kind.
     """
 
@@ -87,6 +89,7 @@ class StreamedDataset(NamedTuple):
     mean: tuple[float, ...]
     std: tuple[float, ...]
     source: str
+    files: Sequence[pathlib.Path]
     skipped: Mapping[str, int] = images.NONE_SKIPPED
 
 
@@ -125,11 +128,16 @@ def stream(
         _files(test, image_size),
         class_names,
         f"images in {path}, {train.folder.name} and {test.folder.name}",
+        [*train.paths, *test.paths],
     )._replace(skipped=train.skipped + test.skipped)
 
 
 def _dataset(
-    train: Stream, test: Stream, class_names: Sequence[str], source: str
+    train: Stream,
+    test: Stream,
+    class_names: Sequence[str],
+    source: str,
+    files: Sequence[pathlib.Path],
 ) -> StreamedDataset:
     size = train.image_size
     return StreamedDataset(
@@ -140,6 +148,7 @@ def _dataset(
         mean=IMAGENET_MEAN,
         std=IMAGENET_STD,
         source=f"{source}, cut to {size}x{size} while they are read",
+        files=files,
     )
 
 
@@ -173,6 +182,7 @@ def _tfds(version_dir: pathlib.Path, image_size: int) -> StreamedDataset:
         split("validation"),
         builder.info.features["label"].names,
         f"the TFDS data set {version_dir.parent.name}/{version_dir.name}",
+        sorted(filter(pathlib.Path.is_file, version_dir.iterdir())),
     )
 
 
@@ -198,6 +208,26 @@ def describe(dataset: images.ImageDataset | StreamedDataset) -> str:
         f"channel{'s' * (channels > 1)}, {len(dataset.class_names)} classes"
         + images.skipped_text(dataset.skipped)
     )
+
+
+def digest(dataset: images.ImageDataset | StreamedDataset) -> str:
+    """Compute what tells a data set from others, wherever it lies.
+
+    Args:
+      dataset: in memory or not.
+
+    Returns:
+      SHA-256 in hexadecimal over the images, the labels and the names of the classes,
+      or, of images that are not in memory, the paths and sizes of their files.
+    """
+    if isinstance(dataset, images.ImageDataset):
+        return images.digest(dataset)
+    result = hashlib.sha256("\0".join(dataset.class_names).encode())
+    root = os.path.commonpath(dataset.files)
+    for file in dataset.files:
+        name = os.fsencode(file.relative_to(root))
+        result.update(b"\n%b\0%d" % (name, file.stat().st_size))
+    return result.hexdigest()
 
 
 def random_resized_crop(

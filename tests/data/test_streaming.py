@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import shutil
 
 import numpy as np
 import pytest
@@ -73,6 +74,27 @@ def test_a_folder_is_listed_and_decoded_as_in_memory(root):
     np.testing.assert_array_equal(loaded.test.images[:, 1], 100)
     assert np.ptp(batch["image"], axis=2).max() == 0
     assert batch["image"][0, -1].min() > batch["image"][0, 0].max()
+
+
+def test_a_digest_tells_data_apart_wherever_they_lie(root, tmp_path_factory):
+    copy = shutil.copytree(root, tmp_path_factory.mktemp("copy") / "images")
+    load = {
+        "memory": lambda root: data.load("folder", root, image_size=4),
+        "stream": lambda root: data.stream(root, image_size=4),
+    }
+
+    def digests(root):
+        return {name: data.digest(load[name](root)) for name in load}
+
+    whole = digests(root)
+    assert digests(copy) == whole
+    last = copy / "val/ant/4.jpg"
+    last.rename(copy / "val/bee/4.jpg")
+    moved = digests(copy)
+    Image.new("RGB", (13, 8), (50, 40, 30)).save(copy / "val/bee/4.jpg")
+    changed = digests(copy)
+    for name in load:
+        assert len({whole[name], moved[name], changed[name]}) == 3
 
 
 def test_files_that_vanish_are_named(root):

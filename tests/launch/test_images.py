@@ -6,7 +6,7 @@ import pytest
 import session
 from commands import assert_refused, exit_status, run
 
-from jaxnas import genotypes
+from jaxnas import data, genotypes
 
 COMMANDS = (
     *("anytime_search", "cell_study", "cifar_search", "cifar_train"),
@@ -15,25 +15,49 @@ COMMANDS = (
 CELL = (("sep_conv_3x3", 1), ("skip_connect", 0))
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_the_first_line_says_what_was_found(monkeypatch, capsys, tmp_path, command):
+@pytest.fixture
+def start(monkeypatch, capsys, tmp_path):
+    """Run a command up to its first line; what it says instead of it."""
+
     def stop(found, environment, folder):
         raise session.UsageError(found)
 
+    def start(command):
+        flags = ["--workdir", tmp_path / "run"]
+        if command == "cifar_train":
+            flags += ["--genotype", tmp_path / "cells.json", "--channels", "4"]
+            cells = genotypes.Genotype(CELL, (2,), CELL, (2,))
+            genotypes.save(tmp_path / "cells.json", cells)
+        main = importlib.import_module(command).main
+        assert exit_status(monkeypatch, main, *flags) == session.USAGE
+        output, errors = capsys.readouterr()
+        assert output == ""
+        return errors
+
     monkeypatch.setattr(session, "announce", stop)
-    flags = ["--workdir", tmp_path / "run"]
-    if command == "cifar_train":
-        flags += ["--genotype", tmp_path / "cells.json", "--channels", "4"]
-        cells = genotypes.Genotype(CELL, (2,), CELL, (2,))
-        genotypes.save(tmp_path / "cells.json", cells)
-    main = importlib.import_module(command).main
-    assert exit_status(monkeypatch, main, *flags) == session.USAGE
-    output, errors = capsys.readouterr()
-    assert output == ""
-    assert errors == (
+    return start
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_first_line_says_what_was_found(start, command):
+    assert start(command) == (
         "error: scikit-learn's digits, first 1500 train and last 297 test: 1500 "
         "training and 297 test images of 8x8 pixels, 1 channel, 10 classes\n"
     )
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_run_does_not_go_on_with_other_images(start, monkeypatch, command):
+    first = start(command)
+    assert start(command) == first
+    digits = data.load("digits")
+    pixels = digits.test.images.copy()
+    pixels[-1, 0, 0, 0] += 1
+    changed = digits._replace(test=digits.test._replace(images=pixels))
+    monkeypatch.setattr(data, "load", lambda *args, **options: changed)
+    errors = start(command)
+    assert "holds a run with another configuration: images (there '1500" in errors
+    assert errors.count("SHA-256") == 2
 
 
 def test_images_too_large_are_refused_in_one_line(variables, tmp_path):
