@@ -26,7 +26,7 @@ import interrupts
 
 Config = TypeVar("Config")
 
-DONE, USAGE, DIVERGED, DISK_FULL = 0, 2, 3, 28
+DONE, USAGE, DIVERGED, DISK_FULL, OUTPUT_CLOSED = 0, 2, 3, 28, 141
 
 
 class UsageError(Exception):
@@ -305,18 +305,24 @@ def run(command: Callable[[], None]) -> NoReturn:
     """Run a command and leave the process with its exit status.
 
     0: done. 2: a wrong argument, file or data set, or a folder that another process
-    uses. 3: the training diverged. 28: a disk is full. 130: interrupted. After 3, 28
-    and 130 the same command continues from what has been saved.
+    uses. 3: the training diverged. 28: a disk is full. 130: interrupted. 141: nobody
+    reads the output any more. After 3, 28, 130 and 141 the same command continues from
+    what has been saved.
     """
     use_compilation_cache()
     use_plain_output()
     interrupts.catch()
     try:
-        command()
+        try:
+            command()
+        finally:
+            sys.stdout.flush()
     except UsageError as error:
         _leave(USAGE, f"error: {error}")
     except KeyboardInterrupt:
         interrupts.leave()
+    except BrokenPipeError:
+        _leave(OUTPUT_CLOSED, "error: the standard output was closed")
     except Exception as error:
         _leave_for(error)
         raise
@@ -380,4 +386,8 @@ def _full_disk_text(error: OSError) -> str:
 
 def _leave(status: int, message: str) -> NoReturn:
     print(" ".join(message.split()), file=sys.stderr)
+    try:
+        sys.stdout.flush()
+    except OSError:  # Python would try once more when it ends, and say so
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(status)

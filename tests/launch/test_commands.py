@@ -176,6 +176,30 @@ def test_exit_statuses(monkeypatch, capsys, error, status, line):
     assert capsys.readouterr().err.startswith(line)
 
 
+@pytest.mark.parametrize("num_characters", [1, 2**16])
+@pytest.mark.parametrize(
+    ("output", "status", "line"),
+    [("full", 28, "No space left on device"), ("closed", 141, "output was closed")],
+)
+def test_output_that_cannot_be_written(output, status, line, num_characters):
+    program = f"import session; session.run(lambda: print('x' * {num_characters}))"
+    if output == "full":
+        file = os.open("/dev/full", os.O_WRONLY)
+    else:
+        unread, file = os.pipe()
+        os.close(unread)
+    result = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT / "launch",
+        stdout=file,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    os.close(file)
+    assert result.returncode == status
+    assert line in result.stderr and result.stderr.count("\n") == 1
+
+
 def test_other_errors_are_bugs_and_keep_their_traceback(monkeypatch):
     with pytest.raises(ZeroDivisionError):
         exit_status(monkeypatch, lambda: fail_with(ZeroDivisionError()))

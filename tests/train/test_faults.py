@@ -77,7 +77,8 @@ def test_killed_and_interrupted_at_random(variables, uninterrupted, tmp_path):
     for number, lines in (
         (signal.SIGKILL, 1),
         (signal.SIGINT, 3),
-        (signal.SIGTERM, 5),
+        (signal.SIGKILL, 4),
+        (signal.SIGTERM, 6),
     ):
         process = start(variables, tmp_path)
         wait_for_lines(process, tmp_path, lines)
