@@ -1,7 +1,8 @@
 """Strict numerics, four virtual devices and quick compilation for all tests.
 
 Compiling takes most of the time. Equal programs are therefore compiled once, as by
-processes that share a cache, and with almost no optimizations, by XLA's older emitters.
+processes that share a cache, and with almost no optimizations, by XLA's older emitters;
+a depthwise convolution sums a chunk of 2 images at once, not 16.
 Only modules that say `pytestmark = pytest.mark.optimized` compile as users do: they
 hold everything that is computed against double precision.
 """
@@ -14,6 +15,8 @@ import tempfile
 import jax
 import pytest
 from jax._src import compiler  # no public setting chooses the emitters of one program
+
+from jaxnas.ops import shifted
 
 jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
@@ -39,6 +42,7 @@ def _quick_compile_options(*args, env_options_overrides=None, **options):
 
 
 _compile_options = compiler.get_compile_options
+_IMAGES_PER_CHUNK = shifted._IMAGES_PER_CHUNK
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -48,6 +52,7 @@ def _optimizations(request):
     compiler.get_compile_options = (
         _compile_options if is_optimized else _quick_compile_options
     )
+    shifted._IMAGES_PER_CHUNK = _IMAGES_PER_CHUNK if is_optimized else 2
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -1,6 +1,7 @@
 """The rooms of the house: who may import whom, and what loads when."""
 
 import ast
+import functools
 import pathlib
 import subprocess
 import sys
@@ -68,6 +69,7 @@ def is_deferred(node):
     return isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
 
 
+@functools.cache
 def imports_of(module, *, deferred=True):
     tree = ast.parse(FILES[module].read_text(encoding="utf-8"))
     return set(imports_in(tree, module, deferred=deferred))

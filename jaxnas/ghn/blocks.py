@@ -32,9 +32,9 @@ def block_differences(net: Supernet, weights: Weights, arch: Arch) -> np.ndarray
     graph_spec = net.graph_spec
     if graph_spec is None:
         raise ValueError("the supernet has no graph spec, so its blocks are unknown")
-    node_features = np.asarray(graph_spec.graph(arch).node_features)
+    node_features = np.asarray(jax.jit(graph_spec.graph)(arch).node_features)
     assignments = jax.tree.leaves(
-        graph_spec.assignments(arch),
+        jax.device_get(jax.jit(graph_spec.assignments)(arch)),
         is_leaf=lambda leaf: leaf is None or isinstance(leaf, NodeAssignment),
     )
     # By node, name and number of axes, as the decoder has its branches.
@@ -44,8 +44,8 @@ def block_differences(net: Supernet, weights: Weights, arch: Arch) -> np.ndarray
         if assignment is None or assignment.source is not None:
             continue
         name = jax.tree_util.keystr(path[-1:], simple=True)
-        values, nodes = np.asarray(leaf, np.float64), np.asarray(assignment.node)
-        for index in map(tuple, np.argwhere(np.asarray(assignment.is_used))):
+        values, nodes = np.asarray(leaf, np.float64), assignment.node
+        for index in map(tuple, np.argwhere(assignment.is_used)):
             block, node = map(int, nodes[index])
             entry = values[index]
             blocks.setdefault(block, {})[node, name, entry.ndim] = entry

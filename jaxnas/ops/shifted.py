@@ -22,6 +22,11 @@ def _taps(size: int) -> list[tuple[int, int]]:
     return [(i, j) for i in range(size) for j in range(size)]
 
 
+def _per_tap(kernel: jax.Array) -> tuple[jax.Array, ...]:
+    """The weights of each tap, `[1, 1, 1, C]`."""
+    return jnp.unstack(kernel.reshape(-1, 1, 1, 1, kernel.shape[-1]))
+
+
 def _pad(x: jax.Array, padding: int, value: float = 0.0) -> jax.Array:
     widths = ((0, 0), (padding, padding), (padding, padding), (0, 0))
     return jnp.pad(x, widths, constant_values=value)
@@ -32,9 +37,14 @@ def _shift(
 ) -> jax.Array:
     """The pixels of a padded image that one kernel tap meets, `[B, h, w, C]`."""
     i, j = tap
-    rows = slice(i, i + (height - 1) * stride + 1, stride)
-    columns = slice(j, j + (width - 1) * stride + 1, stride)
-    return padded[..., rows, columns, :]
+    *batch, _, _, channels = padded.shape
+    # Traced hundreds of times, for which indexing takes too long.
+    return lax.slice(
+        padded,
+        (*(0 for _ in batch), i, j, 0),
+        (*batch, i + (height - 1) * stride + 1, j + (width - 1) * stride + 1, channels),
+        (*(1 for _ in batch), stride, stride, 1),
+    )
 
 
 def _upsample(
@@ -60,9 +70,8 @@ def _correlate(x, kernel, stride: int, dilation: int):
     padded = _pad(x, dilation * (size // 2))
     height, width = (_output_size(n, stride) for n in x.shape[1:3])
     return sum(
-        _shift(padded, (i * dilation, j * dilation), height, width, stride)
-        * kernel[i, j, None, None, None]
-        for i, j in _taps(size)
+        _shift(padded, (i * dilation, j * dilation), height, width, stride) * weight
+        for (i, j), weight in zip(_taps(size), _per_tap(kernel), strict=True)
     )
 
 
@@ -71,9 +80,8 @@ def _correlate_transposed(g, kernel, stride: int, dilation: int, height, width):
     size = kernel.shape[0]
     padded = _upsample(g, height, width, dilation * (size // 2), stride)
     return sum(
-        _shift(padded, (i * dilation, j * dilation), height, width, 1)
-        * kernel[size - 1 - i, size - 1 - j, None, None, None]
-        for i, j in _taps(size)
+        _shift(padded, (i * dilation, j * dilation), height, width, 1) * weight
+        for (i, j), weight in zip(_taps(size), _per_tap(kernel)[::-1], strict=True)
     )
 
 
@@ -97,12 +105,12 @@ def _kernel_gradient(x, g, size: int, stride: int, dilation: int):
     taps = [(i * dilation, j * dilation) for i, j in _taps(size)]
 
     def add_chunk(totals, chunk):
-        images, gradients = chunk
+        pairs = list(zip(*map(jnp.unstack, chunk), strict=True))
         return [
             total
             + sum(
-                _shift(images[n], tap, height, width, stride) * gradients[n]
-                for n in range(per_chunk)
+                _shift(image, tap, height, width, stride) * gradient
+                for image, gradient in pairs
             )
             for total, tap in zip(totals, taps, strict=True)
         ], None

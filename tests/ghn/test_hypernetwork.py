@@ -48,32 +48,31 @@ def is_assignment(leaf):
 def assignments_of(net, arch):
     """The assignment of every array, in order."""
     assert net.graph_spec is not None
-    return jax.tree.leaves(net.graph_spec.assignments(arch), is_leaf=is_assignment)
+    found = jax.device_get(jax.jit(net.graph_spec.assignments)(arch))
+    return jax.tree.leaves(found, is_leaf=is_assignment)
 
 
 def entries(net, arch, generated):
     """Every used entry: (array, block, node, source block and node) -> its values."""
     assignments = assignments_of(net, arch)
     found = {}
-    leaves = jax.tree_util.tree_leaves_with_path(generated)
+    leaves = jax.tree_util.tree_leaves_with_path(jax.device_get(generated))
     for (path, leaf), assignment in zip(leaves, assignments, strict=True):
         if assignment is None:
             continue
         for index in map(tuple, np.argwhere(assignment.is_used)):
             source = (
-                None
-                if assignment.source is None
-                else (*np.asarray(assignment.source[index]),)
+                None if assignment.source is None else (*assignment.source[index],)
             )
-            where = (*np.asarray(assignment.node[index]),)
-            found[jax.tree_util.keystr(path), where, source] = np.asarray(leaf[index])
+            where = (*assignment.node[index],)
+            found[jax.tree_util.keystr(path), where, source] = leaf[index]
     return found
 
 
 def generate(net, arch, seed=0, **options):
     provider = ghn.hypernetwork(net, **SMALL, **options)
     params = jax.jit(provider.init)(jax.random.key(seed))
-    return jax.jit(provider.apply)(params, arch)
+    return jax.device_get(jax.jit(provider.apply)(params, arch))
 
 
 def relabel(genotype, new):
@@ -291,13 +290,13 @@ def test_gradients_reach_every_parameter(name):
         return jax.grad(loss)(params)
 
     # All operations, and nodes far apart.
-    total = jax.tree.map(jnp.zeros_like, params)
+    total = jax.tree.map(np.zeros_like, params)
     for i in (0, 4, 5):
         named = genotypes.DAG_OPS[i : i + 4]
         genotype = genotypes.DagGenotype(named, ((0, 1), (0, 2), (3,), (1, 4)))
-        one = gradient(params, net.space.encode(genotype))
+        one = jax.device_get(gradient(params, net.space.encode(genotype)))
         chex.assert_tree_all_finite(one)
-        total = jax.tree.map(lambda t, g: t + jnp.abs(g), total, one)
+        total = jax.tree.map(lambda t, g: t + np.abs(g), total, one)
     for path, leaf in jax.tree_util.tree_leaves_with_path(total):
         assert (leaf != 0).any(), jax.tree_util.keystr(path)
 
@@ -312,6 +311,7 @@ def assert_loss_reaches_every_parameter(net, genotype):
     gradient = train.weight_gradient(net, provider, train.classification())
     archs = net.space.encode(genotype)[None]
     total, _ = jax.jit(gradient)(params, archs, batch, jax.random.key(2))
+    total = jax.device_get(total)
     chex.assert_tree_all_finite(total)
     chex.assert_trees_all_equal_shapes_and_dtypes(total, params)
     for path, leaf in jax.tree_util.tree_leaves_with_path(total):
@@ -331,7 +331,8 @@ def test_the_number_of_nodes_is_not_in_the_parameters():
 
 def assert_zero_where_unused(net, arch, generated):
     assignments = assignments_of(net, arch)
-    for leaf, assignment in zip(jax.tree.leaves(generated), assignments, strict=True):
+    leaves = jax.tree.leaves(jax.device_get(generated))
+    for leaf, assignment in zip(leaves, assignments, strict=True):
         if assignment is not None:
             axes = tuple(range(assignment.is_used.ndim, leaf.ndim))
             used = (leaf != 0).any(axis=axes)
@@ -389,10 +390,9 @@ def test_all_operations_and_joins_of_macro_networks_get_gradients():
     assert_loss_reaches_every_parameter(make_macro_net(), genotype)
 
 
-@pytest.mark.parametrize("skips", ["concat", "add"])
-def test_a_hypernetwork_for_macro_networks_learns(skips):
+def test_a_hypernetwork_for_macro_networks_learns():
     """On architectures that are drawn anew in every step."""
-    net = make_macro_net(skips=skips)
+    net = make_macro_net(skips="add")
     provider = ghn.hypernetwork(net, **SMALL)
     params = jax.jit(provider.init)(jax.random.key(0))
     optimizer = optax.sgd(0.1)
@@ -776,7 +776,7 @@ def test_generated_weights_can_be_trained():
     provider = ghn.hypernetwork(net, **SMALL)
     arch = net.space.encode(BLOCK)
     params = jax.jit(provider.init)(jax.random.key(0))
-    start = ghn.add_noise(jax.random.key(1), provider.apply(params, arch))
+    start = ghn.add_noise(jax.random.key(1), jax.jit(provider.apply)(params, arch))
     optimizer = optax.sgd(0.05)
     step = jax.jit(
         train.weight_step(net, weights.shared(net), train.classification(), optimizer)
