@@ -61,8 +61,8 @@ def main() -> None:
             batch_axis=parallel.batch_axis(devices),
         )
         channels = network.channels
-        num_params, flops = networks.cost(network, image_shape)
         optimizer = optimizers.make_optimizer(training, steps_per_epoch)
+        num_params, flops = networks.cost(network, image_shape)
         environment = workdir.environment(devices)
         folder = workdir.prepare(
             config.run.workdir or pathlib.Path("runs") / f"cifar_train-{preset}",

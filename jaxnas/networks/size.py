@@ -143,18 +143,19 @@ def _largest(
     """The largest argument, from 1 on, with a count within the limit."""
     # Every layer of this package has C_in * C_out, C or constant parameters, and
     # operations: a polynomial of degree 2.
-    one, two, three = count(1), count(2), count(3)
+    one = count(1)
+    if one > limit:
+        raise ValueError(
+            f"{limit_name} is {limit}; with a single channel the network already has "
+            f"{one} {what}"
+        )
+    two, three = count(2), count(3)
     curvature = three - 2 * two + one
 
     def polynomial(channels: int) -> float:
         n = channels - 1
         return one + n * (two - one) + n * (n - 1) // 2 * curvature
 
-    if one > limit:
-        raise ValueError(
-            f"{limit_name} is {limit}; with a single channel the network already has "
-            f"{one} {what}"
-        )
     if not one < two < three:
         raise ValueError(
             f"the networks have {one}, {two} and {three} {what} with 1, 2 and 3 "

@@ -12,8 +12,8 @@ from jaxnas import analysis, genotypes, metrics
 TINY = (
     *("--num-nodes", "2", "1", "1", "--min-nodes", "1", "1", "1"),
     *("--num-exits", "1", "1", "1"),
-    *("--channels", "2", "--max-images", "128", "--validation-images", "32"),
-    *("--batch-size", "32", "--epochs", "1", "--hidden-size", "4", "--num-steps", "1"),
+    *("--channels", "2", "--max-images", "32", "--validation-images", "8"),
+    *("--batch-size", "8", "--epochs", "1", "--hidden-size", "4", "--num-steps", "1"),
     *("--num-candidates", "3", "--num-random", "1", "--final-epochs", "1"),
     *("--budget", "30000", "--final-seeds", "2"),
 )

@@ -21,8 +21,8 @@ from presets.cifar_search import PRESETS
 from jaxnas import data, genotypes, ghn, metrics, spaces
 
 TINY = (
-    *("--channels", "2", "--epochs", "2", "--max-images", "160", "--batch-size", "32"),
-    *("--validation-images", "64", "--num-archs", "3", "--searcher-steps", "2"),
+    *("--channels", "2", "--epochs", "2", "--max-images", "40", "--batch-size", "8"),
+    *("--validation-images", "16", "--num-archs", "3", "--searcher-steps", "2"),
     *("--num-candidates", "3", "--num-random", "2", "--scratch-random", "0"),
 )
 SCRATCH = ("--scratch-random", "2", "--scratch-epochs", "1")
@@ -62,7 +62,7 @@ def test_a_search_with_a_controller(finished):
     else:
         assert "nothing is known of its worth" in output
     log = metrics.read(workdir / "metrics.jsonl")
-    # 96 images for the weights: three steps, then two of the controller.
+    # 24 images for the weights: three steps, then two of the controller.
     assert [entry["step"] for entry in log] == [0, 5, 10]
     assert {"reward", "baseline", "entropy"} <= set(log[-1])
     assert ("skip_penalty" in log[-1]) == (preset == "quick-enas-macro")

@@ -36,12 +36,12 @@ CELLS = genotypes.Genotype(
 TINY = {
     "cifar_search": (
         *("--channels", "2", "--num-cells", "3", "--num-nodes", "1"),
-        *("--epochs", "1", "--max-images", "128", "--batch-size", "32"),
+        *("--epochs", "1", "--max-images", "32", "--batch-size", "8"),
         *("--num-candidates", "1", "--num-random", "1", "--scratch-random", "0"),
     ),
     "cifar_train": (
         *("--channels", "2", "--num-cells", "3"),
-        *("--epochs", "1", "--max-images", "100", "--batch-size", "50"),
+        *("--epochs", "1", "--max-images", "16", "--batch-size", "8"),
     ),
 }
 

@@ -106,7 +106,7 @@ def test_chains_of_layers(genotype, separable):
     check(networks.macro(genotype, 6, 7, separable=separable), IMAGE)
 
 
-@pytest.mark.parametrize("genotype", random_genotypes(spaces.anytime(), 6))
+@pytest.mark.parametrize("genotype", random_genotypes(spaces.anytime(), 3))
 def test_networks_with_exits(genotype):
     network = networks.anytime(genotype, 6, 7)
     check(network, IMAGE)
