@@ -14,6 +14,7 @@ import tempfile
 
 import jax
 import pytest
+from helpers import emitter_options
 from jax._src import compiler  # no public setting chooses the emitters of one program
 
 from jaxnas.ops import shifted
@@ -37,7 +38,7 @@ def pytest_unconfigure(config):
 
 
 def _quick_compile_options(*args, env_options_overrides=None, **options):
-    overrides = {"xla_cpu_use_fusion_emitters": False, **(env_options_overrides or {})}
+    overrides = {**emitter_options(), **(env_options_overrides or {})}
     return _compile_options(*args, env_options_overrides=overrides, **options)
 
 
@@ -47,6 +48,7 @@ _IMAGES_PER_CHUNK = shifted._IMAGES_PER_CHUNK
 
 @pytest.fixture(autouse=True, scope="module")
 def _optimizations(request):
+    emitter_options()  # compiles to find out, so that it cannot do so while compiling
     is_optimized = request.node.get_closest_marker("optimized") is not None
     jax.config.update("jax_disable_most_optimizations", not is_optimized)
     compiler.get_compile_options = (

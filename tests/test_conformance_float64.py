@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from helpers import emitter_options
 
 from jaxnas import (
     analysis,
@@ -28,7 +29,7 @@ from jaxnas.train import from_scratch
 
 pytestmark = pytest.mark.optimized
 
-QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+QUICK = {"xla_backend_optimization_level": 0, **emitter_options()}
 TASK = train.classification()
 MICRO = spaces.MicroSpace(1, ("max_pool_3x3", "sep_conv_3x3"))
 MACRO = spaces.MacroSpace(3, ("conv_3x3", "max_pool_3x3"))

@@ -6,7 +6,7 @@ import jax
 import nbclient
 import nbformat
 import pytest
-from helpers import QUICK_COMPILATION, ROOT
+from helpers import ROOT, quick_compilation
 
 NOTEBOOKS = sorted((ROOT / "examples").glob("*.ipynb"))
 
@@ -53,7 +53,7 @@ def shorten(name: str, code: str) -> str:
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebooks_run(path, tmp_path, monkeypatch):
-    for name, value in {"JAX_PLATFORMS": "cpu", **QUICK_COMPILATION}.items():
+    for name, value in {"JAX_PLATFORMS": "cpu", **quick_compilation()}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("PYTHONWARNINGS", "default")  # Jupyter's own would be errors
     text = path.read_text("utf-8")

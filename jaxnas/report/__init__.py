@@ -4,10 +4,15 @@ try:
     import jinja2  # noqa: F401
     import matplotlib  # noqa: F401
     import pygraphviz  # noqa: F401
+except ModuleNotFoundError as error:
+    raise ImportError(
+        f"jaxnas.report needs {error.name}; install it with "
+        "pip install 'jaxnas[report]'"
+    ) from error
 except ImportError as error:
     raise ImportError(
-        f"jaxnas.report needs {error.name or error}; install it with "
-        "pip install 'jaxnas[report]'"
+        f"jaxnas.report needs a library of the system: {error}; for Graphviz on Debian "
+        "and Ubuntu: apt install libglib2.0-0 libx11-6 libxext6 libxrender1"
     ) from error
 
 from jaxnas.report._words import spread

@@ -61,9 +61,7 @@ def entries(net, arch, generated):
         if assignment is None:
             continue
         for index in map(tuple, np.argwhere(assignment.is_used)):
-            source = (
-                None if assignment.source is None else (*assignment.source[index],)
-            )
+            source = None if assignment.source is None else (*assignment.source[index],)
             where = (*assignment.node[index],)
             found[jax.tree_util.keystr(path), where, source] = leaf[index]
     return found
