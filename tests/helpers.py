@@ -21,12 +21,12 @@ GOLDENS_DIR = ROOT / "tests" / "goldens"
 
 
 @functools.cache
-def emitter_options() -> dict[str, bool]:
+def emitter_options() -> dict[str, Any]:
     """Options for XLA's older emitters, which compile in half the time, if it has any.
 
     They make one module of a program, not one of each loop.
     """
-    options = {"xla_cpu_use_fusion_emitters": False}
+    options: dict[str, Any] = {"xla_cpu_use_fusion_emitters": False}
     try:
         jax.jit(lambda: 0).lower().compile(compiler_options=options)
     except jax.errors.JaxRuntimeError as error:

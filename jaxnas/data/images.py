@@ -70,7 +70,7 @@ def digest(dataset: ImageDataset) -> str:
     result = hashlib.sha256("\0".join(dataset.class_names).encode())
     for array in (*dataset.train, *dataset.test):
         result.update(f"\n{array.dtype} {array.shape}\n".encode())
-        result.update(np.ascontiguousarray(array))
+        result.update(np.ascontiguousarray(array).data)
     return result.hexdigest()
 
 
