@@ -42,17 +42,22 @@ class Config:
 
 PRESETS: Presets[Config] = {
     "quick": Preset(
-        """A small one: 10 decisions among 3 categories, 10 seeds.
+        """A smaller one: 20 decisions, 10 seeds, two initial steps, 1 and 1/80.
 
-    Expected: ASNG solves it with every initial step, SNG and Adam not. Cost: less than
-    a minute on 2 CPU cores.
+    Expected seeds that solve it, and median iterations:
+
+      initial step           1          1/80
+      asng            10,   934    10, 1,088
+      sng             10,   772    10, 5,371
+      adam_sng         1,     -    10,   812
+
+    Cost: half a minute of CPU time, most of it compilation.
     """,
         Config(
             exponents=(0.0, 1.0),
             learning_rates=(0.05,),
             seeds=10,
-            decisions=10,
-            categories=3,
+            decisions=20,
             max_iterations=10_000,
         ),
     ),
@@ -62,7 +67,8 @@ PRESETS: Presets[Config] = {
     The official program has learning rate 0.05, momentum 0.9, 2 samples and at most
     100,000 iterations. The grid of initial steps and learning rates is ours, for the
     paper's could not be verified. Five seeds of the official code with ASNG, initial
-    step 1 and learning rate 0.05 took 6,018 to 15,923 iterations, median 9,308.
+    step 1 and learning rate 0.05 took 6,018 to 15,923 iterations, median 9,308; here 20
+    of 20 seeds take at most 18,832, median 5,200.
     """,
         Config(),
     ),

@@ -241,7 +241,7 @@ def test_wrong_input(monkeypatch, capsys, tmp_path, flags, words):
 
 def test_presets():
     name, config = session.parse(presets.asng_toy.PRESETS, None, [])
-    assert (name, config.decisions) == ("quick", 10)
+    assert (name, config.decisions, config.seeds) == ("quick", 20, 10)
     _, config = session.parse(presets.asng_toy.PRESETS, None, ["--preset", "asng-toy"])
     # toy/main_toy.py
     assert (config.decisions, config.categories, config.archs_per_step) == (30, 5, 2)
