@@ -13,7 +13,11 @@ Device = Any
 """A `jax.Device`, which is no type to a type checker."""
 
 Arch = jax.Array
-"""An architecture: int32 `[num_decisions]`; a batch of them has a leading axis."""
+"""An architecture: int32 `[num_decisions]`; a batch of them has a leading axis.
+
+With ordered integers it is of floats: categories, then draws that are neither clipped
+nor rounded.
+"""
 
 Weights = Any
 """Pytree of arrays a supernet computes with. Its structure is the supernet's own."""

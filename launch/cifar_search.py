@@ -151,6 +151,7 @@ def search_settings(config: Config):
         augment_validation=config.augment_validation,
         batch_per_arch=config.batch_per_arch,
         shard=config.shard,
+        stop_when_converged=config.stop_when_converged,
     )
 
 
@@ -178,10 +179,21 @@ def selection(config: Config):
 
 def make_searcher(config: Config, space):
     """The search algorithm of the settings."""
-    from searchers import Asng, Random
+    from searchers import Random, Reinforce
 
     searcher = config.searcher
     name = session.choice_name(searcher)
+    threshold = config.stop_when_converged
+    if threshold is not None:
+        if isinstance(searcher, Random | Reinforce):
+            raise ValueError(
+                f"--stop-when-converged is {threshold}, but the searcher {name} has no "
+                "probabilities that converge"
+            )
+        if not 0 < threshold <= 1:
+            raise ValueError(
+                f"--stop-when-converged is {threshold}; expected above 0, at most 1"
+            )
     if isinstance(searcher, Random):
         return searcher(space)
     if isinstance(config.space, Dag):
@@ -191,8 +203,10 @@ def make_searcher(config: Config, space):
         )
     if config.searcher_steps == 0:
         raise ValueError(f"--searcher-steps is 0, but the searcher {name} has to learn")
-    if isinstance(searcher, Asng) and config.num_archs < 2:
-        raise ValueError("--num-archs is 1; ASNG compares 2 or more architectures")
+    if not isinstance(searcher, Reinforce) and config.num_archs < 2:
+        raise ValueError(
+            f"--num-archs is 1; {name.upper()} compares 2 or more architectures"
+        )
     return searcher(space)
 
 

@@ -17,16 +17,53 @@ class Asng:
     Attributes:
       alpha: signal-to-noise threshold.
       init_delta: first radius of the trust region.
+      max_delta: upper limit of what the radius is divided by (default: none).
     """
 
     alpha: float = 1.5
     init_delta: float = 1.0
+    max_delta: float | None = None
 
     def __call__(self, space: "SearchSpace | Sequence[int]") -> "Searcher":
         """The searcher of a space, or of decisions with so many categories."""
         from jaxnas import search
 
-        return search.asng(space, alpha=self.alpha, init_delta=self.init_delta)
+        given = {} if self.max_delta is None else {"max_Delta": self.max_delta}
+        return search.asng(space, alpha=self.alpha, init_delta=self.init_delta, **given)
+
+
+@dataclasses.dataclass(frozen=True)
+class Sng:
+    """Stochastic natural gradient with steps of one length.
+
+    Attributes:
+      delta: length of the steps (default: 1 / sqrt of the number of free parameters).
+    """
+
+    delta: float | None = None
+
+    def __call__(self, space: "SearchSpace | Sequence[int]") -> "Searcher":
+        """The searcher of a space, or of decisions with so many categories."""
+        from jaxnas import search
+
+        return search.sng(space, delta=self.delta)
+
+
+@dataclasses.dataclass(frozen=True)
+class AdamSng:
+    """Adam on the stochastic natural gradient.
+
+    Attributes:
+      adam_learning_rate: its learning rate (default: 1 / number of free parameters).
+    """
+
+    adam_learning_rate: float | None = None
+
+    def __call__(self, space: "SearchSpace | Sequence[int]") -> "Searcher":
+        """The searcher of a space, or of decisions with so many categories."""
+        from jaxnas import search
+
+        return search.adam_sng(space, learning_rate=self.adam_learning_rate)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,4 +109,4 @@ class Random:
         return search.random_search(space)
 
 
-Searchers = Asng | Reinforce | Random
+Searchers = Asng | Sng | AdamSng | Reinforce | Random

@@ -114,12 +114,13 @@ def make_searcher(name: str, config: Config, cardinalities: tuple[int, ...]):
 
     if name == "random":
         return search.random_search(cardinalities)
-    if name == "asng":
+    if name != "reinforce":
         if config.archs_per_step < 2:
             raise ValueError(
-                "--archs-per-step is 1; ASNG compares 2 or more architectures"
+                f"--archs-per-step is 1; {name.upper()} compares 2 or more "
+                "architectures"
             )
-        return config.asng(cardinalities)
+        return getattr(config, name)(cardinalities)
     settings = search.ControllerSettings(
         entropy_weight=config.entropy_weight,
         baseline_decay=config.baseline_decay,

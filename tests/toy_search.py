@@ -46,7 +46,16 @@ def load() -> tuple[data.ImageDataset, train.SearchSplits]:
     return digits, train.SearchSplits(first, data.split(rest, 70)[0])
 
 
-def run(workdir=None, *, seed=0, num_epochs=3, splits=None, net=None, **options):
+def run(
+    workdir=None,
+    *,
+    seed=0,
+    num_epochs=3,
+    splits=None,
+    net=None,
+    searcher=None,
+    **options,
+):
     digits, default = load()
     net = perceptron() if net is None else net
 
@@ -68,7 +77,7 @@ def run(workdir=None, *, seed=0, num_epochs=3, splits=None, net=None, **options)
     return train.search(
         net,
         weights.shared(net),
-        search.asng(net.space),
+        searcher or search.asng(net.space),
         train.classification(),
         optax.sgd(0.1, momentum=0.9),
         default if splits is None else splits,

@@ -27,6 +27,7 @@ from jaxnas.report.correlation import (
     standalone_text,
 )
 from jaxnas.report.search import scratch_text, search_report, train_report
+from jaxnas.report.toy_problem import toy_problem_report
 
 __all__ = [
     "DIFFERENCES_NOTE",
@@ -40,5 +41,6 @@ __all__ = [
     "search_report",
     "spread",
     "standalone_text",
+    "toy_problem_report",
     "train_report",
 ]

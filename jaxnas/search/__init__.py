@@ -15,13 +15,15 @@ from jaxnas.search.controllers import (
     paper_optimizer,
     paper_settings,
 )
-from jaxnas.search.natural_gradient import asng
+from jaxnas.search.natural_gradient import adam_sng, asng, sng
 from jaxnas.search.policy_gradient import reinforce
 from jaxnas.search.uniform import random_search
 from jaxnas.types import Searcher
 
 SEARCHERS: Mapping[str, Callable[..., Searcher]] = {
     "asng": asng,
+    "sng": sng,
+    "adam_sng": adam_sng,
     "reinforce": reinforce,
     "random": random_search,
 }
@@ -30,6 +32,7 @@ SEARCHERS: Mapping[str, Callable[..., Searcher]] = {
 __all__ = [
     "SEARCHERS",
     "ControllerSettings",
+    "adam_sng",
     "asng",
     "controllers",
     "official_optimizer",
@@ -38,5 +41,6 @@ __all__ = [
     "paper_settings",
     "random_search",
     "reinforce",
+    "sng",
     "tabular",
 ]

@@ -6,11 +6,14 @@ from typing import Any
 from jaxnas.types import SearchSpace
 
 
-def cardinalities_of(space: SearchSpace | Sequence[int]) -> tuple[int, ...]:
+def cardinalities_of(
+    space: SearchSpace | Sequence[int], *, may_be_empty: bool = False
+) -> tuple[int, ...]:
     """Number of categories of each decision.
 
     Args:
       space: a search space, or the cardinalities themselves.
+      may_be_empty: whether there may be no such decision.
 
     Returns:
       One integer for each decision.
@@ -20,7 +23,7 @@ def cardinalities_of(space: SearchSpace | Sequence[int]) -> tuple[int, ...]:
     """
     listed: Any = getattr(space, "cardinalities", space)
     cardinalities = tuple(int(c) for c in listed)
-    if not cardinalities:
+    if not cardinalities and not may_be_empty:
         raise ValueError("cardinalities is empty; expected at least one decision")
     for decision, cardinality in enumerate(cardinalities):
         if cardinality < 1:

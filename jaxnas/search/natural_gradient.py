@@ -1,21 +1,25 @@
-"""Stochastic natural gradient over categorical distributions (ASNG).
+"""Stochastic natural gradients of distributions of architectures: ASNG, SNG and Adam.
 
 Akimoto et al. 2019, "Adaptive Stochastic Natural Gradient Method for One-Shot Neural
-Architecture Search", Algorithm 1. Every decision is an independent categorical
-variable; the parameters `theta` are its probabilities, in which the natural gradient
-of the log-likelihood is simply `one_hot(choice) - theta`.
+Architecture Search", Algorithm 1, and the baselines of its section 3.1. The parameters
+`theta` of a distribution are expectations, in which the natural gradient of the
+log-likelihood is simply `statistics(arch) - theta`; see `_distributions`.
 """
 
 import math
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from jaxnas.search._cardinalities import cardinalities_of
+from jaxnas.search._distributions import Categorical, Distribution, Mixed
 from jaxnas.types import Arch, Key, Losses, Metrics, Searcher, SearchSpace
+
+Bounds = Sequence[tuple[int, int]]
 
 
 class AsngState(NamedTuple):
@@ -23,17 +27,40 @@ class AsngState(NamedTuple):
 
     Attributes:
       theta: probabilities `[num_decisions, max_cardinality]`, zero past a decision's
-        last category.
+        last category; with integers a `MixedTheta` of them and of a mean and a variance
+        for each integer, `[num_integers]`.
       s: accumulated normalized gradient `[n_theta]`, where `n_theta` is the number of
-        free parameters, `sum(cardinalities - 1)`.
+        free parameters, `sum(cardinalities - 1) + 2 * num_integers`.
       gamma: scalar, how far `s` has left its start at zero.
       Delta: scalar; the trust region has radius `init_delta / Delta`.
     """
 
-    theta: jax.Array
+    theta: Any
     s: jax.Array
     gamma: jax.Array
     Delta: jax.Array
+
+
+class SngState(NamedTuple):
+    """The distribution.
+
+    Attributes:
+      theta: as in `AsngState`.
+    """
+
+    theta: Any
+
+
+class AdamState(NamedTuple):
+    """The distribution and the moments of its normalized gradients.
+
+    Attributes:
+      theta: probabilities `[num_decisions, max_cardinality]`.
+      moments: state of Adam.
+    """
+
+    theta: jax.Array
+    moments: optax.OptState
 
 
 def utility(losses: Losses) -> tuple[jax.Array, jax.Array]:
@@ -67,168 +94,227 @@ def utility(losses: Losses) -> tuple[jax.Array, jax.Array]:
     return weights, order
 
 
-class _Categorical:
-    """Independent categorical variables, padded to a common number of categories.
-
-    All about paddings, last categories and smallest probabilities is here, so that the
-    searcher can be written as in the paper. Arrays over categories are
-    `[num_decisions, max_cardinality]`.
-    """
-
-    def __init__(self, cardinalities: Sequence[int]):
-        self.sizes = sizes = np.array(cardinalities)
-        index = np.arange(sizes.max())[None]
-        self.valid = index < sizes[:, None]
-        # The last category of a decision is not free: it is what the others leave.
-        self.last = sizes - 1
-        self.is_free = index < self.last[:, None]
-        self.n_theta = int(self.is_free.sum())
-        self.num_open = int((sizes > 1).sum())
-        with np.errstate(divide="ignore"):
-            self.theta_min = np.where(sizes > 1, 1 / (self.num_open * (sizes - 1)), 0.0)
-
-    def check(self) -> None:
-        """`ValueError` if the smallest probabilities of a decision do not fit."""
-        for decision, size in enumerate(self.sizes.tolist()):
-            if size > 1 and self.num_open * (size - 1) <= size:
-                raise ValueError(
-                    f"decision {decision} has {size} categories, and {self.num_open} "
-                    f"decision(s) have more than one: the smallest probabilities would "
-                    f"add up to 1 or more; expected more than {size / (size - 1):.3g} "
-                    f"such decisions"
-                )
-
-    def uniform(self) -> jax.Array:
-        return jnp.asarray(np.where(self.valid, 1 / self.sizes[:, None], 0.0), float)
-
-    def sample(self, theta: jax.Array, key: Key, num: int) -> Arch:
-        uniform = jax.random.uniform(key, (num, len(self.sizes), 1), theta.dtype)
-        chosen = (jnp.cumsum(theta, axis=1)[None] <= uniform).sum(2)
-        # Rounding can leave the last sum a little below 1.
-        return jnp.minimum(chosen, jnp.asarray(self.last)[None]).astype(jnp.int32)
-
-    def one_hot(self, archs: Arch, dtype: jnp.dtype) -> jax.Array:
-        return jax.nn.one_hot(archs, self.valid.shape[1], dtype=dtype)
-
-    def fisher_root(self, theta: jax.Array, gradient: jax.Array) -> jax.Array:
-        """Multiply a natural gradient by the square root of the Fisher matrix.
-
-        The result, `[n_theta]`, has as Euclidean norm the Fisher norm of the gradient.
-        """
-        root = jnp.sqrt(theta)
-        root_last = root[np.arange(len(self.last)), self.last][:, None]
-        free = jnp.where(self.is_free, gradient, 0.0).sum(1, keepdims=True)
-        scale = free / (jnp.square(root_last) + root_last)
-        product = gradient / jnp.where(self.valid, root, 1) + root * scale
-        return product[np.nonzero(self.is_free)]
-
-    def project(self, theta: jax.Array) -> jax.Array:
-        """Raise probabilities to their minimum and rescale what lies above it."""
-        low = jnp.asarray(self.theta_min, theta.dtype)[:, None]
-        theta = jnp.where(self.valid, jnp.maximum(theta, low), 0.0)
-        total = theta.sum(1, keepdims=True)
-        room = total - low * jnp.asarray(self.sizes, theta.dtype)[:, None]
-        excess = jnp.where(room > 0, (total - 1) / jnp.where(room > 0, room, 1), 0.0)
-        theta = jnp.where(self.valid, theta - excess * (theta - low), 0.0)
-        return theta / theta.sum(1, keepdims=True)
-
-
-def _is_informative(archs: Arch, one_hot: jax.Array, weights: jax.Array) -> jax.Array:
-    """Whether architectures and the weights of their losses give any gradient.
-
-    The weights add up to zero, so that architectures may cancel: all are equal, or the
-    best are equal to the worst. Rounding would be all that is left then.
-    """
-    votes = jnp.abs((weights[:, None, None] * one_hot).sum(0)).max()
-    return (votes > 1e-6) & (archs != archs[:1]).any()
-
-
 def asng(
     space: SearchSpace | Sequence[int],
     *,
+    integers: Bounds = (),
     alpha: float = 1.5,
     init_delta: float = 1.0,
     max_Delta: float = math.inf,
+    range_restriction: bool = True,
 ) -> Searcher:
     """Adaptive stochastic natural gradient.
 
     Args:
       space: a search space in which every combination of categories is an
         architecture; or cardinalities, the number of categories of each decision.
+      integers: smallest and largest value of each ordered integer. They follow the
+        categories in an architecture, which is then a float vector: the categories, and
+        draws from normal distributions as they are. What is built of it clips them to
+        their bounds and rounds half to even.
       alpha: signal-to-noise threshold above which the trust region grows; noise
         alone has a ratio of 1.
       init_delta: first radius of the trust region, in the Fisher norm.
       max_Delta: upper limit of `Delta`, which bounds how far the radius can shrink.
+      range_restriction: whether no category becomes so rare that it is hardly drawn
+        again; otherwise probabilities only stay clear of 0.
 
     Returns:
       A `Searcher` whose state is an `AsngState`. `tell` needs two or more
       architectures; it leaves the state unchanged if all of them are equal or have
-      equal losses.
+      equal losses. With integers, `ask` draws pairs of architectures whose integers lie
+      on both sides of the means, and needs an even number; `mode` has the means.
+      Metrics of `tell`: `theta_max_mean`, the mean over the categorical decisions of
+      the largest probability; `entropy`, their sum of entropies, in nats; `std_mean`,
+      the mean over the integers of the standard deviation, relative to the first one;
+      `delta`, the radius; and `signal_to_noise`.
 
     Raises:
       ValueError: if a parameter is out of range, or if the smallest probabilities that
         keep the distribution from degenerating do not fit: with `n` decisions of more
         than one category, each needs `1 / (n * (cardinality - 1))` for every category.
 
-    Source: paper, Algorithm 1; official `categorical_asng.py`.
+    Source: paper, Algorithm 1; official `categorical_asng.py` and `asng_int.py`.
     """
-    family = _Categorical(cardinalities_of(space))
+    family = _family(space, integers, range_restriction)
     n_theta = family.n_theta
     if not alpha > 0:
         raise ValueError(f"alpha is {alpha}; expected a positive number")
-    if not 0 < init_delta < 2 * math.sqrt(max(n_theta, 1)):
-        raise ValueError(
-            f"init_delta is {init_delta}; expected a number between 0 and "
-            f"{2 * math.sqrt(max(n_theta, 1)):.3g}"
-        )
+    _check_radius("init_delta", init_delta, n_theta)
     if not max_Delta > 0:
         raise ValueError(f"max_Delta is {max_Delta}; expected a positive number")
-    family.check()
 
-    def init(key: Key) -> AsngState:
-        del key
-        theta = family.uniform()
-        zero = jnp.zeros((), theta.dtype)
-        return AsngState(theta, jnp.zeros(n_theta, theta.dtype), zero, zero + 1)
+    def init(theta: Any) -> AsngState:
+        zero = jnp.zeros((), float)
+        return AsngState(theta, jnp.zeros(n_theta, float), zero, zero + 1)
 
-    def ask(state: AsngState, key: Key, num: int) -> Arch:
-        return family.sample(state.theta, key, num)
-
-    def update(state: AsngState, one_hot: jax.Array, u: jax.Array) -> AsngState:
-        """One iteration of Algorithm 1, in its symbols; `u` are the utilities."""
+    def update(state: AsngState, archs: Arch, u: jax.Array) -> AsngState:
         theta, s, gamma, Delta = state
         delta = init_delta / Delta
         beta = delta / math.sqrt(n_theta)
-        G = (u[:, None, None] * (one_hot - theta[None])).mean(0)
+        G = family.gradient(theta, archs, u)
         root_G = family.fisher_root(theta, G)
-        norm_G = jnp.linalg.norm(root_G)
-        norm_G = jnp.where(norm_G > 0, norm_G, 1)  # if 0, `tell` drops the update
+        norm_G = _norm(root_G)
 
-        theta = family.project(theta + delta * G / norm_G)
+        theta = family.move(theta, _scaled(G, delta, norm_G + family.norm_offset))
         s = (1 - beta) * s + jnp.sqrt(beta * (2 - beta)) * root_G / norm_G
         gamma = jnp.square(1 - beta) * gamma + beta * (2 - beta)
         Delta = Delta * jnp.exp(beta * (gamma - jnp.square(s).sum() / alpha))
         return AsngState(theta, s, gamma, jnp.minimum(Delta, max_Delta))
 
-    def tell(
-        state: AsngState, archs: Arch, losses: Losses
-    ) -> tuple[AsngState, Metrics]:
-        u, order = utility(losses.astype(state.theta.dtype))
-        one_hot = family.one_hot(archs[order], state.theta.dtype)
-        informative = _is_informative(archs, one_hot, u)
-        state = jax.tree.map(
-            lambda new, old: jnp.where(informative, new, old),
-            update(state, one_hot, u),
-            state,
-        )
-        return state, {
-            "theta_max_mean": state.theta.max(1).mean(),
+    def metrics(state: AsngState) -> Metrics:
+        return {
             "delta": init_delta / state.Delta,
             "signal_to_noise": jnp.square(state.s).sum()
             / jnp.where(state.gamma > 0, state.gamma, 1),
         }
 
-    def mode(state: AsngState) -> Arch:
-        return jnp.argmax(state.theta, axis=1).astype(jnp.int32)
+    return _searcher(family, init, update, metrics)
 
-    return Searcher(init, ask, tell, mode)
+
+def sng(
+    space: SearchSpace | Sequence[int],
+    *,
+    integers: Bounds = (),
+    delta: float | None = None,
+    range_restriction: bool = True,
+) -> Searcher:
+    """Stochastic natural gradient with steps of one length.
+
+    Args:
+      space: as for `asng`.
+      integers: as for `asng`.
+      delta: length of each step, in the Fisher norm; one over the root of the number of
+        free parameters if `None`.
+      range_restriction: as for `asng`.
+
+    Returns:
+      A `Searcher` whose state is an `SngState`; `ask`, `tell` and `mode` as those of
+      `asng`, without the metrics `delta` and `signal_to_noise`.
+
+    Raises:
+      ValueError: as `asng` does.
+
+    Source: paper, section 3.1; official `sng.py`.
+    """
+    family = _family(space, integers, range_restriction)
+    radius = max(family.n_theta, 1) ** -0.5 if delta is None else delta
+    _check_radius("delta", radius, family.n_theta)
+
+    def update(state: SngState, archs: Arch, u: jax.Array) -> SngState:
+        G = family.gradient(state.theta, archs, u)
+        norm_G = _norm(family.fisher_root(state.theta, G))
+        return SngState(family.move(state.theta, _scaled(G, radius, norm_G + 1e-8)))
+
+    return _searcher(family, SngState, update, lambda state: {})
+
+
+def adam_sng(
+    space: SearchSpace | Sequence[int],
+    *,
+    learning_rate: float | None = None,
+    range_restriction: bool = True,
+) -> Searcher:
+    """Adam on the stochastic natural gradient of categorical distributions.
+
+    Args:
+      space: as for `asng`.
+      learning_rate: of Adam, which steps about as far in each probability; one over the
+        number of free parameters if `None`.
+      range_restriction: as for `asng`.
+
+    Returns:
+      A `Searcher` whose state is an `AdamState`; `ask`, `tell` and `mode` as those of
+      `asng`, without the metrics `delta` and `signal_to_noise`.
+
+    Raises:
+      ValueError: as `asng` does.
+
+    Source: paper, section 3.1; official `adam.py`.
+    """
+    family = _family(space, (), range_restriction)
+    rate = 1 / max(family.n_theta, 1) if learning_rate is None else learning_rate
+    if not 0 < rate < math.inf:
+        raise ValueError(f"learning_rate is {rate}; expected a positive number")
+    adam = optax.scale_by_adam()
+
+    def init(theta: jax.Array) -> AdamState:
+        return AdamState(theta, adam.init(theta))
+
+    def update(state: AdamState, archs: Arch, u: jax.Array) -> AdamState:
+        theta, moments = state
+        G = family.gradient(theta, archs, u)
+        norm_G = _norm(family.fisher_root(theta, G))
+        # Adam's bias correction raises a float to an integer power.
+        with jax.numpy_dtype_promotion("standard"):
+            step, moments = adam.update(G / (norm_G + 1e-9), moments)
+        return AdamState(family.move(theta, _scaled(step, rate, 1)), moments)
+
+    return _searcher(family, init, update, lambda state: {})
+
+
+def _family(
+    space: SearchSpace | Sequence[int], integers: Bounds, range_restriction: bool
+) -> Distribution:
+    cardinalities = cardinalities_of(space, may_be_empty=len(integers) > 0)
+    family = Categorical(cardinalities, range_restriction=range_restriction)
+    return Mixed(family, integers) if len(integers) else family
+
+
+def _check_radius(name: str, radius: float, n_theta: int) -> None:
+    largest = 2 * math.sqrt(max(n_theta, 1))
+    if not 0 < radius < largest:
+        raise ValueError(
+            f"{name} is {radius}; expected a number between 0 and {largest:.3g}"
+        )
+
+
+def _norm(root_G: jax.Array) -> jax.Array:
+    norm = jnp.linalg.norm(root_G)
+    return jnp.where(norm > 0, norm, 1)  # if 0, `tell` drops the update
+
+
+def _scaled(G: Any, length: Any, norm: Any) -> Any:
+    return jax.tree.map(lambda g: length * g / norm, G)
+
+
+def _searcher(
+    family: Distribution,
+    init: Callable[[Any], Any],
+    update: Callable[[Any, Arch, jax.Array], Any],
+    metrics: Callable[[Any], Metrics],
+) -> Searcher:
+    """Make a searcher of the state of a distribution.
+
+    Args:
+      family: the distribution.
+      init: `theta -> state`; the state has a `theta`.
+      update: `(state, archs, u) -> state`, where `u` are the utilities of `archs`.
+      metrics: `state -> metrics`, besides those of the distribution.
+
+    Returns:
+      The searcher, which drops updates where there is nothing to learn.
+    """
+
+    def first(key: Key) -> Any:
+        del key
+        return init(family.uniform())
+
+    def ask(state: Any, key: Key, num: int) -> Arch:
+        return family.sample(state.theta, key, num)
+
+    def tell(state: Any, archs: Arch, losses: Losses) -> tuple[Any, Metrics]:
+        u, order = utility(losses.astype(jax.tree.leaves(state.theta)[0].dtype))
+        archs = archs[order]
+        informative = family.is_informative(archs, u)
+        state = jax.tree.map(
+            lambda new, old: jnp.where(informative, new, old),
+            update(state, archs, u),
+            state,
+        )
+        return state, family.convergence(state.theta) | metrics(state)
+
+    def mode(state: Any) -> Arch:
+        return family.mode(state.theta)
+
+    return Searcher(first, ask, tell, mode)

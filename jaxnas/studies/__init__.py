@@ -40,9 +40,19 @@ from jaxnas.studies.rank_correlation import (
     sample_distinct,
 )
 from jaxnas.studies.tabular_comparison import Algorithm, compare_searchers
+from jaxnas.studies.toy_problem import (
+    TOY_SEARCHERS,
+    ToyPoint,
+    ToyProblem,
+    check_toy_grid,
+    make_toy_solver,
+    toy_keys,
+    toy_problem,
+)
 from jaxnas.train import SearchSettings
 
 __all__ = [
+    "TOY_SEARCHERS",
     "Algorithm",
     "AnytimeNetwork",
     "Candidate",
@@ -61,6 +71,8 @@ __all__ = [
     "StudiedCell",
     "StudyImages",
     "SurfaceSettings",
+    "ToyPoint",
+    "ToyProblem",
     "TrainedWeights",
     "Training",
     "TrainingBudget",
@@ -68,9 +80,11 @@ __all__ = [
     "assign_programs",
     "cell_numbers",
     "check_cells",
+    "check_toy_grid",
     "compare_searchers",
     "correlation",
     "learning_rates",
+    "make_toy_solver",
     "name_at_rate",
     "preprocessing",
     "sample_distinct",
@@ -79,4 +93,6 @@ __all__ = [
     "search",
     "study_cells",
     "study_images",
+    "toy_keys",
+    "toy_problem",
 ]

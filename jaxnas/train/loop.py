@@ -71,6 +71,7 @@ def run(
     chunk_seconds: float = 5.0,
     save_seconds: float = 30.0,
     may_diverge: bool = False,
+    ends_early: Callable[[Any], bool] | None = None,
 ) -> Any:
     """Advance a state to its last step.
 
@@ -89,6 +90,7 @@ def run(
       chunk_seconds: how long one call of `advance` should take.
       save_seconds: least time between two checkpoints, but for the last one.
       may_diverge: whether the run continues if the training loss is not finite.
+      ends_early: `state -> whether` an epoch that ends with this state is the last.
 
     Returns:
       The final state.
@@ -121,6 +123,11 @@ def run(
             state = state if restored is None else restored
         step = int(state.step)
 
+        def is_over() -> bool:
+            at_end = step > 0 and step % steps_per_epoch == 0
+            stops = ends_early is not None and at_end and ends_early(state)
+            return step >= total_steps or stops
+
         def log(metrics: dict[str, float]) -> None:
             if workdir is not None:
                 metrics_log.append(pathlib.Path(workdir) / LOG_NAME, step, metrics)
@@ -143,7 +150,7 @@ def run(
         steps_per_second = None
         last_save = epoch_start = time.monotonic()
         images_this_epoch = 0
-        while step < total_steps:
+        while not is_over():
             left = steps_per_epoch - step % steps_per_epoch
             left = min(left, total_steps - step)
             wanted = 1 if steps_per_second is None else chunk_seconds * steps_per_second
@@ -182,13 +189,13 @@ def run(
             progress.update(
                 step, images=images, metrics=shown, epoch=epoch, num_epochs=num_epochs
             )
-            if stopped_by and step < total_steps:
+            if stopped_by and not is_over():
                 save()
                 if checkpoints is not None:
                     checkpoints.wait()
                 is_saved = checkpoints is not None
                 raise Interrupted(stopped_by[0], step, is_saved=is_saved)
-            if step == total_steps or time.monotonic() - last_save >= save_seconds:
+            if is_over() or time.monotonic() - last_save >= save_seconds:
                 save()
                 last_save = time.monotonic()
     return state

@@ -145,6 +145,8 @@ class SearchSettings(NamedTuple):
         every batch with all architectures; or `"archs"`, where each runs whole batches
         with its share of the architectures of an update, which needs no exchange
         within a network. Evaluations share out batches either way.
+      stop_when_converged: the search ends after the first epoch whose last update of
+        the searcher has a `theta_max_mean` of this or more, if there is one.
     """
 
     num_epochs: int
@@ -155,6 +157,7 @@ class SearchSettings(NamedTuple):
     augment_validation: bool = True
     batch_per_arch: bool = False
     shard: Literal["batch", "archs"] = "batch"
+    stop_when_converged: float | None = None
 
 
 class SearchSteps(NamedTuple):
@@ -288,8 +291,11 @@ class _SearchParts(NamedTuple):
         self, state: OneShotState, splits: SearchSplits
     ) -> tuple[Metrics, Metrics]:
         """Metrics whose names and shapes follow from the task and the searcher."""
-        shape = self.settings.num_search_archs, len(self.net.space.cardinalities)
-        archs = jnp.zeros(shape, jnp.int32)
+        archs = jax.eval_shape(
+            lambda: self.searcher.ask(
+                state.searcher, state.key, self.settings.num_search_archs
+            )
+        )
         image = jax.eval_shape(
             self.pipeline.augment, state.key, splits.train.images[:1]
         )
@@ -494,7 +500,7 @@ def search(
     description: str = "search",
     epoch_metrics: Callable[[Params], dict[str, float]] | None = None,
 ) -> SearchResult:
-    """Search for `settings.num_epochs` epochs.
+    """Search for `settings.num_epochs` epochs, or until the searcher has converged.
 
     Architectures whose validation loss is not finite are counted in the log, as
     `validation/num_not_finite`, and left out of its means; only training losses end a
@@ -525,7 +531,8 @@ def search(
       The final state and the most likely architecture.
 
     Raises:
-      ValueError: if a split is smaller than a batch, or as `search_steps` does.
+      ValueError: if a split is smaller than a batch, or `stop_when_converged` out of
+        range or the searcher without that metric, or as `search_steps` does.
       Diverged: if the training loss stops being finite.
       Interrupted: after a signal; the state has been saved.
     """
@@ -544,6 +551,7 @@ def search(
     ]
     device_splits = parallel.device_put(splits, devices, axis_name=axis)
     state = jax.jit(made.init)(key, splits)
+    ends_early = _convergence_test(state, settings)
     state = parallel.device_put(state, devices, axis_name=axis)
     for program in programs[1:]:  # compile before time is measured
         state = program(state, device_splits, jnp.int32(0))
@@ -579,12 +587,32 @@ def search(
         description=description,
         workdir=workdir,
         save_seconds=save_seconds,
+        ends_early=ends_early,
     )
     return SearchResult(
         state,
         searcher.mode(state.searcher),
         lambda arch, split: evaluate(state.weights.params, arch, split),
     )
+
+
+def _convergence_test(
+    state: OneShotState, settings: SearchSettings
+) -> Callable[[OneShotState], bool] | None:
+    """Make the test of whether a search has converged, if there is a threshold."""
+    threshold, name = settings.stop_when_converged, "theta_max_mean"
+    if threshold is None:
+        return None
+    if not 0 < threshold <= 1:
+        raise ValueError(
+            f"stop_when_converged is {threshold}; expected above 0, at most 1"
+        )
+    if name not in state.searcher_metrics:
+        raise ValueError(
+            f"stop_when_converged is {threshold}; expected None for a searcher without "
+            f"the metric {name}"
+        )
+    return lambda state: float(state.searcher_metrics[name]) >= threshold
 
 
 class _Phase(NamedTuple):

@@ -90,6 +90,8 @@ class Config:
       batch_per_arch: judge every architecture by a batch of its own.
       shard: what several devices share: every batch, or the architectures of a
         step.
+      stop_when_converged: end after an epoch in which the mean over the decisions of
+        the largest probability is this or more (default: never).
       validation_images: training images held out for the searcher (default:
         half).
       num_candidates: architectures ranked at the end.
@@ -105,6 +107,7 @@ class Config:
     augment_validation: bool = True
     batch_per_arch: bool = False
     shard: Literal["batch", "archs"] = "batch"
+    stop_when_converged: Rate | None = None
     validation_images: Count | None = None
     num_candidates: Count = 20
     screening_images: Size = 1000

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Literal
 
-from searchers import Asng
+from searchers import AdamSng, Asng, Sng
 from session import Count, Preset, Presets, Rate, Seed
 
 
@@ -39,7 +39,7 @@ class Config:
     ignore: tuple[str, ...] = ()
     percent: bool = True
 
-    searcher: tuple[Literal["asng", "reinforce", "random"], ...] = (
+    searcher: tuple[Literal["asng", "sng", "adam_sng", "reinforce", "random"], ...] = (
         *("asng", "reinforce", "random"),
     )
     evaluations: Count = 150
@@ -47,6 +47,8 @@ class Config:
     seeds: Count = 50
 
     asng: Asng = Asng()
+    sng: Sng = Sng()
+    adam_sng: AdamSng = AdamSng()
     # Chosen on the table's other two data sets; the paper's 3.5e-4 and 0.99 are for
     # searches of thousands of updates.
     learning_rate: Rate = 0.01

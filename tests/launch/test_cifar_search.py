@@ -227,6 +227,9 @@ TWO = ("--devices", "2")
     [
         (("dag",), ("the searcher is asng; expected random",)),
         ((*GHN, "reinforce"), ("the searcher is reinforce; expected",)),
+        (("sng", "--num-archs", "1"), ("--num-archs is 1; SNG compares 2 or more",)),
+        (("--stop-when-converged", "2"), ("--stop-when-converged is 2.0; expected",)),
+        (("random", "--stop-when-converged", "1"), ("the searcher random has no",)),
         (
             ("dag", "random", "--num-train-nodes", "4"),
             ("--num-train-nodes", "in command ghn --help"),

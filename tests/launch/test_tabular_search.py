@@ -51,7 +51,10 @@ def run(monkeypatch, capsys, *flags):
 def test_a_run_leaves_results_and_a_report(monkeypatch, capsys, tmp_path, npz):
     workdir = tmp_path / "run"
     (tmp_path / "elsewhere").mkdir()
-    flags = ("--table", npz, *SMALL, "--hidden-size", 4, "--workdir", workdir)
+    flags = (
+        *("--table", npz, *SMALL, "--hidden-size", 4, "--workdir", workdir),
+        *("--searcher", "asng", "sng", "adam_sng", "reinforce", "random"),
+    )
     status, output, errors = run(monkeypatch, capsys, *flags)
     assert (status, errors) == (0, "")
     assert "\n3 decisions:\n  0: 0 to 2\n  1: 0 to 2\n  2: 0 to 2\n" in output
@@ -63,7 +66,9 @@ def test_a_run_leaves_results_and_a_report(monkeypatch, capsys, tmp_path, npz):
         *("percent", 8, 3),
     )
     assert (results["best"], results["best_architecture"]) == (91.0, [2, 2, 2])
-    assert list(results["searchers"]) == ["asng", "reinforce", "random"]
+    assert list(results["searchers"]) == [
+        *("asng", "sng", "adam_sng", "reinforce", "random"),
+    ]
     for final in results["searchers"].values():
         incumbent = final["incumbent"]
         values = np.array(incumbent["values"])
@@ -120,6 +125,7 @@ def test_a_csv_file_of_fractions_and_a_single_seed(monkeypatch, capsys, tmp_path
         (["--seeds", 0], "--seeds is 0; expected at least 1"),
         (["--archs-per-step", 1], "--archs-per-step is 1; ASNG compares 2 or more"),
         (["--alpha", 0], "alpha is 0.0; expected a positive number"),
+        (["--searcher", "sng", "--delta", 0], "delta is 0.0; expected a number betw"),
         (
             ["--searcher", "reinforce", "--learning-rate", 0],
             "learning_rate is 0.0; expected a positive number",

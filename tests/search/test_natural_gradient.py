@@ -41,11 +41,13 @@ SEARCHERS = [
     pytest.param(search.random_search, id="random_search"),
     pytest.param(random_search_of_a_space, id="random_search of a space"),
     pytest.param(search.asng, id="asng"),
+    pytest.param(search.sng, id="sng"),
+    pytest.param(search.adam_sng, id="adam_sng"),
     pytest.param(reinforce, id="reinforce"),
 ]
 all_searchers = pytest.mark.parametrize("make", SEARCHERS)
 # The policy gradient has no ranks; it leaves out a loss that is not finite.
-ranking_searchers = pytest.mark.parametrize("make", SEARCHERS[:3])
+ranking_searchers = pytest.mark.parametrize("make", SEARCHERS[:5])
 
 CARDINALITIES = (2, 3, 4, 5, 5, 4, 3, 2)
 
@@ -331,6 +333,55 @@ def test_asng_repeats_the_official_code_in_double_precision(name, x64):
         )
 
 
+def check_sng(atol):
+    golden = {
+        field: GOLDENS[f"sng_lam2/{field}"]
+        for field in ("categories", "archs", "losses", "theta")
+    }
+    # The recorded run has the default step, 17 to the power of -1/2.
+    searcher = search.sng(golden["categories"])
+
+    def tell(state, told):
+        state, _ = searcher.tell(state, *told)
+        return state, state.theta
+
+    archs = jnp.asarray(golden["archs"], jnp.int32)
+    told = (archs, jnp.asarray(golden["losses"], float))
+    first = searcher.init(jax.random.key(0))
+    _, theta = jax.jit(lambda: jax.lax.scan(tell, first, told))()
+    np.testing.assert_allclose(first.theta, golden["theta"][0], rtol=1e-6)
+    np.testing.assert_allclose(theta, golden["theta"][1:], rtol=0, atol=atol)
+
+
+def test_sng_repeats_the_official_code():
+    check_sng(1e-6)
+
+
+def test_sng_repeats_the_official_code_in_double_precision(x64):
+    check_sng(1e-12)
+
+
+def test_adam_moves_probabilities_by_its_learning_rate():
+    searcher = search.adam_sng((3, 3, 3), learning_rate=0.01)
+    state = searcher.init(jax.random.key(0))
+    archs = jnp.array([[0, 1, 2], [1, 1, 0]], jnp.int32)
+    moments = np.zeros((2, 3, 3))
+    expected = np.full((3, 3), 1 / 3)
+    for step, losses in enumerate(([1.0, 2.0], [1.0, 2.0], [2.0, 1.0]), start=1):
+        hot = np.eye(3)[np.asarray(archs)]
+        G = (hot[0] - hot[1]) / 2 * np.sign(losses[1] - losses[0])
+        # In the Fisher norm, which for a categorical variable is weighted by 1 / theta.
+        G = G / np.sqrt((G**2 / expected).sum())
+        moments[0] = 0.9 * moments[0] + 0.1 * G
+        moments[1] = 0.999 * moments[1] + 0.001 * G**2
+        mean, square = moments[0] / (1 - 0.9**step), moments[1] / (1 - 0.999**step)
+        expected = expected + 0.01 * mean / (np.sqrt(square) + 1e-8)
+        state, _ = searcher.tell(state, archs, jnp.array(losses))
+        np.testing.assert_allclose(state.theta, expected, rtol=1e-5)
+    told, _ = searcher.tell(state, archs, jnp.ones(2))
+    chex.assert_trees_all_equal(told, state)
+
+
 @pytest.mark.parametrize("name", RUNS)
 def test_asng_keeps_probabilities_above_their_minimum(name):
     states, golden = replay(name)
@@ -541,3 +592,23 @@ def test_asng_accepts_just_enough_decisions(cardinalities):
 def test_asng_refuses_wrong_options(options, message):
     with pytest.raises(ValueError, match=message):
         search.asng((3, 3, 3), **options)
+
+
+@pytest.mark.parametrize(
+    ("make", "options", "message"),
+    [
+        (search.sng, {"delta": 0.0}, "delta is 0.0; expected a number between 0 and"),
+        (search.sng, {"delta": np.nan}, "delta is nan; expected a number between 0"),
+        (search.adam_sng, {"learning_rate": 0.0}, "learning_rate is 0.0; expected a"),
+        (search.adam_sng, {"learning_rate": np.inf}, "learning_rate is inf; expected"),
+    ],
+)
+def test_wrong_steps_are_refused(make, options, message):
+    with pytest.raises(ValueError, match=message):
+        make((3, 3, 3), **options)
+
+
+@pytest.mark.parametrize("make", [search.sng, search.adam_sng])
+def test_baselines_refuse_too_few_decisions(make):
+    with pytest.raises(ValueError, match="decision 0 has 2 categories"):
+        make((2, 2))

@@ -266,3 +266,26 @@ def test_means_leave_out_what_is_not_finite():
 def test_checkpoints_are_spaced_out(tmp_path):
     run(tmp_path, chunk_seconds=0.0, save_seconds=1e9)
     assert checkpointed_steps(tmp_path) == [12]
+
+
+def test_a_run_that_ends_early_has_ended(tmp_path):
+    asked = []
+
+    def ends_early(state):
+        asked.append(int(state.step))
+        return state.total >= 20
+
+    state = run(tmp_path, ends_early=ends_early, chunk_seconds=0.0)
+    # 1 + ... + 6 is above 20; the epoch ends at 8. It is asked at ends of epochs only.
+    assert int(state.step) == 8 and set(asked) == {4, 8}
+    assert read(tmp_path) == expected_log(2)
+    assert checkpointed_steps(tmp_path)[-1] == 8
+
+    def never(state, num_steps):
+        raise AssertionError("the run is over")
+
+    assert int(run(tmp_path, never, ends_early=ends_early).step) == 8
+    assert read(tmp_path) == expected_log(2)
+    # Without the condition it goes on from there.
+    assert int(run(tmp_path).total) == 78
+    assert read(tmp_path) == expected_log(3)

@@ -11,7 +11,8 @@ import pytest
 from helpers import read_log, signal_at_every_update
 from toy_search import assert_equal_on_four_devices, digest, load, perceptron, run
 
-from jaxnas import data, train
+from jaxnas import data, search, train
+from jaxnas.types import Supernet
 
 
 @pytest.fixture(scope="module")
@@ -282,3 +283,52 @@ def test_rank_without_need_to_screen(num_best, num_screening_images):
     )
     assert [int(entry.arch[0]) for entry in ranked] == [1, 2, 3][:num_best]
     assert calls == [(3, 30), (2, 30), (1, 30)]
+
+
+# The end by convergence, and ordered integers ---------------------------------------
+
+
+def test_a_search_stops_when_it_has_converged(tmp_path, uninterrupted):
+    _, log = uninterrupted
+    reached = [line["theta_max_mean"] for line in log[1:]]
+    first = reached.index(max(reached[:2])) + 1
+    threshold = reached[first - 1]
+    result = run(tmp_path, stop_when_converged=threshold)
+    assert int(result.state.step) == 4 * first
+    assert read_log(tmp_path) == log[: first + 1]
+    # The same again is over; another threshold lets it go on as if it had not stopped.
+    again = run(tmp_path, stop_when_converged=threshold)
+    assert digest(again.state) == digest(result.state)
+    assert read_log(tmp_path) == log[: first + 1]
+    run(tmp_path, stop_when_converged=1.0)
+    assert read_log(tmp_path) == log
+
+
+@pytest.mark.parametrize(
+    ("threshold", "make", "message"),
+    [
+        (0.0, search.asng, "stop_when_converged is 0.0; expected above 0, at most 1"),
+        (np.nan, search.asng, "stop_when_converged is nan; expected above 0"),
+        (0.9, search.random_search, "for a searcher without the metric theta_max_mean"),
+    ],
+)
+def test_wrong_thresholds_of_convergence(threshold, make, message):
+    with pytest.raises(ValueError, match=message):
+        run(stop_when_converged=threshold, searcher=make((3, 3)))
+
+
+def test_a_search_with_ordered_integers():
+    net, applied = perceptron(), []
+
+    def apply(weights, arch, images, **options):
+        applied.append(arch)
+        whole = jnp.clip(jnp.round(arch), 0, 2).astype(jnp.int32)
+        return net.apply(weights, whole, images, **options)
+
+    mixed = Supernet(net.space, net.init, apply)
+    searcher = search.asng((), integers=[(0, 2), (0, 2)])
+    result = run(net=mixed, searcher=searcher, num_epochs=1, test=None)
+    assert all(arch.dtype == jnp.float32 for arch in applied)
+    assert 0 < result.state.searcher_metrics["std_mean"] <= 1
+    np.testing.assert_array_equal(result.arch, result.state.searcher.theta.normal.mean)
+    assert not np.array_equal(result.arch, [1, 1])
