@@ -341,8 +341,8 @@ def in_order(stream: Stream, batch_size: int) -> Iterator[dict[str, Any]]:
       batch_size: images in a batch.
 
     Yields:
-      `image` uint8 `[batch_size, H, W, C]`, `label` int32 and `weight` float32
-      `[batch_size]`.
+      `image` uint8 `[batch_size, H, W, C]`; `label` and `index` in the stream, int32,
+      and `weight`, float32, `[batch_size]`.
 
     Raises:
       DatasetError: if an image cannot be read.
@@ -357,8 +357,12 @@ def in_order(stream: Stream, batch_size: int) -> Iterator[dict[str, Any]]:
     loaded = _batches(load, range(num_batches * batch_size), batch_size)
     for start, batch in zip(itertools.count(step=batch_size), loaded, strict=False):
         index = np.arange(start, start + batch_size)
-        weight = (index < num).astype(np.float32)
-        yield {"image": batch.images, "label": batch.labels, "weight": weight}
+        yield {
+            "image": batch.images,
+            "label": batch.labels,
+            "index": (index % num).astype(np.int32),
+            "weight": (index < num).astype(np.float32),
+        }
 
 
 def _open(stream: Stream, index: int) -> tuple["Image.Image", int]:
