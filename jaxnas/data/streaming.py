@@ -92,6 +92,11 @@ class StreamedDataset(NamedTuple):
     files: Sequence[pathlib.Path]
     skipped: Mapping[str, int] = images.NONE_SKIPPED
 
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return len(self.class_names)
+
 
 def stream(
     data_dir: str | os.PathLike[str], *, image_size: int = 224
@@ -205,7 +210,8 @@ def describe(dataset: images.ImageDataset | StreamedDataset) -> str:
     return (
         f"{dataset.source}: {train.num_images} training and {test.num_images} test "
         f"images of {decoding.size_text(train.image_shape)} pixels, {channels} "
-        f"channel{'s' * (channels > 1)}, {len(dataset.class_names)} classes"
+        f"channel{'s' * (channels > 1)}"
+        + (f", {len(dataset.class_names)} classes" if dataset.class_names else "")
         + images.skipped_text(dataset.skipped)
     )
 
