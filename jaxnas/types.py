@@ -26,7 +26,7 @@ Params = Any
 """Trainable pytree of a weight provider (for shared weights: the weights)."""
 
 Outputs = Any
-"""Outputs of a network: logits, or `(logits, auxiliary_logits)`."""
+"""Outputs of a network: logits, `(logits, auxiliary_logits)`, or images."""
 
 Batch = Mapping[str, jax.Array]
 """Arrays with a common leading axis, for example `image` and `label`."""
@@ -180,6 +180,10 @@ class Task(NamedTuple):
     Attributes:
       loss: `(outputs, batch) -> (loss, metrics)`, means over the batch; `metrics`
         holds at least `loss`, the task's own loss without auxiliary terms.
+      prepare: `(keys, batch) -> batch`, makes of preprocessed images what a network
+        takes as `image`, and what the loss compares with. All it draws for an image
+        comes from that image's key, of `keys` `[B]`. The default changes nothing.
     """
 
     loss: Callable[[Outputs, Batch], tuple[jax.Array, Metrics]]
+    prepare: Callable[[jax.Array, Batch], Batch] = lambda keys, batch: batch

@@ -67,7 +67,7 @@ def prepare(preset: str, config: Config) -> Experiment:
     net = supernets.anytime(
         space,
         config.channels,
-        len(dataset.class_names),
+        dataset.num_classes,
         image_channels=dataset.train.images.shape[-1],
     )
     keys = jax.random.split(jax.random.key(config.run.seed), 4)
@@ -113,7 +113,7 @@ def network_training(config: Config, dataset, devices: list, key):
         return networks.anytime(
             genotype,
             config.channels,
-            len(dataset.class_names),
+            dataset.num_classes,
             batch_axis=parallel.batch_axis(devices),
         )
 

@@ -28,7 +28,10 @@ MAY_DIFFER = (
 # What accuracies after training from scratch depend on, besides data and space.
 SCRATCH_SETTINGS = "seed", "batch_size", "scratch_epochs", "scratch_learning_rate"
 # Flags of the images that a training after a search has in common with it.
-SAME_IMAGES = "dataset", "image_size", "crop_padding", "crop_fill", "flip", "data_dir"
+SAME_IMAGES = (
+    *("dataset", "image_size", "skip_corrupt", "crop_padding", "crop_fill", "flip"),
+    "data_dir",
+)
 
 
 def main() -> None:
@@ -119,7 +122,7 @@ def prepare(preset: str, config: Config) -> Experiment:
             ignored_keys=("data_dir",),
             shared=True,
         )
-    num_classes = len(dataset.class_names)
+    num_classes = dataset.num_classes
     arguments = {
         "net": net,
         "train_net": train_net,

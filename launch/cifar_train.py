@@ -56,7 +56,7 @@ def main() -> None:
         network = make_network(
             config,
             genotype,
-            len(dataset.class_names),
+            dataset.num_classes,
             image_shape=image_shape,
             batch_axis=parallel.batch_axis(devices),
         )
@@ -134,6 +134,11 @@ def load(config: Config):
         raise ValueError(
             f"--max-images is {config.images.max_images}, which has no effect with "
             "--dataset imagenet"
+        )
+    if config.images.skip_corrupt:
+        raise ValueError(
+            "--skip-corrupt has no effect with --dataset imagenet, whose images are "
+            "read while training"
         )
     return data.stream(
         config.images.data_dir, image_size=config.images.image_size or 224

@@ -184,7 +184,7 @@ def make_supernet(config: Config, num_nodes: int, dataset):
         spaces.ghn_dag(num_nodes),
         config.channels,
         config.num_blocks,
-        len(dataset.class_names),
+        dataset.num_classes,
         node_input=config.node_input,
         image_channels=dataset.train.images.shape[-1],
     )

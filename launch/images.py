@@ -25,11 +25,13 @@ class Images:
     """Which images there are, and how they are augmented.
 
     Attributes:
-      dataset: digits, cifar10, cifar100, tiny_imagenet200 or folder; in
+      dataset: digits, cifar10, cifar100, tiny_imagenet200, svhn or folder; in
         cifar_train.py also imagenet (a folder, or a TFDS data set, that is read
         while training).
       data_dir: where the data set is or is to be prepared.
-      image_size: side to which a folder's images are cut.
+      image_size: side to which images of a folder are cut, and those of SVHN resized.
+      skip_corrupt: leave out and count images that cannot be decoded, which otherwise
+        end the command.
       max_images: use only the first training images.
       crop_padding: pixels around an image before a random crop.
       crop_fill: what they are: black, or in ENAS the mean of the training images.
@@ -40,6 +42,7 @@ class Images:
     dataset: str = "cifar10"
     data_dir: str | None = None
     image_size: Count | None = None
+    skip_corrupt: bool = False
     max_images: Count | None = None
     crop_padding: Size = 4
     crop_fill: Literal["black", "mean"] = "black"
@@ -55,7 +58,12 @@ def load(config: Images) -> "data.ImageDataset":
     """Load the data set of the settings."""
     from jaxnas import data
 
-    dataset = data.load(config.dataset, config.data_dir, image_size=config.image_size)
+    dataset = data.load(
+        config.dataset,
+        config.data_dir,
+        image_size=config.image_size,
+        skip_corrupt=config.skip_corrupt,
+    )
     if config.max_images is None:
         return dataset
     if config.max_images < dataset.train.labels.size:

@@ -135,7 +135,7 @@ Space = Micro | Macro | Dag
 def _common(space: Space, dataset: "data.ImageDataset") -> dict[str, Any]:
     return {
         "channels": space.channels,
-        "num_classes": len(dataset.class_names),
+        "num_classes": dataset.num_classes,
         "dropout": space.dropout,
         "image_channels": dataset.train.images.shape[-1],
     }

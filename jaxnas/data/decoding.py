@@ -26,10 +26,14 @@ MAX_BYTES = 2**29
 # Handed to Ghostscript; only recognized.
 _NOT_DECODED = ("EPS", "MPEG")
 
-# To be raised when the pixels made of a file change.
-_VERSION = 2
+# To be raised when the pixels made of a file change, or how they are kept.
+_VERSION = 3
 
 _Item = TypeVar("_Item")
+
+
+class CorruptImage(images.DatasetError):
+    """An image file is damaged, or none that can be decoded."""
 
 
 def version() -> str:
@@ -133,13 +137,13 @@ def open_image(contents: bytes, name: object) -> "Image.Image":
       The image as RGB.
 
     Raises:
-      DatasetError: if it cannot be read, has more than `MAX_PIXELS`, or pixels that
+      CorruptImage: if it cannot be read, has more than `MAX_PIXELS`, or pixels that
         are 32-bit integers or floating-point numbers.
     """
     from PIL import Image, UnidentifiedImageError
 
     if not contents:
-        raise images.DatasetError(f"{name} cannot be read: it is empty")
+        raise CorruptImage(f"{name} cannot be read: it is empty")
     kinds = list(dict.fromkeys(formats().values()))
     file = io.BytesIO(contents)
     try:
@@ -149,21 +153,21 @@ def open_image(contents: bytes, name: object) -> "Image.Image":
             _check_mode(image, name)
             _turn_upright(image)
             return _to_rgb(image)
-    except images.DatasetError:
+    except CorruptImage:
         raise
     except UnidentifiedImageError as error:
-        raise images.DatasetError(
+        raise CorruptImage(
             f"{name} cannot be read: it is no image that Pillow knows"
         ) from error
     # Damaged files make Pillow's decoders raise errors of many types.
     except Exception as error:
-        raise images.DatasetError(f"{name} cannot be read: {reason(error)}") from error
+        raise CorruptImage(f"{name} cannot be read: {reason(error)}") from error
 
 
 def _check_sides(sides: tuple[int, int], name: object) -> None:
     width, height = sides
     if not 0 < width * height <= MAX_PIXELS:
-        raise images.DatasetError(
+        raise CorruptImage(
             f"{name} is {width}x{height} pixels; expected 1 to {MAX_PIXELS:,} in all"
         )
 
@@ -171,7 +175,7 @@ def _check_sides(sides: tuple[int, int], name: object) -> None:
 def _check_mode(image: "Image.Image", name: object) -> None:
     numbers = {"I": "32-bit integers", "F": "floating-point numbers"}
     if image.mode in numbers and _max_gray(image) is None:
-        raise images.DatasetError(
+        raise CorruptImage(
             f"{name} has pixels of mode {image.mode!r}, {numbers[image.mode]}; "
             "expected at most 16 bits a channel"
         )
@@ -259,7 +263,8 @@ def decode(contents: bytes, name: object, image_shape: tuple[int, ...]) -> np.nd
       uint8 `image_shape`, RGB.
 
     Raises:
-      DatasetError: if it cannot be read, or has another size.
+      CorruptImage: if it cannot be read.
+      DatasetError: if it has another size.
     """
     image = np.asarray(open_image(contents, name))
     if image.shape != image_shape:
@@ -278,29 +283,64 @@ def size_text(image_shape: tuple[int, ...]) -> str:
 def decode_all(
     items: Sequence[_Item],
     decode: Callable[[_Item], np.ndarray],
-    image_shape: tuple[int, ...],
-) -> np.ndarray:
-    """Decode images in threads.
+    *,
+    skip_corrupt: bool = False,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Decode images of one size in threads.
 
     Args:
-      items: what the images are made from.
-      decode: makes an image, uint8 `image_shape`; is called in many threads.
-      image_shape: height, width, channels.
+      items: what the images are made from, one or more.
+      decode: makes an image, uint8 `[height, width, channels]`; is called in many
+        threads.
+      skip_corrupt: whether to leave out those for which it raises `CorruptImage`.
 
     Returns:
-      uint8 `[num, *image_shape]`.
+      uint8 `[num, height, width, channels]`, and bool `[num_items]`, which items these
+      were made from.
 
     Raises:
-      DatasetError: if memory cannot hold them, or as `decode` does.
+      DatasetError: if their sizes differ, none can be decoded, or memory cannot hold
+        them; or as `decode` does.
     """
+
+    def attempt(item: _Item) -> np.ndarray | CorruptImage:
+        try:
+            return decode(item)
+        except CorruptImage as error:
+            if not skip_corrupt:
+                raise
+            return error
+
+    is_read = np.ones(len(items), bool)
+    pixels, first, num = None, 0, 0
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        for index, image in enumerate(pool.map(attempt, items)):
+            if isinstance(image, CorruptImage):
+                is_read[index] = False
+                continue
+            if pixels is None:
+                pixels, first = _allocate(len(items), image.shape), index
+            if image.shape != pixels.shape[1:]:
+                raise images.DatasetError(
+                    f"{items[first]} is {size_text(pixels.shape[1:])} pixels but "
+                    f"{items[index]} is {size_text(image.shape)}; give image_size to "
+                    "bring all images to one size"
+                )
+            pixels[num] = image
+            num += 1
+    if pixels is None:
+        raise images.DatasetError(
+            f"{items[0]} and all other images are corrupt; expected one or more that "
+            "can be decoded"
+        )
+    return pixels[:num], is_read
+
+
+def _allocate(num: int, image_shape: tuple[int, ...]) -> np.ndarray:
     try:
-        pixels = np.empty((len(items), *image_shape), np.uint8)
+        return np.empty((num, *image_shape), np.uint8)
     except MemoryError as error:
         raise images.DatasetError(
-            f"{len(items)} images of {size_text(image_shape)} pixels do not fit into "
-            "memory; expected fewer or smaller ones"
+            f"{num} images of {size_text(image_shape)} pixels do not fit into memory; "
+            "expected fewer or smaller ones"
         ) from error
-    with concurrent.futures.ThreadPoolExecutor() as pool:
-        for index, image in enumerate(pool.map(decode, items)):
-            pixels[index] = image
-    return pixels

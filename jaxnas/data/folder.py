@@ -1,6 +1,7 @@
 """Images in folders, one folder per class."""
 
 import collections
+import functools
 import os
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxnas.data import cache, decoding, images
+from jaxnas.data import cache, decoding, files, images
 
 
 class FolderFiles(NamedTuple):
@@ -53,7 +54,12 @@ def find(data_dir: pathlib.Path) -> tuple[FolderFiles, FolderFiles, tuple[str, .
     )
 
 
-def load(data_dir: pathlib.Path, image_size: int | None = None) -> images.ImageDataset:
+def load(
+    data_dir: pathlib.Path,
+    image_size: int | None = None,
+    *,
+    skip_corrupt: bool = False,
+) -> images.ImageDataset:
     """Load `data_dir/train/CLASS/*` and `data_dir/test/CLASS/*` (or `val/`).
 
     Images may lie in deeper folders of their class. The decoded images are kept in
@@ -65,6 +71,7 @@ def load(data_dir: pathlib.Path, image_size: int | None = None) -> images.ImageD
       image_size: side of the square images to make, in pixels: the shorter side is
         resized to it (bilinear, antialiased) and the center is kept. Without it,
         all images must have one size.
+      skip_corrupt: whether to leave out and count images that cannot be decoded.
 
     Returns:
       RGB images, those for training in one fixed random order, so that the first
@@ -75,38 +82,89 @@ def load(data_dir: pathlib.Path, image_size: int | None = None) -> images.ImageD
       DatasetError: if a folder or its images are missing, there is one class only, the
         classes of the two splits differ, an image cannot be read, or sizes differ.
     """
+    train, test, class_names = find(data_dir)
+    dataset = _decode(data_dir, train, test, image_size, skip_corrupt)
+    return dataset._replace(class_names=class_names)
+
+
+SPLITS = (("train", "test"), ("train", "val"))
+"""Names of the folders of training and test images."""
+
+
+def load_unlabeled(
+    data_dir: pathlib.Path,
+    image_size: int | None = None,
+    *,
+    name: str = "images",
+    splits: Sequence[tuple[str, str]] = SPLITS,
+    skip_corrupt: bool = False,
+) -> images.ImageDataset:
+    """Load the images in two folders and the folders below, without classes.
+
+    Args:
+      data_dir: the folder that holds `train` and `test`, or `train` and `val`.
+      image_size: as for `load`.
+      name: what the data set is loaded by.
+      splits: names that the two folders may have; the first pair that is there.
+      skip_corrupt: as for `load`.
+
+    Returns:
+      As `load`, with no names of classes and labels of 0.
+
+    Raises:
+      DatasetError: if a folder or its images are missing, an image cannot be read, or
+        sizes differ.
+    """
+    pairs = [(data_dir / train, data_dir / test) for train, test in splits]
+    found = next((pair for pair in pairs if all(map(pathlib.Path.is_dir, pair))), None)
+    if found is None:
+        names = " nor ".join(f"{train} and {test}" for train, test in splits)
+        raise images.DatasetError(
+            f"{data_dir} holds neither the folders {names}; expected images in them"
+        )
+    train, test = (_all_files(folder) for folder in found)
+    return _decode(data_dir, train, test, image_size, skip_corrupt)._replace(name=name)
+
+
+def _all_files(folder: pathlib.Path) -> FolderFiles:
+    """All images in a folder and the folders below."""
+    paths, skipped = _image_files(folder, _above(folder))
+    return FolderFiles(folder, paths, np.zeros(len(paths), np.int32), skipped)
+
+
+def _decode(
+    data_dir: pathlib.Path,
+    train: FolderFiles,
+    test: FolderFiles,
+    image_size: int | None,
+    skip_corrupt: bool,
+) -> images.ImageDataset:
+    """A data set without names of classes."""
     if image_size is not None:
         decoding.check_image_size(image_size)
-    train_files, test_files, class_names = find(data_dir)
-    test_paths = test_files.paths
     # One fixed shuffle, so that a search may take the first half of the images.
-    order = np.random.default_rng(0).permutation(len(train_files.paths))
-    train_paths = [train_files.paths[i] for i in order]
-
-    def decode() -> dict[str, np.ndarray]:
-        pixels = _decode_all([*train_paths, *test_paths], image_size)
-        train, test = pixels[: len(train_paths)], pixels[len(train_paths) :]
-        mean, std = images.channel_statistics(train)
-        return {
-            "train": train,
-            "test": test,
-            "mean": np.array(mean),
-            "std": np.array(std),
-        }
-
-    key = cache.fingerprint(data_dir, [*train_paths, *test_paths], f"{image_size}")
-    arrays = cache.load_or_compute(data_dir, f"folder-{key[:16]}", decode)
+    order = np.random.default_rng(0).permutation(len(train.paths))
+    train_paths = [train.paths[i] for i in order]
+    key = cache.fingerprint(data_dir, [*train_paths, *test.paths], f"{image_size}")
+    decoded = files.decode(
+        data_dir,
+        f"folder-{key[:16]}",
+        files.ListedFiles(train_paths, train.labels[order]),
+        files.ListedFiles(test.paths, test.labels),
+        functools.partial(_decode_one, image_size=image_size),
+        skip_corrupt=skip_corrupt,
+    )
     resized = "" if image_size is None else f", resized to {image_size}x{image_size}"
-    splits = f"{train_files.folder.name} and {test_files.folder.name}"
     return images.ImageDataset(
         name="folder",
-        train=images.Split(arrays["train"], train_files.labels[order]),
-        test=images.Split(arrays["test"], test_files.labels),
-        class_names=class_names,
-        mean=tuple(arrays["mean"].tolist()),
-        std=tuple(arrays["std"].tolist()),
-        source=f"images in {data_dir}, {splits}{resized}",
-        skipped=train_files.skipped + test_files.skipped,
+        train=decoded.train,
+        test=decoded.test,
+        class_names=(),
+        mean=decoded.mean,
+        std=decoded.std,
+        source=f"images in {data_dir}, {train.folder.name} and {test.folder.name}"
+        + resized,
+        skipped=train.skipped + test.skipped + decoded.skipped,
     )
 
 
@@ -129,31 +187,44 @@ def _class_files(
     split_dir: pathlib.Path,
 ) -> tuple[dict[str, list[pathlib.Path]], collections.Counter[str]]:
     """Return the sorted image files of each class of a split; and what is skipped."""
-    suffixes = frozenset(decoding.formats())
-    real = pathlib.Path(os.path.realpath(split_dir))
-    above = frozenset(map(str, (real, *real.parents)))
+    above = _above(split_dir) | {os.path.realpath(split_dir)}
     folders, outside, skipped = _entries(split_dir)
     if outside:
         skipped["in no class"] += len(outside)
-    files: dict[str, list[pathlib.Path]] = {}
+    found: dict[str, list[pathlib.Path]] = {}
     for folder in folders:
-        paths, skipped_here = list_files(folder, above)
-        kinds = [decoding.skipped_kind(path.name, suffixes) for path in paths]
-        skipped_here.update(kind for kind in kinds if kind is not None)
-        found = [path for path, kind in zip(paths, kinds, strict=True) if kind is None]
-        if not found:
-            raise images.DatasetError(
-                f"{folder} holds no image; expected files such as .jpg or .png"
-                + images.skipped_text(skipped_here)
-            )
-        files[_class_name(folder)] = found
+        paths, skipped_here = _image_files(folder, above)
+        found[_class_name(folder)] = paths
         skipped += skipped_here
-    if not files:
+    if not found:
         raise images.DatasetError(
             f"{split_dir} holds no folder; expected one folder of images per class"
             + images.skipped_text(skipped)
         )
-    return files, skipped
+    return found, skipped
+
+
+def _above(split_dir: pathlib.Path) -> frozenset[str]:
+    """Real paths of the folders that hold one."""
+    real = pathlib.Path(os.path.realpath(split_dir))
+    return frozenset(map(str, real.parents))
+
+
+def _image_files(
+    folder: pathlib.Path, above: frozenset[str]
+) -> tuple[list[pathlib.Path], collections.Counter[str]]:
+    """The images in a folder and the folders below, sorted; and what is skipped."""
+    suffixes = frozenset(decoding.formats())
+    paths, skipped = list_files(folder, above)
+    kinds = [decoding.skipped_kind(path.name, suffixes) for path in paths]
+    skipped.update(kind for kind in kinds if kind is not None)
+    found = [path for path, kind in zip(paths, kinds, strict=True) if kind is None]
+    if not found:
+        raise images.DatasetError(
+            f"{folder} holds no image; expected files such as .jpg or .png"
+            + images.skipped_text(skipped)
+        )
+    return found, skipped
 
 
 def _class_name(folder: pathlib.Path) -> str:
@@ -285,22 +356,6 @@ def _list(
     return paths, np.repeat(np.arange(len(counts), dtype=np.int32), counts)
 
 
-def _decode_all(paths: Sequence[pathlib.Path], image_size: int | None) -> np.ndarray:
-    first = _decode(paths[0], image_size)
-
-    def decode(path: pathlib.Path) -> np.ndarray:
-        image = _decode(path, image_size)
-        if image.shape != first.shape:
-            raise images.DatasetError(
-                f"{paths[0]} is {decoding.size_text(first.shape)} pixels but {path} is "
-                f"{decoding.size_text(image.shape)}; give image_size to bring all "
-                "images to one size"
-            )
-        return image
-
-    return decoding.decode_all(paths, decode, first.shape)
-
-
-def _decode(path: pathlib.Path, image_size: int | None) -> np.ndarray:
+def _decode_one(path: pathlib.Path, image_size: int | None) -> np.ndarray:
     image = decoding.open_image(decoding.read_file(path), path)
     return np.asarray(image if image_size is None else decoding.fit(image, image_size))

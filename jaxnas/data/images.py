@@ -42,17 +42,19 @@ class Split(NamedTuple):
 
 
 class ImageDataset(NamedTuple):
-    """An image classification data set.
+    """A data set of images, with or without classes.
 
     Attributes:
       name: the name it was loaded by.
       train: the training images.
       test: the held-out images.
-      class_names: the names of the classes, in label order.
+      class_names: the names of the classes, in label order; empty for images without,
+        whose labels are 0.
       mean: per-channel mean of the training pixels scaled to `[0, 1]`.
       std: per-channel standard deviation of the same pixels.
       source: one line saying what was read.
-      skipped: how many files beside the images were left alone, by kind.
+      skipped: how many files were left alone, by kind: those beside the images, and
+        corrupt ones if these were to be skipped.
     """
 
     name: str
@@ -63,6 +65,19 @@ class ImageDataset(NamedTuple):
     std: tuple[float, ...]
     source: str
     skipped: Mapping[str, int] = NONE_SKIPPED
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes.
+
+        Raises:
+          DatasetError: if there are none.
+        """
+        if not self.class_names:
+            raise DatasetError(
+                f"data set {self.name!r} has no classes; expected one with classes"
+            )
+        return len(self.class_names)
 
 
 def digest(dataset: ImageDataset) -> str:

@@ -76,7 +76,8 @@ def read(
     *,
     num_classes: int | None = None,
     test_split: str = "test",
-) -> tuple[images.Split, images.Split, tuple[str, ...]]:
+    skip_corrupt: bool = False,
+) -> tuple[images.Split, images.Split, tuple[str, ...], int]:
     """Read a prepared data set.
 
     Args:
@@ -85,10 +86,12 @@ def read(
       image_shape: the images' height, width and channels.
       num_classes: the number of classes; None for any number.
       test_split: the split to test on.
+      skip_corrupt: whether to leave out and count images that cannot be decoded.
 
     Returns:
       The split `train` and the one to test on, sorted by the examples' `id`, which is
-      the order they were prepared in, and the names of the classes.
+      the order they were prepared in; the names of the classes; how many images were
+      left out.
 
     Raises:
       DatasetError: if the folder does not hold the data set it should.
@@ -126,15 +129,21 @@ def read(
             examples = _examples(builder, split)
             if "id" in features:
                 examples.sort(key=lambda example: example["id"])
-            pixels = decoding.decode_all(examples, decode, image_shape)
+            pixels, is_read = decoding.decode_all(
+                examples, decode, skip_corrupt=skip_corrupt
+            )
+            labels = np.array([e["label"] for e in examples])
             arrays[f"{split}_images"] = pixels
-            arrays[f"{split}_labels"] = np.array([e["label"] for e in examples])
+            arrays[f"{split}_labels"] = labels[is_read]
+            arrays[f"{split}_corrupt"] = (~is_read).sum()
         return arrays
 
     files = sorted(path for path in version_dir.iterdir() if path.is_file())
     key = cache.fingerprint(version_dir, files)
     arrays = cache.load_or_compute(
-        cache_dir, f"{version_dir.parent.name}-{key[:16]}", decode_all
+        cache_dir,
+        f"{version_dir.parent.name}-{key[:16]}" + "-skipping" * skip_corrupt,
+        decode_all,
     )
     train, test = (
         images.Split(
@@ -145,7 +154,8 @@ def read(
         )
         for split in splits
     )
-    return train, test, class_names
+    num_corrupt = sum(int(arrays[f"{split}_corrupt"]) for split in splits)
+    return train, test, class_names, num_corrupt
 
 
 def _examples(builder: Any, split: str) -> list[dict[str, Any]]:

@@ -92,6 +92,11 @@ class StreamedDataset(NamedTuple):
     files: Sequence[pathlib.Path]
     skipped: Mapping[str, int] = images.NONE_SKIPPED
 
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return len(self.class_names)
+
 
 def stream(
     data_dir: str | os.PathLike[str], *, image_size: int = 224
@@ -205,7 +210,8 @@ def describe(dataset: images.ImageDataset | StreamedDataset) -> str:
     return (
         f"{dataset.source}: {train.num_images} training and {test.num_images} test "
         f"images of {decoding.size_text(train.image_shape)} pixels, {channels} "
-        f"channel{'s' * (channels > 1)}, {len(dataset.class_names)} classes"
+        f"channel{'s' * (channels > 1)}"
+        + (f", {len(dataset.class_names)} classes" if dataset.class_names else "")
         + images.skipped_text(dataset.skipped)
     )
 
@@ -341,8 +347,8 @@ def in_order(stream: Stream, batch_size: int) -> Iterator[dict[str, Any]]:
       batch_size: images in a batch.
 
     Yields:
-      `image` uint8 `[batch_size, H, W, C]`, `label` int32 and `weight` float32
-      `[batch_size]`.
+      `image` uint8 `[batch_size, H, W, C]`; `label` and `index` in the stream, int32,
+      and `weight`, float32, `[batch_size]`.
 
     Raises:
       DatasetError: if an image cannot be read.
@@ -357,8 +363,12 @@ def in_order(stream: Stream, batch_size: int) -> Iterator[dict[str, Any]]:
     loaded = _batches(load, range(num_batches * batch_size), batch_size)
     for start, batch in zip(itertools.count(step=batch_size), loaded, strict=False):
         index = np.arange(start, start + batch_size)
-        weight = (index < num).astype(np.float32)
-        yield {"image": batch.images, "label": batch.labels, "weight": weight}
+        yield {
+            "image": batch.images,
+            "label": batch.labels,
+            "index": (index % num).astype(np.int32),
+            "weight": (index < num).astype(np.float32),
+        }
 
 
 def _open(stream: Stream, index: int) -> tuple["Image.Image", int]:

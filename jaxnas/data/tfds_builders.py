@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from jaxnas.data import cifar, images, tiny_imagenet
+from jaxnas.data.files import ListedFiles
 
 
 class JaxnasCifar10(tfds.core.GeneratorBasedBuilder):
@@ -133,10 +134,10 @@ class JaxnasTinyImagenet200(tfds.core.GeneratorBasedBuilder):
 
 
 def _files(
-    path: pathlib.Path, split: str, files: tiny_imagenet.ListedFiles
+    path: pathlib.Path, split: str, files: ListedFiles
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     with tiny_imagenet.open_archive(path) as tree:
-        pairs = zip(files.names, files.labels, strict=True)
+        pairs = zip(files.items, files.labels, strict=True)
         for index, (name, label) in enumerate(pairs):
             yield index, _example(split, index, tree.read(name), label)
 

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxnas._checks import reason
-from jaxnas.data import cache, decoding, folder, images
+from jaxnas.data import cache, decoding, files, folder, images
 
 NAME = "tiny_imagenet200"
 """The name it is loaded by."""
@@ -95,36 +95,24 @@ class Tree(NamedTuple):
     skipped: collections.Counter[str]
 
 
-class ListedFiles(NamedTuple):
-    """The images of one split.
-
-    Attributes:
-      names: their paths within the tree.
-      labels: int32 `[num]`.
-    """
-
-    names: tuple[str, ...]
-    labels: np.ndarray
-
-
 class Listing(NamedTuple):
     """Which images there are.
 
     Attributes:
       train: the training images in one fixed random order, so that the first ones are
         a sample of all classes.
-      val: the validation images, ordered by file name.
+      val: the validation images, ordered by file name; items are paths in the tree.
       class_names: the names of the classes, in the order of their identifiers.
       skipped: how many other files there are, by kind, besides those of the layout.
     """
 
-    train: ListedFiles
-    val: ListedFiles
+    train: files.ListedFiles
+    val: files.ListedFiles
     class_names: tuple[str, ...]
-    skipped: Mapping[str, int]
+    skipped: collections.Counter[str]
 
 
-def read_folder(root: pathlib.Path) -> images.ImageDataset:
+def read_folder(root: pathlib.Path, skip_corrupt: bool = False) -> images.ImageDataset:
     """Read the unpacked official folder, or one with fewer classes.
 
     The decoded images are kept in `root/.jaxnas-cache`, and used again until a file's
@@ -133,6 +121,7 @@ def read_folder(root: pathlib.Path) -> images.ImageDataset:
     Args:
       root: the folder with `wnids.txt`, `train` and `val`. The validation images may
         also lie in `val/WNID`.
+      skip_corrupt: whether to leave out and count images that cannot be decoded.
 
     Returns:
       The data set, in the order of `find`.
@@ -142,11 +131,12 @@ def read_folder(root: pathlib.Path) -> images.ImageDataset:
     """
     tree = _folder_tree(root)
     listing = find(tree)
-    files = [root / name for name in (*listing.train.names, *listing.val.names)]
-    return _load(tree, listing, root, cache.fingerprint(root, files), "folder")
+    paths = [root / name for name in (*listing.train.items, *listing.val.items)]
+    key = cache.fingerprint(root, paths)
+    return _load(tree, listing, root, key, "folder", skip_corrupt)
 
 
-def read_archive(path: pathlib.Path) -> images.ImageDataset:
+def read_archive(path: pathlib.Path, skip_corrupt: bool = False) -> images.ImageDataset:
     """Read the official archive, or one with fewer classes, without unpacking it.
 
     The decoded images are kept in `.jaxnas-cache` beside it, and used again until the
@@ -154,6 +144,7 @@ def read_archive(path: pathlib.Path) -> images.ImageDataset:
 
     Args:
       path: the `.zip` file.
+      skip_corrupt: whether to leave out and count images that cannot be decoded.
 
     Returns:
       The data set, in the order of `find`.
@@ -163,7 +154,7 @@ def read_archive(path: pathlib.Path) -> images.ImageDataset:
     """
     with open_archive(path) as tree:
         key = cache.fingerprint(path.parent, [path])
-        return _load(tree, find(tree), path.parent, key, "archive")
+        return _load(tree, find(tree), path.parent, key, "archive", skip_corrupt)
 
 
 def dataset(
@@ -204,25 +195,31 @@ def dataset(
 
 
 def _load(
-    tree: Tree, listing: Listing, cache_dir: pathlib.Path, key: str, kind: str
+    tree: Tree,
+    listing: Listing,
+    cache_dir: pathlib.Path,
+    key: str,
+    kind: str,
+    skip_corrupt: bool,
 ) -> images.ImageDataset:
     def decode(name: str) -> np.ndarray:
         where = f"{tree.where}/{name}"
         return decoding.decode(tree.read(name), where, IMAGE_SHAPE)
 
-    def decode_all() -> dict[str, np.ndarray]:
-        return {
-            split: decoding.decode_all(files.names, decode, IMAGE_SHAPE)
-            for split, files in (("train", listing.train), ("val", listing.val))
-        }
-
-    arrays = cache.load_or_compute(cache_dir, f"{NAME}-{key[:16]}", decode_all)
+    decoded = files.decode(
+        cache_dir,
+        f"{NAME}-{key[:16]}",
+        listing.train,
+        listing.val,
+        decode,
+        skip_corrupt=skip_corrupt,
+    )
     return dataset(
-        images.Split(arrays["train"], listing.train.labels),
-        images.Split(arrays["val"], listing.val.labels),
+        decoded.train,
+        decoded.test,
         listing.class_names,
         f"Tiny-ImageNet-200 {kind}",
-    )._replace(skipped=listing.skipped)
+    )._replace(skipped=listing.skipped + decoded.skipped)
 
 
 def _folder_tree(root: pathlib.Path) -> Tree:
@@ -326,8 +323,8 @@ def find(tree: Tree) -> Listing:
     train_files, val_files = (_in_order(found, wnids) for found in (train, val))
     # As in `folder`, so that a search may take the first half of the images.
     order = np.random.default_rng(0).permutation(len(train))
-    shuffled = ListedFiles(
-        tuple(train_files.names[i] for i in order), train_files.labels[order]
+    shuffled = files.ListedFiles(
+        tuple(train_files.items[i] for i in order), train_files.labels[order]
     )
     return Listing(shuffled, val_files, _class_names(tree, wnids), _skipped(tree))
 
@@ -426,12 +423,12 @@ def _check_annotations(
         )
 
 
-def _in_order(found: Mapping[str, str], wnids: Sequence[str]) -> ListedFiles:
+def _in_order(found: Mapping[str, str], wnids: Sequence[str]) -> files.ListedFiles:
     # By file name, so that the order is the same wherever val's images were moved.
     names = sorted(found, key=lambda name: (_file_name(name), name))
     label = {wnid: index for index, wnid in enumerate(wnids)}
     labels = np.array([label[found[name]] for name in names], np.int32)
-    return ListedFiles(tuple(names), labels)
+    return files.ListedFiles(tuple(names), labels)
 
 
 def _class_names(tree: Tree, wnids: Sequence[str]) -> tuple[str, ...]:

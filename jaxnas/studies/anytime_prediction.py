@@ -156,7 +156,7 @@ def anytime(
         return analysis.exit_costs(
             net.space.decode(arch),
             channels,
-            len(images.dataset.class_names),
+            images.dataset.num_classes,
             images.dataset.train.image_shape,
         )
 

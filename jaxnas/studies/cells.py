@@ -341,7 +341,7 @@ def _make_network(
         genotype,
         training.channels,
         training.num_cells,
-        len(study.images.dataset.class_names),
+        study.images.dataset.num_classes,
         auxiliary=training.auxiliary,
         stem_stride=training.stem_stride,
         batch_axis=batch_axis,

@@ -25,6 +25,7 @@ from jaxnas.train.one_shot import (
     search_steps,
 )
 from jaxnas.train.ranking import Ranked, rank
+from jaxnas.train.restoration import MAX_PSNR, inpainting, psnr, ssim
 from jaxnas.train.standalone import (
     Snapshot,
     make_standalone_train_fn,
@@ -48,6 +49,7 @@ from jaxnas.train.tasks import (
 )
 
 __all__ = [
+    "MAX_PSNR",
     "Diverged",
     "DropPath",
     "InputPipeline",
@@ -70,6 +72,7 @@ __all__ = [
     "evaluation_step",
     "exit_accuracies",
     "init_weights",
+    "inpainting",
     "make_eval_fn",
     "make_network_eval_fn",
     "make_standalone_train_fn",
@@ -77,11 +80,13 @@ __all__ = [
     "mean_loss",
     "multi_exit_classification",
     "network_evaluation_step",
+    "psnr",
     "rank",
     "scan_steps",
     "search",
     "search_schedule",
     "search_steps",
+    "ssim",
     "statistics_estimator",
     "train_from_scratch",
     "train_standalone",

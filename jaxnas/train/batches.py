@@ -10,10 +10,14 @@ from jax import lax
 
 from jaxnas import parallel
 from jaxnas.data import Split, Stream, streaming
-from jaxnas.types import Batch, Device, Key
+from jaxnas.types import Batch, Device, Key, Task
 
 Preprocess = Callable[[Key, jax.Array], jax.Array]
 """`(key, uint8 images) -> float images`: normalizes, and in training augments."""
+
+
+# What tasks draw has keys that no preprocessing splits off.
+_TASK_STREAM = 2**32 - 1
 
 
 class InputPipeline(NamedTuple):
@@ -111,6 +115,7 @@ def shuffled(
     position: jax.Array,
     batch_size: int,
     preprocess: Preprocess,
+    task: Task,
 ) -> Batch:
     """One batch of a freshly shuffled epoch.
 
@@ -124,17 +129,44 @@ def shuffled(
       position: int32 scalar, number of the batch within the epoch.
       batch_size: images in a batch.
       preprocess: applied to the uint8 images.
+      task: prepares the batch.
 
     Returns:
-      `image` float `[batch_size, H, W, C]`, `label` int32 `[batch_size]`.
+      `image` float `[batch_size, H, W, C]`, `label` int32 `[batch_size]`, and what the
+      task adds.
     """
     _, image_key = jax.random.split(jax.random.fold_in(key, order.epoch))
     chosen = lax.dynamic_slice_in_dim(order.indices, position * batch_size, batch_size)
     image_key = jax.random.fold_in(image_key, position)
-    return {
-        "image": preprocess(image_key, split.images[chosen]),
-        "label": split.labels[chosen],
-    }
+    batch = {"image": split.images[chosen], "label": split.labels[chosen]}
+    return prepared(image_key, batch, preprocess, task)
+
+
+def prepared(key: Key, batch: Batch, preprocess: Preprocess, task: Task) -> Batch:
+    """A batch of uint8 images as a network takes it and a task judges it.
+
+    Args:
+      key: determines what preprocessing and the task draw.
+      batch: uint8 `image` `[B, H, W, C]` and what else there is.
+      preprocess: applied to the images.
+      task: prepares what this makes.
+    """
+    image = preprocess(key, batch["image"])
+    keys = jax.random.split(jax.random.fold_in(key, _TASK_STREAM), image.shape[0])
+    return task.prepare(keys, {**batch, "image": image})
+
+
+def prepared_for_evaluation(batch: Batch, normalize: Preprocess, task: Task) -> Batch:
+    """A batch of `evaluation_batches` as a network takes it and a task judges it.
+
+    What the task draws for an image depends on its `index` only, so that evaluations
+    agree, in batches of any size.
+    """
+    key = jax.random.key(0)
+    image = normalize(key, batch["image"])
+    stream = jax.random.fold_in(key, _TASK_STREAM)
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(stream, batch["index"])
+    return task.prepare(keys, {**batch, "image": image})
 
 
 def next_batch(
@@ -145,6 +177,7 @@ def next_batch(
     position: jax.Array,
     batch_size: int,
     preprocess: Preprocess,
+    task: Task,
     *,
     batch_axis: str | None = None,
     num_devices: int = 1,
@@ -159,11 +192,12 @@ def next_batch(
       position: int32 scalar, number of the batch within the epoch.
       batch_size: images in a batch, over all devices.
       preprocess: applied to the uint8 images.
+      task: prepares the batch.
       batch_axis: mapped axis over which batches are shared out, if any.
       num_devices: size of that axis.
     """
     order = update_order(order, key, epoch)
-    batch = shuffled(key, split, order, position, batch_size, preprocess)
+    batch = shuffled(key, split, order, position, batch_size, preprocess, task)
     return order, local_batch(batch, batch_axis, num_devices)
 
 
@@ -204,8 +238,9 @@ def evaluation_batches(
     """All images once, in batches of one size, in `evaluation_order`.
 
     The last batch is filled up with images from the beginning, whose `weight` is 0:
-    they take part in batch statistics and in nothing else. Streams, which serve
-    networks with running statistics only, are read in the order of their files.
+    they take part in batch statistics and in nothing else; `index` is their place in
+    the split. Streams, which serve networks with running statistics only, are read in
+    the order of their files.
     """
     if isinstance(split, Stream):
         yield from streaming.in_order(split, batch_size)
@@ -219,6 +254,7 @@ def evaluation_batches(
         yield {
             "image": images[index],
             "label": labels[index],
+            "index": index.astype(np.int32),
             "weight": (position < num).astype(np.float32),
         }
 

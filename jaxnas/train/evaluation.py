@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-import jax
 import numpy as np
 
 from jaxnas import parallel, weights
@@ -55,7 +54,7 @@ def make_eval_fn(
     )
 
     def evaluate_batch(weights: Weights, arch: Arch, batch: Batch) -> Metrics:
-        batch = dict(batch, image=pipeline.normalize(jax.random.key(0), batch["image"]))
+        batch = batches.prepared_for_evaluation(batch, pipeline.normalize, task)
         batch = batches.local_batch(batch, batch_axis, num_devices)
         return evaluation_step(weights, arch[None], batch)
 

@@ -29,7 +29,7 @@ class TrainState(NamedTuple):
       step: int32 scalar, optimizer steps done.
       key: the run's PRNG key; every step folds its number into it.
       params: parameters.
-      batch_stats: running statistics.
+      batch_stats: running statistics; empty in a network without.
       opt_state: optimizer state.
       epoch_metrics: means over the steps of the current epoch.
     """
@@ -49,7 +49,7 @@ def train_step(
     *,
     batch_axis: str | None = None,
 ) -> Callable[..., tuple[TrainState, Metrics]]:
-    """Make one optimizer step on a network with running statistics.
+    """Make one optimizer step on a network.
 
     Args:
       network: module called as `network(images, train=)` and, for drop path, with
@@ -79,7 +79,7 @@ def train_step(
             **options,
         )
         value, metrics = task.loss(outputs, batch)
-        return value, (metrics, updated["batch_stats"])
+        return value, (metrics, updated.get("batch_stats", {}))
 
     def step(state, batch, key, drop_path_prob, options=None):
         if batch_axis is not None:  # devices drop independently
@@ -134,15 +134,14 @@ def make_network_eval_fn(
       floats; `options` are as for `train_step`. It is compiled once for all
       parameters.
     """
-    evaluate_normalized = network_evaluation_step(network, task)
+    evaluate_prepared = network_evaluation_step(network, task)
 
     @jax.jit
     def evaluate_batch(
         params: Any, batch_stats: Any, batch: Batch, options: Options
     ) -> Metrics:
-        image = normalize(jax.random.key(0), batch["image"])
-        batch = dict(batch, image=image)
-        return evaluate_normalized(params, batch_stats, batch, options)
+        batch = batches.prepared_for_evaluation(batch, normalize, task)
+        return evaluate_prepared(params, batch_stats, batch, options)
 
     def evaluate(
         params: Any,
@@ -342,8 +341,12 @@ class _TrainingParts(NamedTuple):
 
     def init(self, key: Key, initial: Any, options: Options) -> TrainState:
         run_key, params_key = jax.random.split(key)
-        image = jnp.zeros((1, *self.train.image_shape), jnp.uint8)
-        images = self.pipeline.normalize(key, image)
+        batch = {
+            "image": jnp.zeros((1, *self.train.image_shape), jnp.uint8),
+            "label": jnp.zeros(1, jnp.int32),
+        }
+        batch = batches.prepared(key, batch, self.pipeline.normalize, self.task)
+        images = batch["image"]
         if initial is None:
             variables = self.network.init(params_key, images, train=True, **options)
         else:  # a copy, for the state is overwritten in place
@@ -352,13 +355,12 @@ class _TrainingParts(NamedTuple):
         outputs = jax.eval_shape(
             lambda: self.network.apply(variables, images, train=False, **options)
         )
-        label = {"label": jnp.zeros(1, jnp.int32)}
-        _, shapes = jax.eval_shape(self.task.loss, outputs, label)
+        _, shapes = jax.eval_shape(self.task.loss, outputs, batch)
         return TrainState(
             jnp.int32(0),
             run_key,
             variables["params"],
-            variables["batch_stats"],
+            variables.get("batch_stats", {}),
             self.optimizer.init(variables["params"]),
             {
                 f"train/{name}": jnp.zeros(s.shape, s.dtype)
@@ -391,8 +393,10 @@ class _TrainingParts(NamedTuple):
             batch_key, network_key = jax.random.split(state.key)
             if order is None:
                 image_key = jax.random.fold_in(batch_key, state.step)
-                image = self.pipeline.augment(image_key, jnp.asarray(images.images))
-                batch = {"image": image, "label": images.labels}
+                batch = {"image": jnp.asarray(images.images), "label": images.labels}
+                batch = batches.prepared(
+                    image_key, batch, self.pipeline.augment, self.task
+                )
                 batch = batches.local_batch(batch, batch_axis, num_devices)
             else:
                 order, batch = batches.next_batch(
@@ -403,6 +407,7 @@ class _TrainingParts(NamedTuple):
                     position,
                     self.pipeline.batch_size,
                     self.pipeline.augment,
+                    self.task,
                     batch_axis=batch_axis,
                     num_devices=num_devices,
                 )

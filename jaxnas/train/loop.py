@@ -175,7 +175,7 @@ def run(
             epoch = (step - 1) // steps_per_epoch + 1
             shown = {
                 name: means[f"train/{name}"]
-                for name in ("loss", "accuracy")
+                for name in ("loss", "accuracy", "psnr")
                 if f"train/{name}" in means
             }
             epoch_is_over = step % steps_per_epoch == 0

@@ -296,13 +296,13 @@ class _SearchParts(NamedTuple):
                 state.searcher, state.key, self.settings.num_search_archs
             )
         )
-        image = jax.eval_shape(
-            self.pipeline.augment, state.key, splits.train.images[:1]
+        batch = jax.eval_shape(
+            lambda key, batch: batches.prepared(
+                key, batch, self.pipeline.augment, self.task
+            ),
+            state.key,
+            {"image": splits.train.images[:1], "label": splits.train.labels[:1]},
         )
-        batch = {
-            "image": jnp.zeros((1, *image.shape[1:]), image.dtype),
-            "label": jnp.zeros(1, jnp.int32),
-        }
         single = steps.evaluation_step(self.net, self.provider, self.task)
         evaluated = jax.eval_shape(single, state.weights.params, archs, batch)
         _, info = jax.eval_shape(
@@ -432,6 +432,7 @@ class _SearchParts(NamedTuple):
             position,
             self.pipeline.batch_size,
             self.pipeline.augment if augments else self.pipeline.normalize,
+            self.task,
             batch_axis=self.batch_axis,
             num_devices=self.num_devices,
         )

@@ -133,6 +133,7 @@ def make_standalone_train_fn(
             position,
             batch_size,
             pipeline.augment,
+            task,
             batch_axis=batch_axis,
             num_devices=num_devices,
         )

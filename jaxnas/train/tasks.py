@@ -24,6 +24,14 @@ def error_rate(metrics: Mapping[str, Any]) -> Any:
     return 1 - metrics["accuracy"]
 
 
+def mean_over_batch(values: jax.Array, batch: Batch) -> jax.Array:
+    """Mean of `values` `[B]`, by the batch's `weight` where it has one."""
+    weight = batch.get("weight")
+    if weight is None:
+        return values.mean()
+    return (values * weight).sum() / jnp.maximum(weight.sum(), 1)
+
+
 def classification(auxiliary_weight: float = 0.4) -> Task:
     """Cross-entropy of class labels.
 
@@ -40,25 +48,20 @@ def classification(auxiliary_weight: float = 0.4) -> Task:
     def loss(outputs: Outputs, batch: Batch) -> tuple[jax.Array, Metrics]:
         logits, *auxiliary = outputs if isinstance(outputs, tuple) else (outputs,)
         labels = batch["label"]
-        weight = batch.get("weight")
-
-        def mean(values):
-            if weight is None:
-                return values.mean()
-            return (values * weight).sum() / jnp.maximum(weight.sum(), 1)
 
         def cross_entropy(logits):
-            return mean(
+            return mean_over_batch(
                 optax.softmax_cross_entropy_with_integer_labels(
                     logits.astype(np.promote_types(logits.dtype, jnp.float32)), labels
-                )
+                ),
+                batch,
             )
 
         task_loss = cross_entropy(logits)
         correct = (logits.argmax(-1).astype(labels.dtype) == labels).astype(
             task_loss.dtype
         )
-        metrics = {"loss": task_loss, "accuracy": mean(correct)}
+        metrics = {"loss": task_loss, "accuracy": mean_over_batch(correct, batch)}
         total = task_loss + auxiliary_weight * sum(map(cross_entropy, auxiliary))
         return total, metrics
 

@@ -231,7 +231,7 @@ def test_images_that_exceed_memory_are_told(monkeypatch):
     with pytest.raises(
         data.DatasetError, match="5 images of 4x3 pixels do not fit into"
     ):
-        decoding.decode_all(range(5), lambda _: pytest.fail("decoded"), (3, 4, 3))
+        decoding.decode_all(range(5), lambda _: np.zeros((3, 4, 3), np.uint8))
 
 
 def mutate(generator, contents):

@@ -220,13 +220,13 @@ def test_image_size_resizes_the_shorter_side_and_keeps_the_center(root):
 
 def test_decoded_images_are_kept_until_a_file_changes(root, monkeypatch):
     first = data.load("folder", root)
-    decode = folder._decode
-    monkeypatch.setattr(folder, "_decode", lambda *_: pytest.fail("decoded again"))
+    decode = decoding.decode_all
+    monkeypatch.setattr(decoding, "decode_all", lambda *_: pytest.fail("decoded again"))
     again = data.load("folder", root)
     np.testing.assert_array_equal(first.train.images, again.train.images)
     np.testing.assert_array_equal(first.test.images, again.test.images)
     assert (first.mean, first.std) == (again.mean, again.std)
-    monkeypatch.setattr(folder, "_decode", decode)
+    monkeypatch.setattr(decoding, "decode_all", decode)
     pixels = write_image(root / "train/ant/b.png", 9)
     changed = data.load("folder", root)
     assert rows([pixels], [0]) < rows(*changed.train)
@@ -295,3 +295,107 @@ def test_unreadable_images_are_named(root, suffix):
 def test_image_size_has_bounds(root, image_size):
     with pytest.raises(data.DatasetError, match=f"is {image_size}; expected 1 to 9459"):
         data.load("folder", root, image_size=image_size)
+
+
+# Corrupt images ---------------------------------------------------------------------
+
+
+def test_corrupt_images_are_skipped_if_asked(root, monkeypatch):
+    expected = data.load("folder", root)
+    for index, content in enumerate((b"", b"no image", b"\x89PNG\r\n\x1a\n" * 9)):
+        (root / f"train/cat/0{index}.png").write_bytes(content)
+    (root / "test/ant/0.png").write_bytes(b"P5 30000 30000 255\n")
+    with pytest.raises(data.DatasetError, match="cannot be read"):
+        data.load("folder", root)
+    dataset = data.load("folder", root, skip_corrupt=True)
+    assert rows(*dataset.train) == rows(*expected.train)
+    np.testing.assert_array_equal(dataset.test.images, expected.test.images)
+    np.testing.assert_array_equal(dataset.test.labels, expected.test.labels)
+    assert dataset.mean == expected.mean
+    assert dataset.skipped == {"corrupt": 4}
+    assert data.describe(dataset).endswith("; skipped: 4 corrupt")
+    # What is kept for the next time counts them too, and hides nothing.
+    monkeypatch.setattr(folder, "_decode_one", lambda *_, **__: pytest.fail("again"))
+    assert data.load("folder", root, skip_corrupt=True).skipped == {"corrupt": 4}
+    monkeypatch.undo()
+    with pytest.raises(data.DatasetError, match="cannot be read"):
+        data.load("folder", root)
+
+
+def test_a_class_is_not_skipped(root):
+    (root / "train/ant/c.png").write_text("no image")
+    message = r"ant/c\.png and all other images of its class are corrupt; expected one"
+    with pytest.raises(data.DatasetError, match=message):
+        data.load("folder", root, skip_corrupt=True)
+    for path in root.glob("*/*/*.png"):
+        path.write_text("no image")
+    with pytest.raises(data.DatasetError, match="and all other images are corrupt"):
+        data.load("folder", root, skip_corrupt=True)
+
+
+def test_images_of_other_sizes_are_not_skipped(root):
+    write_image(root / "test/ant/d.png", width=7)
+    with pytest.raises(data.DatasetError, match="give image_size to bring"):
+        data.load("folder", root, skip_corrupt=True)
+
+
+# Without classes --------------------------------------------------------------------
+
+
+def test_images_need_no_classes(tmp_path):
+    written = [
+        write_image(tmp_path / f"train/{name}.png", i)
+        for i, name in enumerate(("b", "a", "deep/c"))
+    ]
+    gray = write_image(tmp_path / "test/d.png", 5, mode="L")
+    Image.new("RGBA", (6, 6), (10, 20, 30, 0)).save(tmp_path / "test/e.png")
+    (tmp_path / "train/notes.txt").write_text("no image")
+    dataset = data.load("images", tmp_path)
+    assert rows(*dataset.train) == rows(written, [0, 0, 0])
+    assert rows(*dataset.test) == rows(
+        [np.repeat(gray[..., None], 3, -1), np.full((6, 6, 3), (10, 20, 30), np.uint8)],
+        [0, 0],
+    )
+    assert dataset.class_names == () and dataset.name == "images"
+    assert data.describe(dataset).endswith(
+        ": 3 training and 2 test images of 6x6 pixels, 3 channels; skipped: 1 .txt"
+    )
+
+
+def test_images_of_all_classes_are_read(root):
+    dataset = data.load("images", root, image_size=4)
+    assert dataset.train.images.shape == (3, 4, 4, 3)
+    (root / "test").rename(root / "val")
+    (root / "val/ant/d.png").write_text("no image")
+    dataset = data.load("images", root, image_size=4, skip_corrupt=True)
+    assert dataset.test.num_images == 1 and dataset.skipped == {"corrupt": 1}
+
+
+@pytest.mark.parametrize("names", [("cars_train", "cars_test"), ("train", "test")])
+def test_cars_are_cut_to_their_center(tmp_path, names):
+    wide = np.zeros((70, 140, 3), np.uint8)
+    wide[:, 35:105] = 200
+    for name, file in zip(names, ("00001", "img/00002"), strict=True):
+        path = tmp_path / name / f"{file}.png"
+        path.parent.mkdir(parents=True)
+        Image.fromarray(wide).save(path)
+    dataset = data.load("cars", tmp_path)
+    assert dataset.name == "cars" and dataset.class_names == ()
+    assert dataset.train.images.shape == dataset.test.images.shape == (1, 64, 64, 3)
+    assert (dataset.test.images[:, :, 2:-2] == 200).all()
+    assert dataset.source.endswith(f"{names[0]} and {names[1]}, resized to 64x64")
+    assert data.load("cars", tmp_path, image_size=8).train.image_shape == (8, 8, 3)
+
+
+def test_missing_images(tmp_path):
+    write_image(tmp_path / "train/a.png")
+    with pytest.raises(
+        data.DatasetError, match="neither the folders train and test no"
+    ):
+        data.load("images", tmp_path)
+    (tmp_path / "test").mkdir()
+    with pytest.raises(data.DatasetError, match="test holds no image; expected files"):
+        data.load("images", tmp_path)
+    (tmp_path / "train/loop").symlink_to(tmp_path)
+    with pytest.raises(data.DatasetError, match=r"loop is a link to .* which holds it"):
+        data.load("images", tmp_path)

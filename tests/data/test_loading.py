@@ -56,20 +56,36 @@ def test_split_refuses_empty_parts(num_first):
 def test_unknown_name_lists_the_known_ones():
     with pytest.raises(
         data.DatasetError,
-        match="'mnist', expected one of digits, cifar10, cifar100, tiny_imagenet200, f",
+        match="'mnist', expected one of digits, cifar10, cifar100, tiny_imagenet200, c",
     ):
         data.load("mnist")
 
 
-def test_folder_needs_a_folder():
-    with pytest.raises(data.DatasetError, match="needs data_dir"):
-        data.load("folder")
+@pytest.mark.parametrize("name", ["folder", "images", "cars"])
+def test_folders_need_a_folder(name):
+    with pytest.raises(data.DatasetError, match=f"'{name}' needs data_dir"):
+        data.load(name)
 
 
 @pytest.mark.parametrize("name", ["digits", "cifar10", "tiny_imagenet200"])
-def test_image_size_is_for_folders_only(name):
-    with pytest.raises(data.DatasetError, match=f"got 64 for '{name}'"):
+def test_other_data_sets_have_one_size(name):
+    with pytest.raises(data.DatasetError, match=f"celeba, .* got 64 for '{name}'"):
         data.load(name, image_size=64)
+
+
+@pytest.mark.parametrize("name", ["digits", "cifar10", "svhn"])
+def test_only_image_files_are_skipped(name):
+    with pytest.raises(data.DatasetError, match=f"folder, .* got it for '{name}'"):
+        data.load(name, skip_corrupt=True)
+
+
+def test_number_of_classes():
+    digits = data.load("digits")
+    assert digits.num_classes == 10
+    with pytest.raises(
+        data.DatasetError, match="'digits' has no classes; expected one"
+    ):
+        _ = digits._replace(class_names=()).num_classes
 
 
 def test_cache_computes_once(tmp_path):

@@ -390,3 +390,18 @@ def test_checksum_is_registered():
     assert infos[BUILDER.URL].size == 248100043
     assert infos[BUILDER.URL].checksum.startswith("6198c8ae015e")
     assert infos[BUILDER.URL].filename == pathlib.PurePosixPath(BUILDER.URL).name
+
+
+@pytest.mark.parametrize("form", ["folder", "archive"])
+def test_corrupt_images_are_skipped_if_asked(root, form):
+    path = root / f"train/{WNIDS[0]}/images/{WNIDS[0]}_1.JPEG"
+    path.write_bytes(path.read_bytes()[:200])
+    if form == "archive":
+        write_archive(root, root.parent / "tiny-imagenet-200.zip")
+        shutil.rmtree(root)
+    with pytest.raises(data.DatasetError, match=rf"{path.name} cannot be read"):
+        load(root)
+    dataset = data.load("tiny_imagenet200", root.parent, skip_corrupt=True)
+    assert dataset.train.num_images == 3 * NUM_TRAIN - 1
+    assert np.bincount(dataset.train.labels).tolist() == [5, 5, 4]
+    assert dataset.skipped == {"corrupt": 1}

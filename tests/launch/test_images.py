@@ -68,3 +68,18 @@ def test_images_too_large_are_refused_in_one_line(variables, tmp_path):
     result = run(variables, "cifar_search", *flags)
     assert_refused(result, "large.pgm is 10000x9000 pixels; expected 1 to 89,478,485")
     assert result[2].count("\n") == 1
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_images_without_classes_are_refused(start, monkeypatch, command):
+    dataset = data.load("digits")._replace(name="images", class_names=())
+    monkeypatch.setattr(data, "load", lambda *args, **options: dataset)
+    assert "'images' has no classes; expected one with classes" in start(command)
+
+
+def test_streamed_images_are_not_skipped(monkeypatch, capsys, tmp_path):
+    flags = ["--preset", "ghn-imagenet", "--data-dir", tmp_path, "--skip-corrupt"]
+    flags += ["--genotype", "GHN", "--workdir", tmp_path / "run"]
+    main = importlib.import_module("cifar_train").main
+    assert exit_status(monkeypatch, main, *flags) == session.USAGE
+    assert "--skip-corrupt has no effect with" in capsys.readouterr().err

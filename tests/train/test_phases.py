@@ -148,9 +148,9 @@ def test_batches_of_both_phases_cover_a_pass(monkeypatch):
     seen = []
     shuffled = batches.shuffled
 
-    def spy(key, split, order, position, batch_size, preprocess):
+    def spy(key, split, order, position, *args):
         seen.append((split.labels.shape[0], int(order.epoch), int(position)))
-        return shuffled(key, split, order, position, batch_size, preprocess)
+        return shuffled(key, split, order, position, *args)
 
     updates, state, splits = make(train.SearchSchedule(4, 3))
     monkeypatch.setattr(batches, "shuffled", spy)

@@ -49,7 +49,9 @@ def test_it_is_the_loop_over_weight_steps():
     def step(state, i):
         # 200 images: epochs of 4 full batches.
         order = batches.epoch_order(batch_key, 200, i // 4)
-        batch = batches.shuffled(batch_key, split, order, i % 4, BATCH_SIZE, augment)
+        batch = batches.shuffled(
+            batch_key, split, order, i % 4, BATCH_SIZE, augment, task
+        )
         key = jax.random.fold_in(step_key, i)
         return weight_step(state, arch[None], batch, key)[0]
 

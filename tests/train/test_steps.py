@@ -335,7 +335,7 @@ def keep(key, images):
 
 def shuffled(key, split, epoch, position, batch_size, preprocess):
     order = batches.epoch_order(key, len(split.labels), epoch)
-    return batches.shuffled(key, split, order, position, batch_size, preprocess)
+    return batches.shuffled(key, split, order, position, batch_size, preprocess, TASK)
 
 
 draw = jax.jit(shuffled, static_argnums=(4, 5))
@@ -423,7 +423,7 @@ def test_a_loop_draws_each_order_once(x64, monkeypatch):
     def one_step(step, carry):
         order, taken = carry
         order = batches.update_order(order, key, step // 3)
-        batch = batches.shuffled(key, split, order, step % 3, 3, keep)
+        batch = batches.shuffled(key, split, order, step % 3, 3, keep, TASK)
         return order, taken.at[step].set(batch["label"])
 
     @jax.jit
