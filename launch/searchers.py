@@ -1,6 +1,7 @@
 """The search algorithms of the commands."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
@@ -28,8 +29,12 @@ class Asng:
         """The searcher of a space, or of decisions with so many categories."""
         from jaxnas import search
 
-        given = {} if self.max_delta is None else {"max_Delta": self.max_delta}
-        return search.asng(space, alpha=self.alpha, init_delta=self.init_delta, **given)
+        return search.asng(
+            space,
+            alpha=self.alpha,
+            init_delta=self.init_delta,
+            max_Delta=math.inf if self.max_delta is None else self.max_delta,
+        )
 
 
 @dataclasses.dataclass(frozen=True)

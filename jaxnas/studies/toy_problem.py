@@ -107,9 +107,7 @@ class _State(NamedTuple):
     searcher: Any
 
 
-def make_toy_solver(
-    searcher: Searcher, problem: ToyProblem
-) -> Callable[[jax.Array, jax.Array | float], jax.Array]:
+def make_toy_solver(searcher: Searcher, problem: ToyProblem) -> jax.stages.Wrapped:
     """Make the solution of the toy problem with many seeds side by side.
 
     Args:
