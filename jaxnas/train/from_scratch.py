@@ -29,7 +29,7 @@ class TrainState(NamedTuple):
       step: int32 scalar, optimizer steps done.
       key: the run's PRNG key; every step folds its number into it.
       params: parameters.
-      batch_stats: running statistics.
+      batch_stats: running statistics; empty if the network has none.
       opt_state: optimizer state.
       epoch_metrics: means over the steps of the current epoch.
     """
@@ -79,7 +79,7 @@ def train_step(
             **options,
         )
         value, metrics = task.loss(outputs, batch)
-        return value, (metrics, updated["batch_stats"])
+        return value, (metrics, updated.get("batch_stats", {}))
 
     def step(state, batch, key, drop_path_prob, options=None):
         if batch_axis is not None:  # devices drop independently
@@ -358,7 +358,7 @@ class _TrainingParts(NamedTuple):
             jnp.int32(0),
             run_key,
             variables["params"],
-            variables["batch_stats"],
+            variables.get("batch_stats", {}),
             self.optimizer.init(variables["params"]),
             {
                 f"train/{name}": jnp.zeros(s.shape, s.dtype)
