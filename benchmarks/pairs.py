@@ -15,7 +15,7 @@ import pytest
 from jax import lax
 
 from jaxnas import train, weights
-from jaxnas.types import Supernet
+from jaxnas.types import Supernet, Task
 
 torch = pytest.importorskip("torch")
 
@@ -36,13 +36,21 @@ class Case(NamedTuple):
 
 
 def make_case(
-    net: Supernet, optimizer: optax.GradientTransformation, batch_size: int
+    net: Supernet,
+    optimizer: optax.GradientTransformation,
+    batch_size: int,
+    *,
+    task: Task | None = None,
+    side: int = 32,
 ) -> Case:
-    """Draw a batch of 32x32 and the architectures, and prepare the loops."""
+    """Draw a batch of `side` x `side` and the architectures, and prepare the loops.
+
+    The task is classification if none is given.
+    """
     torch.set_num_threads(os.cpu_count() or 1)
-    provider, task = weights.shared(net), train.classification()
+    provider, task = weights.shared(net), task or train.classification()
     rng = np.random.default_rng(0)
-    images = rng.standard_normal((batch_size, 32, 32, 3)).astype(np.float32)
+    images = rng.standard_normal((batch_size, side, side, 3)).astype(np.float32)
     labels = rng.integers(0, 10, batch_size).astype(np.int32)
     step = train.weight_step(net, provider, task, optimizer)
     key = jax.random.key(0)

@@ -32,7 +32,8 @@ def find_genotype(name_or_path: str) -> Any:
             "--genotype is missing: expected a file, such as the genotype.json of a "
             f"search, or one of {', '.join(names)}"
         )
-    if name_or_path in (*names, *genotypes.RECURRENT_NAMES):
+    others = *genotypes.RECURRENT_NAMES, *genotypes.AUTOENCODER_NAMES
+    if name_or_path in (*names, *others):
         return genotypes.named(name_or_path)
     # False, not an error, for what is too long to be the name of a file.
     if os.path.exists(name_or_path):

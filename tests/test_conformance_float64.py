@@ -35,6 +35,7 @@ MICRO = spaces.MicroSpace(1, ("max_pool_3x3", "sep_conv_3x3"))
 MACRO = spaces.MacroSpace(3, ("conv_3x3", "max_pool_3x3"))
 DAG = spaces.ghn_dag(4, ops=("sep_conv_3x3", "avg_pool_3x3"))
 RECURRENT = spaces.enas_recurrent(3)
+AUTOENCODER = spaces.AutoencoderSpace(4, 3, (2, 4))
 ANYTIME = spaces.anytime((2, 1, 1), (1, 1, 1))
 CELL = genotypes.Genotype(
     normal=(("sep_conv_3x3", 0), ("avg_pool_3x3", 1)),
@@ -92,6 +93,8 @@ def of_operations():
 def of_supernet(net):
     def loss(params, arch, batch):
         outputs = net.apply(params, arch, batch["image"])
+        if outputs.ndim == 4:  # images
+            return jnp.square(outputs - batch["image"]).mean()
         task = TASK if outputs.ndim == 2 else train.multi_exit_classification()
         return task.loss(outputs, batch)[0]
 
@@ -137,6 +140,21 @@ def of_network(network):
         return moved, state.batch_stats, metrics["loss"], evaluated["loss"]
 
     return run, [(variables["params"], variables["batch_stats"], examples)]
+
+
+def of_autoencoder(genotype):
+    """Loss and gradient of a network that makes images."""
+    network, examples = networks.autoencoder(genotype), batch()
+
+    def init(key):
+        return network.init(key, examples["image"], train=True)
+
+    def loss(variables, batch):
+        outputs = network.apply(variables, batch["image"], train=True)
+        return jnp.square(outputs - batch["image"]).mean()
+
+    variables = jax.jit(init, compiler_options=QUICK)(jax.random.key(0))
+    return jax.value_and_grad(loss), [(variables, examples)]
 
 
 # Searchers and analysis -----------------------------------------------------------
@@ -208,6 +226,7 @@ CASES = {
         supernets.dag(DAG, 4, 3, node_input="sum")
     ),
     "anytime supernet": lambda: of_supernet(supernets.anytime(ANYTIME, 4)),
+    "autoencoder supernet": lambda: of_supernet(supernets.autoencoder(AUTOENCODER)),
     "micro hypernetwork": lambda: of_hypernetwork(micro("asng")),
     "dag hypernetwork": lambda: of_hypernetwork(supernets.dag(DAG, 4, 3)),
     "anytime hypernetwork": lambda: of_hypernetwork(supernets.anytime(ANYTIME, 4)),
@@ -227,6 +246,11 @@ CASES = {
     "dag network": lambda: of_network(
         networks.dag(
             genotypes.DagGenotype(("sep_conv_3x3", "conv_1x1"), ((0, 1), (0, 2))), 4, 3
+        )
+    ),
+    "autoencoder network": lambda: of_autoencoder(
+        genotypes.AutoencoderGenotype(
+            (3, 1, 5), (4, 2, 4), (2, 1, 2), (False, True, False)
         )
     ),
     "asng": lambda: of_searcher(search.asng(MICRO), MICRO),

@@ -1,9 +1,10 @@
 """The human form of an architecture: checked, named, read and written.
 
-There are five kinds: two cells in the convention of DARTS (`Genotype`), a chain of
+There are six kinds: two cells in the convention of DARTS (`Genotype`), a chain of
 layers with skips (`MacroGenotype`), a recurrent cell (`RecurrentGenotype`), a block
-that is any directed acyclic graph (`DagGenotype`) and three of them with exits
-(`AnytimeGenotype`). `register` adds others.
+that is any directed acyclic graph (`DagGenotype`), three of them with exits
+(`AnytimeGenotype`) and a convolutional autoencoder (`AutoencoderGenotype`). `register`
+adds others.
 """
 
 from jaxnas.genotypes.anytime import (
@@ -11,6 +12,11 @@ from jaxnas.genotypes.anytime import (
     ANYTIME_OPS,
     AnytimeGenotype,
     check_anytime,
+)
+from jaxnas.genotypes.autoencoder import (
+    AUTOENCODER_KERNELS,
+    AutoencoderGenotype,
+    check_autoencoder,
 )
 from jaxnas.genotypes.cells import (
     OPS,
@@ -44,6 +50,7 @@ from jaxnas.genotypes.files import (
 from jaxnas.genotypes.kinds import AnyGenotype, check, register
 from jaxnas.genotypes.macro import MACRO_OPS, MacroGenotype, check_macro
 from jaxnas.genotypes.published import (
+    AUTOENCODER_NAMES,
     DAG_NAMES,
     MACRO_NAMES,
     NAMES,
@@ -68,6 +75,8 @@ __all__ = [
     "ACTIVATIONS",
     "ANYTIME_BLOCKS",
     "ANYTIME_OPS",
+    "AUTOENCODER_KERNELS",
+    "AUTOENCODER_NAMES",
     "DAG_NAMES",
     "DAG_OPS",
     "MACRO_NAMES",
@@ -77,6 +86,7 @@ __all__ = [
     "RECURRENT_NAMES",
     "AnyGenotype",
     "AnytimeGenotype",
+    "AutoencoderGenotype",
     "DagGenotype",
     "Edge",
     "Genotype",
@@ -84,6 +94,7 @@ __all__ = [
     "RecurrentGenotype",
     "check",
     "check_anytime",
+    "check_autoencoder",
     "check_cell",
     "check_cells",
     "check_dag",

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from jaxnas.genotypes.autoencoder import AutoencoderGenotype
 from jaxnas.genotypes.cells import Genotype
 from jaxnas.genotypes.dag import DagGenotype
 from jaxnas.genotypes.enas_scripts import (
@@ -15,7 +16,8 @@ def named(name: str) -> Any:
     """Look up a published architecture.
 
     Args:
-      name: one of `NAMES`, `MACRO_NAMES`, `RECURRENT_NAMES` or `DAG_NAMES`.
+      name: one of `NAMES`, `MACRO_NAMES`, `RECURRENT_NAMES`, `DAG_NAMES` or
+        `AUTOENCODER_NAMES`.
 
     Returns:
       Its genotype, of the kind of its list. Sources of the cells: NASNet-A (Zoph et
@@ -27,11 +29,14 @@ def named(name: str) -> Any:
       node 6 of the normal cell is the same, and the reduction cell joins the nodes 2,
       4, 5 and 6 instead of 2, 3 and 6. GHN is the best block for CIFAR-10 of Zhang et
       al. (2019, figure 6); which of its inputs is block i-1 the figure does not tell.
+      ECAE_CELEBA and ECAE_SVHN are the autoencoders of Suganuma et al. (2018) for the
+      center mask, from the files `model_arch_*_center.txt` of their official code. The
+      former's nodes of stride 1 have no skips.
 
     Raises:
       ValueError: if the name is unknown, listing those that exist.
     """
-    published = _CELLS | _MACRO | _RECURRENT | _DAG
+    published = _CELLS | _MACRO | _RECURRENT | _DAG | _AUTOENCODERS
     if name not in published:
         raise ValueError(
             f"{name!r} is not a named genotype; expected one of {', '.join(published)}"
@@ -213,6 +218,22 @@ _DAG = {
         inputs=tuple(inputs for inputs, _ in _GHN.values()),
     )
 }
+_AUTOENCODERS = {
+    "ECAE_CELEBA": AutoencoderGenotype(
+        kernels=(3, 3, 5, 1, 5, 1, 5),
+        channels=(128, 64, 128, 128, 256, 256, 64),
+        strides=(1, 2, 1, 2, 1, 2, 1),
+        skips=(False,) * 7,
+        output_kernel=1,
+    ),
+    "ECAE_SVHN": AutoencoderGenotype(
+        kernels=(5, 5, 5, 5, 3, 3, 3),
+        channels=(128, 128, 64, 64, 128, 128, 64),
+        strides=(1, 2, 1, 2, 1, 1, 2),
+        skips=(True, False, True, False, True, True, False),
+        output_kernel=1,
+    ),
+}
 
 NAMES = tuple(_CELLS)
 """The published cells that `named` knows; DARTS is DARTS_V2."""
@@ -225,3 +246,6 @@ RECURRENT_NAMES = tuple(_RECURRENT)
 
 DAG_NAMES = tuple(_DAG)
 """The published blocks that `named` knows."""
+
+AUTOENCODER_NAMES = tuple(_AUTOENCODERS)
+"""The published autoencoders that `named` knows."""

@@ -1,6 +1,7 @@
 """Flax networks of one fixed architecture, for training from scratch."""
 
 from jaxnas.networks.anytime_network import AnytimeNetwork, anytime
+from jaxnas.networks.autoencoder_network import AutoencoderNetwork, autoencoder
 from jaxnas.networks.conversion import params_from_supernet
 from jaxnas.networks.dag_network import DagNetwork, dag
 from jaxnas.networks.macro_network import MacroNetwork, macro
@@ -16,11 +17,13 @@ from jaxnas.networks.stacking import num_batch_dims
 
 __all__ = [
     "AnytimeNetwork",
+    "AutoencoderNetwork",
     "Cost",
     "DagNetwork",
     "MacroNetwork",
     "MicroNetwork",
     "anytime",
+    "autoencoder",
     "channels_for_budget",
     "channels_for_flops",
     "cost",

@@ -6,7 +6,12 @@ supernets use the statistics of the batch and nothing else, while a network that
 trained from scratch has scale, offset and running statistics.
 """
 
-from jaxnas.ops.convolutions import conv, factorized_reduce, pointwise_conv
+from jaxnas.ops.convolutions import (
+    conv,
+    factorized_reduce,
+    pointwise_conv,
+    transposed_conv,
+)
 from jaxnas.ops.operations import (
     Norm,
     Op,
@@ -38,6 +43,7 @@ __all__ = [
     "pointwise_conv",
     "primitives",
     "scale_and_offset",
+    "transposed_conv",
     "upsample",
     "with_affine_norms",
 ]

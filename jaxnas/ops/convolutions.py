@@ -51,6 +51,76 @@ def _conv_bwd(stride, residuals, g):
 _conv.defvjp(_conv_fwd, _conv_bwd)
 
 
+def transposed_conv(
+    y: jax.Array, kernel: jax.Array, stride: tuple[int, int]
+) -> jax.Array:
+    """Convolve backwards, as the gradient of `conv` with respect to its image does.
+
+    Args:
+      y: `[B, H, W, C_in]`, of the shape of a convolution's output.
+      kernel: of that convolution, `[h, w, C_out, C_in]`.
+      stride: of that convolution.
+
+    Returns:
+      `[B, H * stride[0], W * stride[1], C_out]`.
+    """
+    return jnp.asarray(_transposed_conv(y, kernel, stride))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _transposed_conv(y, kernel, stride):
+    return lax.platform_dependent(
+        y,
+        kernel,
+        cpu=functools.partial(_transposed_conv_by_products, stride=stride),
+        default=functools.partial(_xla_transposed_conv, stride=stride),
+    )
+
+
+def _transposed_conv_fwd(y, kernel, stride):
+    return _transposed_conv(y, kernel, stride), (y, kernel)
+
+
+def _transposed_conv_bwd(stride, residuals, g):
+    y, kernel = residuals
+    _, kernel_gradient = _conv_bwd(stride, (g, kernel), y)
+    return _conv(g, kernel, stride), kernel_gradient
+
+
+_transposed_conv.defvjp(_transposed_conv_fwd, _transposed_conv_bwd)
+
+
+def _backwards(kernel):
+    return kernel[::-1, ::-1].swapaxes(2, 3)
+
+
+def _transposed_conv_by_products(y, kernel, stride):
+    if stride == (1, 1):
+        return _conv_by_rows(y, _backwards(kernel))
+    shape = y.shape[0], y.shape[1] * stride[0], y.shape[2] * stride[1], kernel.shape[2]
+    patches = functools.partial(_patches, size=kernel.shape[:2], stride=stride)
+    (x,) = jax.linear_transpose(patches, jax.ShapeDtypeStruct(shape, y.dtype))(
+        _multiply_pixels(y, kernel.reshape(-1, kernel.shape[-1]).T)
+    )
+    return x
+
+
+def _xla_transposed_conv(y, kernel, stride):
+    # Of the convolution, half of the kernel; of this one, what is left of it.
+    padding = [
+        (size - 1 - size // 2, size // 2 + step - 1)
+        for size, step in zip(kernel.shape[:2], stride, strict=True)
+    ]
+    return lax.conv_general_dilated(
+        y,
+        _backwards(kernel),
+        (1, 1),
+        padding,
+        lhs_dilation=stride,
+        dimension_numbers=_DIMENSIONS,
+    )
+
+
 def _xla_conv(x, kernel, stride):
     padding = [(size // 2, size // 2) for size in kernel.shape[:2]]
     return lax.conv_general_dilated(
@@ -162,7 +232,7 @@ def _conv_by_rows_transposed(x, kernel, g):
     """Both gradients from the same rows of `g`, whose taps run backwards."""
     height, width, channels_in, channels_out = kernel.shape
     num = _num_chunks(g, width, _BYTES_OF_COLUMNS)
-    backwards = kernel[::-1, ::-1].swapaxes(2, 3)
+    backwards = _backwards(kernel)
 
     def add_chunk(total, chunk):
         x, g = chunk

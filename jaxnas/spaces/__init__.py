@@ -2,6 +2,7 @@
 
 from jaxnas.spaces._base import Space
 from jaxnas.spaces.anytime_space import AnytimeSpace, anytime
+from jaxnas.spaces.autoencoder import AutoencoderSpace, inpainting
 from jaxnas.spaces.dag import DagSpace, ghn_dag
 from jaxnas.spaces.macro import MacroSpace, enas_macro
 from jaxnas.spaces.micro import MicroSpace, enas_micro
@@ -9,6 +10,7 @@ from jaxnas.spaces.recurrent import RecurrentSpace, enas_recurrent
 
 __all__ = [
     "AnytimeSpace",
+    "AutoencoderSpace",
     "DagSpace",
     "MacroSpace",
     "MicroSpace",
@@ -19,4 +21,5 @@ __all__ = [
     "enas_micro",
     "enas_recurrent",
     "ghn_dag",
+    "inpainting",
 ]

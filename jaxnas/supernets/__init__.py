@@ -1,9 +1,10 @@
 """Search-time networks: the architecture is data, the weights come from outside."""
 
 from jaxnas.supernets.anytime_supernet import anytime
+from jaxnas.supernets.autoencoder_supernet import autoencoder
 from jaxnas.supernets.dag_supernet import dag
 from jaxnas.supernets.edges import Edges, evaluate
 from jaxnas.supernets.macro_supernet import macro
 from jaxnas.supernets.micro_supernet import micro
 
-__all__ = ["Edges", "anytime", "dag", "evaluate", "macro", "micro"]
+__all__ = ["Edges", "anytime", "autoencoder", "dag", "evaluate", "macro", "micro"]

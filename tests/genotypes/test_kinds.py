@@ -108,7 +108,7 @@ def test_checks_refuse_another_kind(check, other, message):
         check(other)
 
 
-@pytest.mark.parametrize("name", EVERY_NAME)
+@pytest.mark.parametrize("name", [*EVERY_NAME, *genotypes.AUTOENCODER_NAMES])
 def test_every_kind_is_stored_and_found_again(tmp_path, name):
     genotype = genotypes.named(name)
     assert genotypes.check(genotype) == genotype

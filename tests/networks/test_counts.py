@@ -114,6 +114,20 @@ def test_networks_with_exits(genotype):
 
 
 @pytest.mark.parametrize(
+    "genotype",
+    [
+        *published(genotypes.AUTOENCODER_NAMES),
+        *random_genotypes(spaces.inpainting("categorical"), 2),
+        *random_genotypes(spaces.inpainting("mixed"), 2),
+    ],
+)
+def test_autoencoders(genotype):
+    network = networks.autoencoder(genotype)
+    check(network, IMAGE)
+    check(network, (4, 12, 1))  # some nodes are passed over
+
+
+@pytest.mark.parametrize(
     ("network", "image_shape", "what"),
     [
         (networks.micro(EVERY_OP, 2, 3, auxiliary=True), (16, 32, 3), "8x8 .* not 4x8"),
@@ -147,6 +161,7 @@ def test_nothing_is_traced_to_count(monkeypatch):
         networks.micro(genotypes.named("DARTS")),
         networks.dag(genotypes.named("GHN")),
         networks.macro(genotypes.named("ENAS_MACRO")),
+        networks.autoencoder(genotypes.named("ECAE_SVHN")),
     ):
         assert networks.count_params(network, IMAGE) > 1e6
 

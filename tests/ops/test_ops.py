@@ -182,6 +182,20 @@ def test_conv_of_chunks(x64, monkeypatch, kernel_size, batch, wanted, chunks):
     assert_equal_with_gradients(conv, convolve, x, kernel)
 
 
+@pytest.mark.parametrize("stride", [(1, 1), (2, 2), (1, 2)])
+@pytest.mark.parametrize("kernel_size", [(1, 1), (3, 3), (5, 3)])
+def test_transposed_conv(x64, kernel_size, stride):
+    def transposed(y, kernel):
+        x = jnp.zeros((2, 3 * stride[0], 2 * stride[1], 4))
+        return jax.vjp(lambda x: convolve(x, kernel, stride), x)[1](y)[0]
+
+    assert_equal_with_gradients(
+        lambda y, kernel: ops.transposed_conv(y, kernel, stride),
+        transposed,
+        *(image(2, 3, 2, 5), image(*kernel_size, 4, 5, seed=1)),
+    )
+
+
 def test_pointwise_conv(x64):
     assert_equal_with_gradients(
         ops.pointwise_conv,
@@ -194,6 +208,11 @@ def test_pointwise_conv(x64):
 PLATFORM_CASES = {
     "conv": (lambda x, k: ops.conv(x, k, (1, 1)), (3, 3, 4, 6), 3),
     "strided conv": (lambda x, k: ops.conv(x, k, (2, 1)), (5, 3, 4, 6), 3),
+    "transposed conv": (
+        lambda x, k: ops.transposed_conv(x, k, (2, 1)),
+        (5, 3, 6, 4),
+        3,
+    ),
     "depthwise conv": (lambda x, k: ops.depthwise_conv(x, k, dilation=2), (5, 5, 4), 3),
     "strided depthwise conv": (
         lambda x, k: ops.depthwise_conv(x, k, stride=2),

@@ -50,6 +50,7 @@ FAMILIES = {
     "macro": genotypes.named("ENAS_MACRO"),
     "recurrent": genotypes.named("ENAS_RECURRENT"),
     "block": genotypes.named("GHN"),
+    "autoencoder": genotypes.named("ECAE_SVHN"),
     "anytime": spaces.anytime().decode(spaces.anytime().sample(jax.random.key(1))),
 }
 every_family = pytest.mark.parametrize("genotype", FAMILIES.values(), ids=FAMILIES)
@@ -112,6 +113,9 @@ def test_invalid_genotypes_are_refused():
     dag = genotypes.named("GHN")._replace(inputs=((),) * 15)
     with pytest.raises(ValueError, match="node 2, inputs: no node; expected some of"):
         drawing.genotype_dot(dag, title="")
+    autoencoder = genotypes.named("ECAE_SVHN")._replace(output_kernel=2)
+    with pytest.raises(ValueError, match="output_kernel is 2; expected one of 1, 3, 5"):
+        drawing.genotype_dot(autoencoder, title="")
 
 
 class Tower(NamedTuple):
@@ -371,3 +375,47 @@ def test_networks_show_scales_and_exits_of_every_block():
             assert drawn.attr["label"].endswith(f"/{2**scale}") == (scale > 0)
             assert drawn.attr["label"].split()[1] == op.split("_")[0]
             assert (drawn.attr["penwidth"] == "3") == (node in exits)
+
+
+# Autoencoders ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "genotype",
+    [
+        *map(genotypes.named, genotypes.AUTOENCODER_NAMES),
+        # One node, with a skip.
+        genotypes.AutoencoderGenotype((5,), (7,), (1,), (True,)),
+    ],
+)
+def test_an_autoencoder_shows_every_node_twice_and_every_skip(genotype):
+    graph = parse(genotype)
+    nodes = range(len(genotype.kernels))
+    chain = ["image", *(f"encoder {i}" for i in nodes)]
+    chain += [*(f"decoder {i}" for i in reversed(nodes)), "output"]
+    skips = [(f"encoder {i}", f"decoder {i}") for i in nodes if genotype.skips[i]]
+    assert ends(graph) == Counter(itertools.pairwise(chain)) + Counter(skips)
+    for i in nodes:
+        words = f"{genotype.kernels[i]}x{genotype.kernels[i]}, {genotype.channels[i]}"
+        for part, scale in (("encoder", "/2"), ("decoder", "x2")):
+            label = graph.get_node(f"{part} {i}").attr["label"]
+            assert f"<B>{i}</B>" in label and words in label
+            assert (scale in label) == (genotype.strides[i] == 2)
+    size = genotype.output_kernel
+    assert graph.get_node("output").attr["label"] == f"output {size}x{size}"
+
+
+def test_an_encoder_stands_above_its_decoder():
+    svg = drawing.genotype_svg(genotypes.named("ECAE_CELEBA"), title="")
+    places = {}
+    for element in ElementTree.fromstring(svg).iter(f"{SVG}text"):
+        text = "".join(element.itertext()).strip()
+        place = float(element.attrib["x"]), float(element.attrib["y"])
+        places.setdefault(text, []).append(place)
+    (image,), (output,) = places["image"], places["output 1x1"]
+    assert output[1] > image[1] + 20
+    for i in range(7):
+        upper, lower = places[str(i)]
+        # Words in the boxes have different widths.
+        assert abs(upper[0] - lower[0]) < 10
+        assert (upper[1], lower[1]) == pytest.approx((image[1], output[1]), abs=1)

@@ -106,6 +106,22 @@ def test_evaluation_uses_running_statistics(uninterrupted):
         assert np.mean(values) == pytest.approx(mean, rel=1e-4)
 
 
+class Unnormalized(nn.Module):
+    @nn.compact
+    def __call__(self, images, *, train):
+        del train
+        return nn.Dense(10)(images.reshape(images.shape[0], -1))
+
+
+def test_a_network_without_normalization_learns_and_continues(tmp_path):
+    once = run(tmp_path, net=Unnormalized(), num_epochs=1)
+    assert once.state.batch_stats == {}
+    twice = run(tmp_path, net=Unnormalized(), num_epochs=2)
+    assert int(twice.state.step) == 10
+    assert twice.test is not None and once.test is not None
+    assert twice.test["loss"] < once.test["loss"]
+
+
 def test_a_network_with_projections_learns():
     state = run(net=network("projection"), num_epochs=3, test=None).state
     assert float(state.epoch_metrics["train/loss"]) < 2.0

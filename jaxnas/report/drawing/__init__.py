@@ -10,10 +10,17 @@ of another package adds its own:
         return graph
 """
 
-from jaxnas.report.drawing import anytime, cells, dag, macro, recurrent
+from jaxnas.report.drawing import anytime, autoencoder, cells, dag, macro, recurrent
 from jaxnas.report.drawing._graph import genotype_dot, genotype_svg, graph, new_graph
 from jaxnas.report.drawing.cells import cell_svg
 
 __all__ = ["cell_svg", "genotype_dot", "genotype_svg", "graph", "new_graph"]
 
-_FAMILIES = anytime, cells, dag, macro, recurrent  # imported to be registered
+_FAMILIES = (
+    anytime,
+    autoencoder,
+    cells,
+    dag,
+    macro,
+    recurrent,
+)  # imported to be registered

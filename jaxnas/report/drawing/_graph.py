@@ -76,7 +76,8 @@ def genotype_svg(genotype: Any, *, title: str) -> str:
 
     Two cells stand one above the other. A macro genotype is a chain of layers from
     top to bottom with its skips as arcs, a recurrent genotype a tree and a block a
-    graph from left to right; blocks with exits stand one above the other.
+    graph from left to right; blocks with exits stand one above the other. An
+    autoencoder is its encoder from left to right above its decoder, backwards.
 
     Args:
       genotype: the genotype.
