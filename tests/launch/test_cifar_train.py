@@ -3,6 +3,7 @@
 import json
 
 import cifar_train
+import commands
 import jax
 import numpy as np
 import optimizers
@@ -33,11 +34,8 @@ def make(config, genotype, num_classes=10):
 
 def exit_status(monkeypatch, *flags):
     """How the command would leave its process, which has JAX's own defaults."""
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "")
-    monkeypatch.setattr("sys.argv", ["cifar_train", *map(str, flags)])
-    with jax.numpy_dtype_promotion("standard"), pytest.raises(SystemExit) as exit_:
-        session.run(cifar_train.main)
-    return exit_.value.code
+    with jax.numpy_dtype_promotion("standard"):
+        return commands.exit_status(monkeypatch, cifar_train.main, *flags)
 
 
 def configured(preset, *flags):
