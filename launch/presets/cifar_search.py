@@ -267,7 +267,9 @@ PRESETS: Presets[Config] = {
         """ASNG-NAS on your own images, for a laptop CPU: --data-dir FOLDER.
 
     FOLDER holds train/CLASS/* and test/CLASS/*; images are cut to 32x32, or to
-    --image-size.
+    --image-size. Measured on 2,000 images of 4 classes of Tiny-ImageNet: from scratch,
+    the found cell has a test accuracy of 71.0 %, 4 random ones 71.0 to 78.0 % (one seed
+    each): no difference shows. Cost: half an hour on 2 CPU cores (estimated).
     """,
         FOLDER_ASNG,
     ),
