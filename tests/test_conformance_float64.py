@@ -90,7 +90,7 @@ def of_operations():
     return run, [(weights, x)]
 
 
-def of_supernet(net):
+def of_supernet(net, side=8):
     def loss(params, arch, batch):
         outputs = net.apply(params, arch, batch["image"])
         if outputs.ndim == 4:  # images
@@ -99,7 +99,7 @@ def of_supernet(net):
         return task.loss(outputs, batch)[0]
 
     params = jax.jit(net.init, compiler_options=QUICK)(jax.random.key(0))
-    examples = batch()
+    examples = batch(side=side)
     return jax.value_and_grad(loss), [(params, arch, examples) for arch in few(net)]
 
 
@@ -144,7 +144,7 @@ def of_network(network):
 
 def of_autoencoder(genotype):
     """Loss and gradient of a network that makes images."""
-    network, examples = networks.autoencoder(genotype), batch()
+    network, examples = networks.autoencoder(genotype), batch(side=4)
 
     def init(key):
         return network.init(key, examples["image"], train=True)
@@ -226,7 +226,9 @@ CASES = {
         supernets.dag(DAG, 4, 3, node_input="sum")
     ),
     "anytime supernet": lambda: of_supernet(supernets.anytime(ANYTIME, 4)),
-    "autoencoder supernet": lambda: of_supernet(supernets.autoencoder(AUTOENCODER)),
+    "autoencoder supernet": lambda: of_supernet(
+        supernets.autoencoder(AUTOENCODER), side=4
+    ),
     "micro hypernetwork": lambda: of_hypernetwork(micro("asng")),
     "dag hypernetwork": lambda: of_hypernetwork(supernets.dag(DAG, 4, 3)),
     "anytime hypernetwork": lambda: of_hypernetwork(supernets.anytime(ANYTIME, 4)),
