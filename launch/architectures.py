@@ -4,7 +4,7 @@ import os
 import pathlib
 import re
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -19,21 +19,23 @@ _SERIES = re.compile(r"(conn|ops)(\d+)(?:-(\d+))?")
 _SHAPE = re.compile(r"(\d+(?:\.5)?)c-(\d+)")
 
 
-def find_genotype(name_or_path: str) -> Any:
+def find_genotype(name_or_path: str, names: Sequence[str] = ()) -> Any:
     """The genotype of a file, of the text itself, or a published one.
 
-    `FILE:LINE` is the genotype that starts at a line of a file with several.
+    `FILE:LINE` is the genotype that starts at a line of a file with several. `names`
+    are those that messages list, by default all convolutional networks.
     """
     from jaxnas import genotypes
 
-    names = *genotypes.NAMES, *genotypes.MACRO_NAMES, *genotypes.DAG_NAMES
+    networks = *genotypes.NAMES, *genotypes.MACRO_NAMES, *genotypes.DAG_NAMES
+    names = names or networks
     if not name_or_path:
         raise ValueError(
             "--genotype is missing: expected a file, such as the genotype.json of a "
             f"search, or one of {', '.join(names)}"
         )
     others = *genotypes.RECURRENT_NAMES, *genotypes.AUTOENCODER_NAMES
-    if name_or_path in (*names, *others):
+    if name_or_path in (*networks, *others):
         return genotypes.named(name_or_path)
     # False, not an error, for what is too long to be the name of a file.
     if os.path.exists(name_or_path):

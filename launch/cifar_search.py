@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import hypernetworks
 import images
 import optimizers
+import searchers
 import session
 from presets.cifar_search import PRESETS, Config, Ghn, Trained
 from presets.cifar_train import PRESETS as TRAINING_PRESETS
@@ -27,11 +28,6 @@ MAY_DIFFER = (
 )
 # What accuracies after training from scratch depend on, besides data and space.
 SCRATCH_SETTINGS = "seed", "batch_size", "scratch_epochs", "scratch_learning_rate"
-# Flags of the images that a training after a search has in common with it.
-SAME_IMAGES = (
-    *("dataset", "image_size", "skip_corrupt", "crop_padding", "crop_fill", "flip"),
-    "data_dir",
-)
 
 
 def main() -> None:
@@ -182,22 +178,10 @@ def selection(config: Config):
 
 def make_searcher(config: Config, space):
     """The search algorithm of the settings."""
-    from searchers import Random, Reinforce
-
     searcher = config.searcher
     name = session.choice_name(searcher)
-    threshold = config.stop_when_converged
-    if threshold is not None:
-        if isinstance(searcher, Random | Reinforce):
-            raise ValueError(
-                f"--stop-when-converged is {threshold}, but the searcher {name} has no "
-                "probabilities that converge"
-            )
-        if not 0 < threshold <= 1:
-            raise ValueError(
-                f"--stop-when-converged is {threshold}; expected above 0, at most 1"
-            )
-    if isinstance(searcher, Random):
+    searchers.check_convergence(searcher, config.stop_when_converged)
+    if isinstance(searcher, searchers.Random):
         return searcher(space)
     if isinstance(config.space, Dag):
         raise ValueError(
@@ -206,10 +190,7 @@ def make_searcher(config: Config, space):
         )
     if config.searcher_steps == 0:
         raise ValueError(f"--searcher-steps is 0, but the searcher {name} has to learn")
-    if not isinstance(searcher, Reinforce) and config.num_archs < 2:
-        raise ValueError(
-            f"--num-archs is 1; {name.upper()} compares 2 or more architectures"
-        )
+    searchers.check_comparison(searcher, config.num_archs)
     return searcher(space)
 
 
@@ -301,17 +282,9 @@ def training_command(
         name = quick.get(name, f"quick-{name.removesuffix('-cifar10')}")
     training = TRAINING_PRESETS[name].config
     flags = ["--preset", name, "--genotype", str(genotype)]
-    for field in SAME_IMAGES:
-        value = getattr(config.images, field)
-        flag = field.replace("_", "-")
-        if value == getattr(training.images, field):
-            continue
-        if isinstance(value, bool):
-            flags.append(f"--{flag}" if value else f"--no-{flag}")
-        else:
-            flags += [f"--{flag}", str(value)]
-    if num_images < training.training.batch_size:
-        flags += ["--batch-size", str(num_images)]
+    flags += images.training_flags(
+        config.images, training.images, num_images, training.training.batch_size
+    )
     return " ".join(["python launch/cifar_train.py", *map(shlex.quote, flags)])
 
 

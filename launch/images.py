@@ -27,9 +27,11 @@ class Images:
     Attributes:
       dataset: digits, cifar10, cifar100, tiny_imagenet200, svhn or folder; in
         cifar_train.py also imagenet (a folder, or a TFDS data set, that is read
-        while training).
+        while training); for inpainting also celeba, celeba_ecae, cars or images, which
+        have no classes.
       data_dir: where the data set is or is to be prepared.
-      image_size: side to which images of a folder are cut, and those of SVHN resized.
+      image_size: side to which images of a folder are cut, and those of digits and
+        SVHN resized.
       skip_corrupt: leave out and count images that cannot be decoded, which otherwise
         end the command.
       max_images: use only the first training images.
@@ -49,6 +51,12 @@ class Images:
     flip: bool = True
     cutout: Size = 16
 
+
+# Flags of the images that a training after a search has in common with it.
+_SAME = (
+    *("dataset", "image_size", "skip_corrupt", "crop_padding", "crop_fill", "flip"),
+    "data_dir",
+)
 
 DIGITS = Images(dataset="digits", crop_padding=1, flip=False, cutout=0)
 FOLDER = Images(dataset="folder", image_size=32, cutout=0)
@@ -99,6 +107,7 @@ def study_images(
     num_validation: int,
     batch_size: int,
     devices: "Sequence[Device]",
+    normalize: bool = True,
 ) -> "studies.StudyImages":
     """The images of a study, some of them held out."""
     from jaxnas import studies
@@ -113,6 +122,7 @@ def study_images(
         num_validation=num_validation,
         batch_size=batch_size,
         devices=devices,
+        normalize=normalize,
         **augmentation(config),
     )
 
@@ -128,15 +138,44 @@ def steps_per_epoch(train: "data.Split | data.Stream", batch_size: int) -> int:
 
 
 def preprocessing(
-    config: Images, dataset: "data.ImageDataset | data.StreamedDataset"
+    config: Images,
+    dataset: "data.ImageDataset | data.StreamedDataset",
+    *,
+    normalize: bool = True,
 ) -> tuple["Preprocess", "Preprocess"]:
     """Preprocessing for training and for evaluation."""
     from jaxnas import studies
 
-    return studies.preprocessing(dataset, **augmentation(config))
+    return studies.preprocessing(dataset, normalize=normalize, **augmentation(config))
 
 
 def augmentation(config: Images) -> dict:
     """The settings of random crops, flips and cutout."""
     names = "crop_padding", "crop_fill", "flip", "cutout"
     return {name: getattr(config, name) for name in names}
+
+
+def training_flags(
+    searched: Images, preset: Images, num_images: int, batch_size: int
+) -> list[str]:
+    """Flags of a training preset for the images of a search.
+
+    Args:
+      searched: the images of the search.
+      preset: those of the preset.
+      num_images: number of training images.
+      batch_size: that of the preset.
+    """
+    flags = []
+    for name in _SAME:
+        value = getattr(searched, name)
+        flag = name.replace("_", "-")
+        if value == getattr(preset, name):
+            continue
+        if isinstance(value, bool):
+            flags.append(f"--{flag}" if value else f"--no-{flag}")
+        else:
+            flags += [f"--{flag}", str(value)]
+    if num_images < batch_size:
+        flags += ["--batch-size", str(num_images)]
+    return flags

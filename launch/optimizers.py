@@ -11,12 +11,20 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Cosine:
-    """One cosine from the learning rate to 0, constant within an epoch."""
+    """One cosine from the learning rate to 0.
+
+    Attributes:
+      by_epoch: constant within an epoch, as on CIFAR-10.
+    """
+
+    by_epoch: bool = True
 
     def __call__(self, peak: float, num_epochs: int, steps: int) -> "optax.Schedule":
         """The schedule for a number of epochs of so many steps."""
         from jaxnas import optim
 
+        if not self.by_epoch:
+            return optim.cosine_by_epoch(peak, num_epochs * steps, 1)
         return optim.cosine_by_epoch(peak, num_epochs, steps)
 
 

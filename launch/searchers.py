@@ -5,7 +5,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
-from session import Rate
+from session import Rate, choice_name
 
 if TYPE_CHECKING:
     from jaxnas.types import Searcher, SearchSpace
@@ -115,3 +115,27 @@ class Random:
 
 
 Searchers = Asng | Sng | AdamSng | Reinforce | Random
+
+
+def check_convergence(searcher: Searchers, threshold: float | None) -> None:
+    """Refuse `--stop-when-converged` out of range, or without probabilities."""
+    if threshold is None:
+        return
+    if isinstance(searcher, Random | Reinforce):
+        raise ValueError(
+            f"--stop-when-converged is {threshold}, but the searcher "
+            f"{choice_name(searcher)} has no probabilities that converge"
+        )
+    if not 0 < threshold <= 1:
+        raise ValueError(
+            f"--stop-when-converged is {threshold}; expected above 0, at most 1"
+        )
+
+
+def check_comparison(searcher: Searchers, num_archs: int) -> None:
+    """Refuse to compare one architecture by the natural gradient."""
+    if isinstance(searcher, Asng | Sng | AdamSng) and num_archs < 2:
+        raise ValueError(
+            f"--num-archs is 1; {choice_name(searcher).upper()} compares 2 or more "
+            "architectures"
+        )

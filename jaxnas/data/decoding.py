@@ -251,6 +251,32 @@ def fit(image: "Image.Image", size: int) -> "Image.Image":
     return image.resize((size, size), Image.Resampling.BILINEAR, box)
 
 
+def resized(pixels: np.ndarray, size: int) -> np.ndarray:
+    """Bring images in memory to a size, as `fit` does.
+
+    Args:
+      pixels: uint8 `[num, height, width, channels]`, of 1 or 3 channels.
+      size: side in pixels of the results.
+
+    Returns:
+      uint8 `[num, size, size, channels]`.
+    """
+    from PIL import Image
+
+    if pixels.shape[1:3] == (size, size):
+        return pixels
+    channels = pixels.shape[3]
+
+    def resize(index: int) -> np.ndarray:
+        # Pillow has no axis for the only channel of gray images.
+        image = Image.fromarray(
+            pixels[index, ..., 0] if channels == 1 else pixels[index]
+        )
+        return np.asarray(fit(image, size)).reshape(size, size, channels)
+
+    return decode_all(range(len(pixels)), resize)[0]
+
+
 def decode(contents: bytes, name: object, image_shape: tuple[int, ...]) -> np.ndarray:
     """Decode an image file of a known size.
 

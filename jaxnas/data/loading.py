@@ -202,7 +202,7 @@ def _load_cars(request: Request) -> images.ImageDataset:
 
 
 DATASETS: dict[str, Callable[[Request], images.ImageDataset]] = {
-    "digits": lambda request: digits.load(),
+    "digits": lambda request: digits.load(request.image_size),
     "cifar10": functools.partial(load_published, published_cifar(cifar.CIFAR10)),
     "cifar100": functools.partial(load_published, published_cifar(cifar.CIFAR100)),
     "tiny_imagenet200": functools.partial(load_published, _TINY_IMAGENET),
@@ -217,7 +217,7 @@ DATASETS: dict[str, Callable[[Request], images.ImageDataset]] = {
 }
 """Loaders of all data sets, by name. To add one, add a row."""
 
-RESIZED = ("celeba", "celeba_ecae", "cars", "svhn", "folder", "images")
+RESIZED = ("digits", "celeba", "celeba_ecae", "cars", "svhn", "folder", "images")
 """Names of the data sets that are brought to an `image_size`."""
 
 IMAGE_FILES = ("tiny_imagenet200", "celeba", "celeba_ecae", "cars", "folder", "images")

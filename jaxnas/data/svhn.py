@@ -80,9 +80,9 @@ def load(data_dir: pathlib.Path, image_size: int | None = None) -> images.ImageD
         train, test = read()
         mean, std = images.channel_statistics(train.images)
         return {
-            "train": _resized(train.images, size),
+            "train": decoding.resized(train.images, size),
             "train_labels": train.labels,
-            "test": _resized(test.images, size),
+            "test": decoding.resized(test.images, size),
             "test_labels": test.labels,
             "mean": np.array(mean),
             "std": np.array(std),
@@ -107,18 +107,6 @@ def load(data_dir: pathlib.Path, image_size: int | None = None) -> images.ImageD
         std=tuple(arrays["std"].tolist()),
         source=source + resized + images.count_note(train, test, NUM_EXAMPLES),
     )
-
-
-def _resized(pixels: np.ndarray, size: int) -> np.ndarray:
-    from PIL import Image
-
-    if pixels.shape[1:3] == (size, size):
-        return pixels
-
-    def resize(index: int) -> np.ndarray:
-        return np.asarray(decoding.fit(Image.fromarray(pixels[index]), size))
-
-    return decoding.decode_all(range(len(pixels)), resize)[0]
 
 
 def _read(path: pathlib.Path) -> images.Split:

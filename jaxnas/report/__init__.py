@@ -26,6 +26,11 @@ from jaxnas.report.correlation import (
     correlation_report,
     standalone_text,
 )
+from jaxnas.report.inpainting import (
+    inpainting_report,
+    restoration_report,
+    restoration_text,
+)
 from jaxnas.report.search import scratch_text, search_report, train_report
 from jaxnas.report.toy_problem import toy_problem_report
 
@@ -37,6 +42,9 @@ __all__ = [
     "comparison_report",
     "correlation_notes",
     "correlation_report",
+    "inpainting_report",
+    "restoration_report",
+    "restoration_text",
     "scratch_text",
     "search_report",
     "spread",

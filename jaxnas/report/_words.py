@@ -18,3 +18,17 @@ def spread_text(values: Sequence[float] | np.ndarray, spec: str) -> str:
     mean, deviation = spread(values)
     text = format(mean, spec)
     return text if deviation is None else f"{text} ± {format(deviation, spec)}"
+
+
+def seeds_text(num_seeds: int) -> str:
+    """Such as `1 seed` and `2 seeds`."""
+    return f"{num_seeds} {'seed' if num_seeds == 1 else 'seeds'}"
+
+
+def verdict(low: float, high: float) -> str:
+    """What an interval says of a found architecture beside random ones."""
+    if low > 0:
+        return "the found one is better"
+    if high < 0:
+        return "the found one is worse"
+    return "no difference shows"

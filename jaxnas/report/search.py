@@ -10,15 +10,9 @@ import markupsafe
 
 from jaxnas import analysis, genotypes
 from jaxnas.analysis import convergence
-from jaxnas.report import _render, curves
-from jaxnas.report._words import spread_text
+from jaxnas.report import _history, _render, curves
+from jaxnas.report._words import seeds_text, spread_text, verdict
 from jaxnas.studies import Candidate, ScratchComparison
-
-_SPLITS = {
-    "train": curves.BLUE,
-    "validation": curves.ORANGE,
-    "test": curves.GREEN,
-}
 
 
 def search_report(
@@ -67,16 +61,9 @@ def search_report(
       ValueError: if the history or the drawing is malformed.
     """
     figures = [
-        *_split_curves(history, loss_unit),
-        *_curves(
-            history,
-            {"theta_max_mean": ("search distribution", curves.BLUE)},
-            title="Convergence of the search distribution",
-            y_label="mean of largest probability (%)",
-            levels={"uniform distribution": uniform_level},
-            percent=True,
-        ),
-        *_curves(
+        *_loss_and_accuracy(history, loss_unit),
+        *_history.convergence_curves(history, uniform_level),
+        *_history.metric_curves(
             history,
             {
                 "reward": ("last samples", curves.BLUE),
@@ -85,7 +72,7 @@ def search_report(
             title="Reward of the controller",
             y_label="reward",
         ),
-        *_curves(
+        *_history.metric_curves(
             history,
             {"entropy": ("controller", curves.BLUE)},
             title="Entropy of the controller",
@@ -159,8 +146,8 @@ def train_report(
         config=config,
         results=_render.Table(columns, results) if results else None,
         figures=[
-            *_split_curves(history, loss_unit),
-            *_curves(
+            *_loss_and_accuracy(history, loss_unit),
+            *_history.metric_curves(
                 history,
                 {"learning_rate": ("learning rate", curves.BLUE)},
                 title="Learning rate",
@@ -180,19 +167,12 @@ def scratch_text(scratch: ScratchComparison | None) -> str:
         )
     means = [statistics.fmean(accuracies) for accuracies in scratch.random]
     value, low, high = (100 * x for x in scratch.difference)
-    if low > 0:
-        verdict = "the found one is better"
-    elif high < 0:
-        verdict = "the found one is worse"
-    else:
-        verdict = "no difference shows"
-    seeds = len(scratch.found)
     return (
-        f"Trained from scratch for {scratch.num_epochs} epochs ({seeds} "
-        f"{'seed' if seeds == 1 else 'seeds'}), test accuracy: found "
+        f"Trained from scratch for {scratch.num_epochs} epochs "
+        f"({seeds_text(len(scratch.found))}), test accuracy: found "
         f"{spread_text(scratch.found, '.2%')}, {len(means)} random architectures "
         f"{spread_text(means, '.2%')}; difference {value:+.2f} points [{low:+.2f}, "
-        f"{high:+.2f}] (95 %): {verdict}."
+        f"{high:+.2f}] (95 %): {verdict(low, high)}."
     )
 
 
@@ -226,40 +206,16 @@ def _scratch(found: Candidate, scratch: ScratchComparison) -> dict[str, Any]:
     }
 
 
-def _split_curves(history: convergence.History, loss_unit: str) -> list[_render.Figure]:
-    """Draw loss and accuracy of every split."""
-    loss, accuracy = (
-        {f"{split}/{metric}": (split, color) for split, color in _SPLITS.items()}
-        for metric in ("loss", "accuracy")
-    )
-    return [
-        *_curves(history, loss, title="Loss", y_label=f"loss ({loss_unit})"),
-        *_curves(
-            history, accuracy, title="Accuracy", y_label="accuracy (%)", percent=True
-        ),
-    ]
-
-
-def _curves(
-    history: convergence.History,
-    metrics: Mapping[str, tuple[str, str]],
-    *,
-    title: str,
-    **options: Any,
+def _loss_and_accuracy(
+    history: convergence.History, loss_unit: str
 ) -> list[_render.Figure]:
-    """Draw metrics, by label and color, over the epochs: one figure, or none."""
-    series = [
-        curves.series(history, key, label=label, color=color)
-        for key, (label, color) in metrics.items()
+    """Draw loss and accuracy of every split."""
+    unit = f"loss ({loss_unit})"
+    accuracy = {"title": "Accuracy", "y_label": "accuracy (%)", "percent": True}
+    return [
+        *_history.split_curves(history, "loss", title="Loss", y_label=unit),
+        *_history.split_curves(history, "accuracy", **accuracy),
     ]
-    measured = [curve for curve in series if curve.y or curve.num_skipped]
-    if not measured:
-        return []
-    chart = curves.line_chart(measured, title=title, x_label="epoch", **options)
-    num_skipped = sum(curve.num_skipped for curve in measured)
-    caption = f"Points left out, not finite: {num_skipped}." if num_skipped else ""
-    names = ", ".join(curve.label for curve in measured)
-    return [_render.chart(chart, f"{title} by epoch: {names}", caption)]
 
 
 def _candidate_table(
@@ -369,13 +325,10 @@ def _comparison(
 def _results(history: convergence.History) -> list[tuple[object, ...]]:
     """Return one row per split: last loss and accuracy, best accuracy and epoch."""
     rows = []
-    for split, color in _SPLITS.items():
-        # The latest values, finite or not.
+    for split, color in _history.SPLITS.items():
         loss, accuracy = (
-            next(
-                (float(entry[key]) for entry in reversed(history) if key in entry), None
-            )
-            for key in (f"{split}/loss", f"{split}/accuracy")
+            _history.last_value(history, f"{split}/{metric}")
+            for metric in ("loss", "accuracy")
         )
         if loss is None and accuracy is None:
             continue

@@ -31,3 +31,21 @@ def cardinalities_of(
                 f"decision {decision} has {cardinality} categories; expected at least 1"
             )
     return cardinalities
+
+
+def check_no_integers(searcher: str, space: SearchSpace | Sequence[int]) -> None:
+    """Refuse a space whose architectures are not of categories alone.
+
+    Args:
+      searcher: name of the search algorithm, for the message.
+      space: as for `cardinalities_of`.
+
+    Raises:
+      ValueError: if the space has ordered integers.
+    """
+    num_integers = len(getattr(space, "integers", ()))
+    if num_integers:
+        raise ValueError(
+            f"the space has {num_integers} ordered integers; expected none for "
+            f"{searcher}, which chooses among categories"
+        )

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxnas.search._cardinalities import cardinalities_of
+from jaxnas.search._cardinalities import cardinalities_of, check_no_integers
 from jaxnas.search._distributions import Categorical, Distribution, Mixed
 from jaxnas.types import Arch, Key, Losses, Metrics, Searcher, SearchSpace
 
@@ -97,7 +97,7 @@ def utility(losses: Losses) -> tuple[jax.Array, jax.Array]:
 def asng(
     space: SearchSpace | Sequence[int],
     *,
-    integers: Bounds = (),
+    integers: Bounds | None = None,
     alpha: float = 1.5,
     init_delta: float = 1.0,
     max_Delta: float = math.inf,
@@ -108,10 +108,10 @@ def asng(
     Args:
       space: a search space in which every combination of categories is an
         architecture; or cardinalities, the number of categories of each decision.
-      integers: smallest and largest value of each ordered integer. They follow the
-        categories in an architecture, which is then a float vector: the categories, and
-        draws from normal distributions as they are. What is built of it clips them to
-        their bounds and rounds half to even.
+      integers: smallest and largest value of each ordered integer; those of the space
+        if `None`. They follow the categories in an architecture, which is then a float
+        vector: the categories, and draws from normal distributions as they are. What is
+        built of it clips them to their bounds and rounds half to even.
       alpha: signal-to-noise threshold above which the trust region grows; noise
         alone has a ratio of 1.
       init_delta: first radius of the trust region, in the Fisher norm.
@@ -175,7 +175,7 @@ def asng(
 def sng(
     space: SearchSpace | Sequence[int],
     *,
-    integers: Bounds = (),
+    integers: Bounds | None = None,
     delta: float | None = None,
     range_restriction: bool = True,
 ) -> Searcher:
@@ -228,10 +228,11 @@ def adam_sng(
       `asng`, without the metrics `delta` and `signal_to_noise`.
 
     Raises:
-      ValueError: as `asng` does.
+      ValueError: as `asng` does, or if the space has ordered integers.
 
     Source: paper, section 3.1; official `adam.py`.
     """
+    check_no_integers("adam_sng", space)
     family = _family(space, (), range_restriction)
     rate = 1 / max(family.n_theta, 1) if learning_rate is None else learning_rate
     if not 0 < rate < math.inf:
@@ -254,8 +255,12 @@ def adam_sng(
 
 
 def _family(
-    space: SearchSpace | Sequence[int], integers: Bounds, range_restriction: bool
+    space: SearchSpace | Sequence[int],
+    integers: Bounds | None,
+    range_restriction: bool,
 ) -> Distribution:
+    if integers is None:
+        integers = getattr(space, "integers", ())
     cardinalities = cardinalities_of(space, may_be_empty=len(integers) > 0)
     family = Categorical(cardinalities, range_restriction=range_restriction)
     return Mixed(family, integers) if len(integers) else family

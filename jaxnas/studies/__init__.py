@@ -3,7 +3,6 @@
 from jaxnas.studies.anytime_prediction import (
     AnytimeNetwork,
     HypernetworkTraining,
-    NetworkTraining,
     anytime,
 )
 from jaxnas.studies.architecture_search import (
@@ -29,7 +28,16 @@ from jaxnas.studies.cells import (
     save_cells,
     study_cells,
 )
+from jaxnas.studies.image_inpainting import (
+    RESTORATION_METRICS,
+    Autoencoder,
+    InpaintingStudy,
+    Restorations,
+    inpainting,
+    restore,
+)
 from jaxnas.studies.images import StudyImages, preprocessing, study_images
+from jaxnas.studies.network_training import NetworkTraining
 from jaxnas.studies.rank_correlation import (
     Coefficients,
     CorrelationStudy,
@@ -52,9 +60,11 @@ from jaxnas.studies.toy_problem import (
 from jaxnas.train import SearchSettings
 
 __all__ = [
+    "RESTORATION_METRICS",
     "TOY_SEARCHERS",
     "Algorithm",
     "AnytimeNetwork",
+    "Autoencoder",
     "Candidate",
     "CellStudy",
     "CellTraining",
@@ -62,8 +72,10 @@ __all__ = [
     "CorrelationStudy",
     "EarlyScores",
     "HypernetworkTraining",
+    "InpaintingStudy",
     "NetworkTraining",
     "PredictorScores",
+    "Restorations",
     "ScratchComparison",
     "SearchSettings",
     "SearchStudy",
@@ -83,10 +95,12 @@ __all__ = [
     "check_toy_grid",
     "compare_searchers",
     "correlation",
+    "inpainting",
     "learning_rates",
     "make_toy_solver",
     "name_at_rate",
     "preprocessing",
+    "restore",
     "sample_distinct",
     "sample_images",
     "save_cells",

@@ -6,20 +6,18 @@ so are random ones, as networks with running statistics.
 """
 
 import functools
-import hashlib
 import os
 import pathlib
 import statistics
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import flax.linen as nn
-import jax
 import numpy as np
 import optax
 
 from jaxnas import analysis, genotypes, metrics, train
 from jaxnas.studies.images import StudyImages, train_on_random_architectures
+from jaxnas.studies.network_training import NetworkTraining, train_network
 from jaxnas.types import Key, Params, SearchSpace, Supernet, WeightProvider
 
 
@@ -73,24 +71,6 @@ class HypernetworkTraining(NamedTuple):
     key: Key
     num_archs: int = 1
     epoch_metrics: Callable[[Params], dict[str, float]] | None = None
-
-
-class NetworkTraining(NamedTuple):
-    """Training from scratch of networks of one architecture.
-
-    Attributes:
-      make_network: `genotype -> network`, as `networks.anytime`.
-      optimizer: for its parameters.
-      num_epochs: passes through all training images.
-      key: determines everything random, together with the number of the seed.
-      num_seeds: trainings of each network.
-    """
-
-    make_network: Callable[[Any], nn.Module]
-    optimizer: optax.GradientTransformation
-    num_epochs: int
-    key: Key
-    num_seeds: int = 1
 
 
 def anytime(
@@ -169,10 +149,21 @@ def anytime(
         test = images.dataset.test
         parts = {"predicted": evaluate_generated(archs[i], test)}
         genotype = net.space.decode(archs[i])
-        for seed, means in enumerate(
-            _train_network(images, training, genotype, names[i], folder / "networks")
-        ):
-            parts[f"trained_{seed}"] = means
+        trained = train_network(
+            training,
+            train.multi_exit_classification(),
+            images,
+            genotype,
+            names[i],
+            folder / "networks",
+        )
+        for seed, result in enumerate(trained):
+            print(
+                f"{names[i]} trained, seed {seed}: test accuracy "
+                f"{result.test['accuracy']:.1%} at the last exit",
+                flush=True,
+            )
+            parts[f"trained_{seed}"] = result.test
         return {
             f"{part}/{name}": value
             for part, means in parts.items()
@@ -230,45 +221,3 @@ def _select(
         flush=True,
     )
     return candidates[areas.index(max(areas))]
-
-
-def _train_network(
-    images: StudyImages,
-    training: NetworkTraining,
-    genotype: genotypes.AnytimeGenotype,
-    name: str,
-    networks_folder: pathlib.Path,
-) -> list[dict[str, float]]:
-    """Train one network from scratch, once for each seed; its test metrics.
-
-    Each training has a folder, named by the architecture and the seed, which together
-    determine the result: whether it is the first found or the third at random does not.
-    """
-    run = train.make_train_fn(
-        training.make_network(genotype),
-        train.multi_exit_classification(),
-        training.optimizer,
-        images.dataset.train,
-        images.pipeline,
-        num_epochs=training.num_epochs,
-        test=images.dataset.test,
-    )
-    digest = hashlib.sha256(genotypes.to_text(genotype).encode()).hexdigest()
-    folder = networks_folder / digest[:16]
-    folder.mkdir(parents=True, exist_ok=True)
-    genotypes.save(folder / "genotype.json", genotype)
-
-    def train_seed(seed: int) -> dict[str, float]:
-        result = run(
-            jax.random.fold_in(training.key, seed),
-            workdir=folder / f"seed_{seed}",
-            description=name if training.num_seeds == 1 else f"{name}, seed {seed}",
-        )
-        print(
-            f"{name} trained, seed {seed}: test accuracy "
-            f"{result.test['accuracy']:.1%} at the last exit",
-            flush=True,
-        )
-        return result.test
-
-    return [train_seed(seed) for seed in range(training.num_seeds)]

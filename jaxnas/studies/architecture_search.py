@@ -285,7 +285,7 @@ def search(
         for entry, accuracy in zip(ranked, trained, strict=True)
     ]
     num_scratch_random = selection.num_scratch_random if selection.scratch else 0
-    random_archs = _random_architectures(
+    random_archs = random_architectures(
         net.space, random_key, max(selection.num_random, num_scratch_random)
     )
     test = images.dataset.test
@@ -324,7 +324,7 @@ def search(
     return SearchStudy(found_on_test, top, random, sampled_accuracies, scratch, params)
 
 
-def _random_architectures(space: SearchSpace, key: Key, num: int) -> list[Any]:
+def random_architectures(space: SearchSpace, key: Key, num: int) -> list[Any]:
     """Random architectures; of a larger number, the first are the same."""
     sample = jax.jit(lambda i: space.sample(jax.random.fold_in(key, i)))
     return [np.asarray(sample(i)) for i in range(num)]

@@ -86,6 +86,7 @@ def study_images(
     crop_fill: Literal["black", "mean"] = "black",
     flip: bool = True,
     cutout: int = 0,
+    normalize: bool = True,
     devices: Sequence[Device] | None = None,
 ) -> StudyImages:
     """Hold out validation images, and choose augmentation and batches.
@@ -99,6 +100,7 @@ def study_images(
       crop_fill: as for `data.augment`.
       flip: as for `data.augment`.
       cutout: as for `data.augment`.
+      normalize: as for `preprocessing`.
       devices: where to run; the first device if `None`.
 
     Returns:
@@ -121,12 +123,13 @@ def study_images(
             f"num_validation is {num_validation}; expected 0 or more, and less than "
             f"the {num_images} training images"
         )
-    augment, normalize = preprocessing(
+    preprocess = preprocessing(
         dataset,
         crop_padding=crop_padding,
         crop_fill=crop_fill,
         flip=flip,
         cutout=cutout,
+        normalize=normalize,
     )
     first = num_images - num_validation
     splits = SearchSplits(
@@ -135,7 +138,7 @@ def study_images(
             for part in (slice(first), slice(first, None))
         )
     )
-    pipeline = InputPipeline(batch_size, augment, normalize, devices)
+    pipeline = InputPipeline(batch_size, *preprocess, devices)
     pipeline.on_devices()  # raises if they cannot share a batch
     return StudyImages(dataset, splits, pipeline)
 
@@ -147,6 +150,7 @@ def preprocessing(
     crop_fill: Literal["black", "mean"],
     flip: bool,
     cutout: int,
+    normalize: bool = True,
 ) -> tuple[Preprocess, Preprocess]:
     """Make the preprocessing of a data set for training and for evaluation.
 
@@ -156,6 +160,8 @@ def preprocessing(
       crop_fill: as for `data.augment`.
       flip: as for `data.augment`.
       cutout: as for `data.augment`.
+      normalize: whether the mean is subtracted and the standard deviation divided by;
+        if not, pixels have values in [0, 1], as `train.inpainting` needs them.
 
     Returns:
       `augment` and `normalize`, both `(key, uint8 images) -> float images`.
@@ -163,24 +169,27 @@ def preprocessing(
     Raises:
       ValueError: if the augmentation does not fit the images.
     """
+    mean, std = dataset.mean, dataset.std
+    if not normalize:
+        mean, std = (0.0,) * len(mean), (1.0,) * len(std)
 
     def augment(key, images):
         return data.augment(
             key,
             images,
-            dataset.mean,
-            dataset.std,
+            mean,
+            std,
             crop_padding=crop_padding,
             crop_fill=crop_fill,
             flip=flip,
             cutout=cutout,
         )
 
-    def normalize(key, images):
+    def for_evaluation(key, images):
         del key
-        return data.normalize(images, dataset.mean, dataset.std)
+        return data.normalize(images, mean, std)
 
     # Raises now what would otherwise be raised in the middle of compilation.
     image = jax.ShapeDtypeStruct((1, *dataset.train.image_shape), "uint8")
     jax.eval_shape(augment, jax.random.key(0), image)
-    return augment, normalize
+    return augment, for_evaluation

@@ -251,12 +251,17 @@ def evaluation_batches(
     for start in range(0, num, batch_size):
         position = np.arange(start, start + batch_size)
         index = order[position % num]
-        yield {
-            "image": images[index],
-            "label": labels[index],
-            "index": index.astype(np.int32),
-            "weight": (position < num).astype(np.float32),
-        }
+        batch = chosen_for_evaluation(Split(images, labels), index)
+        yield batch | {"weight": (position < num).astype(np.float32)}
+
+
+def chosen_for_evaluation(split: Split, index: np.ndarray) -> dict[str, Any]:
+    """The images at some places of a split, as `prepared_for_evaluation` takes them."""
+    return {
+        "image": np.asarray(split.images)[index],
+        "label": np.asarray(split.labels)[index],
+        "index": index.astype(np.int32),
+    }
 
 
 def mean_metrics(

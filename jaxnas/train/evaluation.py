@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import jax
 import numpy as np
 
 from jaxnas import parallel, weights
@@ -47,7 +48,7 @@ def make_eval_fn(
     devices = pipeline.on_devices()
     num_devices, batch_size = len(devices), pipeline.batch_size
     batch_axis = parallel.batch_axis(devices)
-    num_decisions = len(net.space.cardinalities)
+    (num_decisions,) = jax.eval_shape(net.space.sample, jax.random.key(0)).shape
     # Once made, weights are handed in for every batch just as shared ones are.
     evaluation_step = steps.evaluation_step(
         net, weights.shared(net), task, batch_axis=batch_axis

@@ -31,6 +31,20 @@ def test_digits_are_complete_and_scaled():
     assert "scikit-learn" in dataset.source
 
 
+def test_digits_are_resized():
+    plain, large = data.load("digits"), data.load("digits", image_size=16)
+    assert large.train.images.shape == (1500, 16, 16, 1)
+    assert large.test.images.shape == (297, 16, 16, 1)
+    np.testing.assert_array_equal(large.train.labels, plain.train.labels)
+    # Twice as large: halves of the digits, seen from a distance, are the same.
+    means = large.train.images.reshape(-1, 2, 8, 2, 4).mean((2, 4))
+    expected = plain.train.images.reshape(-1, 2, 4, 2, 4).mean((2, 4))
+    assert np.corrcoef(means.ravel(), expected.ravel())[0, 1] > 0.9
+    assert "resized to 16x16" in large.source
+    with pytest.raises(data.DatasetError, match="image_size is 0; expected 1 to"):
+        data.load("digits", image_size=0)
+
+
 def test_channel_statistics_agree_with_numpy():
     generator = np.random.default_rng(0)
     # More images than fit one block.

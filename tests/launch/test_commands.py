@@ -222,7 +222,11 @@ SEARCH, TRAIN = cifar_search.main, cifar_train.main
         (SEARCH, ["--dataset", "mnist"], "unknown data set 'mnist', expected one of"),
         (SEARCH, ["--dataset", "folder"], "needs data_dir"),
         (SEARCH, ["--dataset", "folder", "--data-dir", "no/such"], "no/such"),
-        (SEARCH, ["--image-size", 32], "image_size is for data sets celeba"),
+        (
+            SEARCH,
+            ["--dataset", "cifar10", "--image-size", 9],
+            "image_size is for data",
+        ),
         (SEARCH, ["--batch-size", 751], "only 750 images"),
         (SEARCH, ["--devices", 9], "9 devices asked for; this machine has 4"),
         (SEARCH, ["--devices", 3], "batch_size of 32 cannot be divided among 3"),

@@ -612,3 +612,24 @@ def test_wrong_steps_are_refused(make, options, message):
 def test_baselines_refuse_too_few_decisions(make):
     with pytest.raises(ValueError, match="decision 0 has 2 categories"):
         make((2, 2))
+
+
+def test_integers_of_a_space_are_its_own():
+    mixed = spaces.AutoencoderSpace(2, 2, (2, 4), "mixed")
+    given = search.asng(mixed.cardinalities, integers=mixed.integers)
+    key = jax.random.key(0)
+    for searcher in (search.asng(mixed), search.sng(mixed)):
+        archs = searcher.ask(searcher.init(key), key, 4)
+        chex.assert_trees_all_equal(archs, given.ask(given.init(key), key, 4))
+        assert archs.shape == (4, mixed.num_decisions)
+    # Given ones, and be it none, go before.
+    categorical = search.asng(mixed, integers=())
+    assert categorical.ask(categorical.init(key), key, 2).shape == (2, 5)
+
+
+@pytest.mark.parametrize("make", [search.adam_sng, search.reinforce])
+def test_searchers_of_categories_refuse_integers(make):
+    mixed = spaces.AutoencoderSpace(2, 2, (2, 4), "mixed")
+    message = "the space has 4 ordered integers; expected none for "
+    with pytest.raises(ValueError, match=message):
+        make(mixed)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxnas.search._cardinalities import cardinalities_of
+from jaxnas.search._cardinalities import cardinalities_of, check_no_integers
 from jaxnas.search.controllers._base import Choose, Episode
 from jaxnas.search.controllers.sequence import make_controller
 from jaxnas.search.controllers.settings import ControllerSettings, check
@@ -49,6 +49,7 @@ def policy(space: SearchSpace | Sequence[int], settings: ControllerSettings) -> 
     Source: official `general_controller.py`, `micro_controller.py`,
     `ptb_enas_controller.py`.
     """
+    check_no_integers("reinforce", space)
     cardinalities = cardinalities_of(space)
     num_decisions, most = len(cardinalities), max(cardinalities)
     controller = make_controller(space, settings)
