@@ -171,15 +171,14 @@ def restoration_figures(
 
 @curves.style()
 def _picture(restorations: Restorations, title: str) -> Figure:
-    num, height, width, channels = restorations.original.shape
-    rows = [np.concatenate([*getattr(restorations, row)], axis=1) for row in _ROWS]
-    picture = np.concatenate(rows, axis=0)
-    if channels == 1:
-        picture = np.repeat(picture, 3, axis=-1)
+    num = len(restorations.psnr)
+    stripes = [_stripe(getattr(restorations, row)) for row in _ROWS]
+    picture = np.concatenate(stripes)
+    height, width = picture.shape[0] / len(_ROWS), picture.shape[1] / num
     # 64 points for each image, and room for the words.
     figure = Figure(figsize=((64 * num + 70) / 72, 245 / 72), layout="constrained")
     axes = figure.add_subplot()
-    axes.imshow(np.clip(picture, 0, 1), interpolation="nearest", aspect="auto")
+    axes.imshow(picture, interpolation="nearest", aspect="auto")
     axes.grid(False)
     axes.set_title(title)
     axes.spines[:].set_visible(False)
@@ -190,6 +189,15 @@ def _picture(restorations: Restorations, title: str) -> Figure:
         [f"{ratio:.1f}" for ratio in restorations.psnr],
     )
     return figure
+
+
+def _stripe(images: np.ndarray) -> np.ndarray:
+    """Images `[num, H, W, C]` side by side, RGBA, with transparent gaps between."""
+    gap = -(-images.shape[1] // 32)
+    colors = np.broadcast_to(images.clip(0, 1), (*images.shape[:3], 3))
+    opaque = np.concatenate([colors, np.ones_like(colors[..., :1])], axis=-1)
+    margins = ((0, 0), (0, gap), (0, gap), (0, 0))
+    return np.concatenate([*np.pad(opaque, margins)], axis=1)
 
 
 def _metric_figures(history: convergence.History) -> list[_render.Figure]:

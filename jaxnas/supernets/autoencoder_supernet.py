@@ -41,7 +41,9 @@ def autoencoder(
       image_channels: channels of the images, at most the most channels of a node.
       block: channels that are computed at a time, a divisor of the most channels. A
         node costs as much as one whose channels are rounded up to multiples of it. The
-        default is the greatest common divisor of the space's channels.
+        default is the least multiple of the greatest common divisor of the space's
+        channels that is 32 or more, or else the most channels: smaller products keep
+        no processor busy.
 
     Returns:
       A `Supernet`; `apply` takes float images `[B, H, W, image_channels]`, `H` and `W`
@@ -61,7 +63,7 @@ def autoencoder(
             f"image_channels is {image_channels}; expected at most {widest}, the most "
             "channels of a node"
         )
-    block = math.gcd(*space.channels) if block is None else block
+    block = _block_of(space.channels) if block is None else block
     if block < 1 or widest % block:
         raise ValueError(f"block is {block}; expected a divisor of {widest}")
 
@@ -102,6 +104,13 @@ def autoencoder(
         )
 
     return Supernet(space, init, apply)
+
+
+def _block_of(channels: tuple[int, ...]) -> int:
+    """The default number of channels that are computed at a time."""
+    divisor, widest = math.gcd(*channels), channels[-1]
+    sizes = (size for size in range(divisor, widest, divisor) if widest % size == 0)
+    return next((size for size in sizes if size >= 32), widest)
 
 
 def _check_inputs(

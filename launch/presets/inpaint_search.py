@@ -79,11 +79,11 @@ class Config:
 
 ASNG = Config()
 QUICK = Config(
-    space=Categorical(num_nodes=8, level_back=3, channels=(8, 16, 32)),
+    space=Categorical(num_nodes=6, level_back=3, channels=(4, 8, 16)),
     scratch=Scratch(
         scratch_random=4, scratch_seeds=1, scratch_epochs=6, scratch_decay_at=(4,)
     ),
-    training=dataclasses.replace(ASNG.training, epochs=20),
+    training=dataclasses.replace(ASNG.training, epochs=12),
     images=DIGITS,
 )
 
@@ -130,7 +130,7 @@ PRESETS: Presets[Config] = {
     "quick": Preset(
         """ASNG-NAS on scikit-learn's digits, brought to 16x16, without their center.
 
-    A demonstration for a laptop CPU: 8 nodes of 8 to 32 channels.
+    A demonstration for a laptop CPU: 6 nodes of 4 to 16 channels.
     """,
         QUICK,
     ),
