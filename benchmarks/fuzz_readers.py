@@ -15,6 +15,7 @@ import io
 import json
 import math
 import pathlib
+import pickle
 import random
 import re
 import resource
@@ -30,9 +31,11 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+import scipy.io
+from PIL import Image
 
-from jaxnas import analysis, genotypes, ghn, metrics, spaces, supernets, workdir
-from jaxnas.data import cache, tables
+from jaxnas import analysis, data, genotypes, ghn, metrics, spaces, supernets, workdir
+from jaxnas.data import cache, celeba, decoding, pickles, svhn, tables
 
 MEMORY = 2**30
 SECONDS = 20
@@ -169,6 +172,61 @@ def read_log(path: pathlib.Path) -> None:
     assert all(isinstance(entry["step"], int) for entry in metrics.read(path))
 
 
+def write_svhn(path: pathlib.Path) -> None:
+    """Write four images as MATLAB does, compressed."""
+    pixels = np.arange(32 * 32 * 3 * 4).reshape(32, 32, 3, 4).astype(np.uint8)
+    labels = np.array([[1], [2], [10], [9]], np.uint8)
+    scipy.io.savemat(path, {"X": pixels, "y": labels}, do_compression=True)
+
+
+def read_svhn(path: pathlib.Path) -> None:
+    """Read images of SVHN."""
+    split = svhn.read_file(path)
+    assert split.images.shape[1:] == svhn.IMAGE_SHAPE
+    assert ((split.labels >= 0) & (split.labels < 10)).all()
+
+
+def write_celeba(path: pathlib.Path) -> None:
+    """Write the list of landmarks of three photographs, and these."""
+    folder = path.parent / celeba.IMAGES
+    folder.mkdir(exist_ok=True)
+    names = [f"{i:06d}.png" for i in range(3)]
+    for i, name in enumerate(names):
+        Image.new("RGB", (178, 218), (80 * i, 0, 0)).save(folder / name)
+    rows = [f"{name} 69 109 106 113 77 142 73 152 108 154" for name in names]
+    path.write_text("\n".join(["3", "lefteye_x and so on", *rows, ""]), "utf-8")
+    parts = [f"{name} {part}\n" for name, part in zip(names, (0, 1, 2), strict=True)]
+    (path.parent / celeba.PARTITION).write_text("".join(parts), "utf-8")
+
+
+def read_celeba(path: pathlib.Path) -> None:
+    """Load the photographs."""
+    dataset = data.load("celeba", path.parent)
+    assert dataset.train.images.shape == dataset.test.images.shape == (1, 64, 64, 3)
+
+
+def write_pickle(path: pathlib.Path) -> None:
+    """Write a batch of CIFAR-10 of two images."""
+    pixels = np.zeros((2, 3072), np.uint8)
+    path.write_bytes(pickle.dumps({"data": pixels, "labels": [3, 7]}))
+
+
+def read_pickle(path: pathlib.Path) -> None:
+    """Load a batch of builtin types and arrays."""
+    assert isinstance(pickles.load(path.read_bytes(), str(path)), dict)
+
+
+def write_image(path: pathlib.Path) -> None:
+    """Write an image in the format of its ending."""
+    pixels = np.arange(40 * 30 * 3).reshape(40, 30, 3).astype(np.uint8)
+    Image.fromarray(pixels).save(path)
+
+
+def read_image(path: pathlib.Path) -> None:
+    """Decode an image."""
+    assert decoding.open_image(path.read_bytes(), path).mode == "RGB"
+
+
 def writer(text: str) -> Callable[[pathlib.Path], None]:
     """What writes a text."""
 
@@ -196,6 +254,15 @@ READERS = {
     ),
     "config.json": Reader("run/config.json", write_config, read_config, ValueError),
     "metrics log": Reader("m.jsonl", write_log, read_log, metrics.LogError),
+    "SVHN": Reader("test_32x32.mat", write_svhn, read_svhn, data.DatasetError),
+    "CelebA": Reader(celeba.LANDMARKS, write_celeba, read_celeba, data.DatasetError),
+    "CIFAR pickle": Reader("b", write_pickle, read_pickle, data.DatasetError),
+    **{
+        f"image .{ending}": Reader(
+            f"image.{ending}", write_image, read_image, data.DatasetError
+        )
+        for ending in ("png", "jpg", "tif", "gif", "webp", "bmp")
+    },
 }
 
 

@@ -18,12 +18,12 @@ important first:
    `jax.default_matmul_precision("highest")`.
 3. `compile`: all programs of the other parts at the same time, into a cache that they
    share. Seconds are those beside the others.
-4. `micro`, `macro`, `dag`, `retraining`: training steps a second at the published sizes
-   beside eager PyTorch on the same card, in NCHW and in channels_last. Both sides do
-   the same work, which tests in `bench_*.py` show, and take turns on groups of
-   architectures; what counts is the median of the ratios PyTorch / jaxnas (above 1:
-   jaxnas is faster). Both sides may use TF32, and PyTorch chooses its convolutions by
-   timing them, as XLA does.
+4. `micro`, `macro`, `dag`, `autoencoder`, `retraining`: training steps a second at the
+   published sizes beside eager PyTorch on the same card, in NCHW and in channels_last.
+   Both sides do the same work, which tests in `bench_*.py` show, and take turns on
+   groups of architectures; what counts is the median of the ratios PyTorch / jaxnas
+   (above 1: jaxnas is faster). Both sides may use TF32, and PyTorch chooses its
+   convolutions by timing them, as XLA does.
 5. `search`: the preset asng-cifar10 for the rest of the time: losses, images a second
    and the projected hours of the whole search.
 
@@ -111,9 +111,10 @@ class Size(NamedTuple):
       micro: of the micro supernet, of cells with 5 nodes.
       macro: of the macro supernet.
       dag: of the supernet of blocks that are any graph, of 7 nodes.
+      autoencoder: of the supernet of autoencoders: most channels, nodes and batch.
       retraining: of the network of DARTS.
       search: of the search.
-      image_size: side of the images that are timed.
+      image_size: side of the images that are timed; of autoencoders, twice that.
       num_groups: groups of architectures that are timed.
       group_size: steps, of one architecture each, in one call.
       max_rounds: how often all groups are timed, if there is time.
@@ -126,6 +127,7 @@ class Size(NamedTuple):
     micro: NetSize
     macro: NetSize
     dag: NetSize
+    autoencoder: NetSize
     retraining: NetSize
     search: NetSize
     image_size: int
@@ -143,6 +145,7 @@ FUNCTIONS = (
     "retraining",
     "hypernetwork",
     "micro, ENAS's skeleton",
+    "autoencoder",
 )
 
 SIZES = {
@@ -152,6 +155,7 @@ SIZES = {
         micro=NetSize(16, 8, 64),
         macro=NetSize(36, 12, 128),
         dag=NetSize(32, 18, 64),
+        autoencoder=NetSize(256, 20, 16),
         retraining=NetSize(36, 20, 80),
         search=NetSize(16, 8, 64),
         image_size=32,
@@ -167,6 +171,7 @@ SIZES = {
         micro=NetSize(2, 3, 2),
         macro=NetSize(2, 3, 2),
         dag=NetSize(2, 6, 2),
+        autoencoder=NetSize(4, 6, 2),
         retraining=NetSize(2, 3, 2),
         search=NetSize(2, 3, 2),
         image_size=8,
@@ -275,13 +280,16 @@ class Function(NamedTuple):
     inputs: Any
 
 
-def supernet_function(net: Any, provider: Any, batch: dict[str, Any]) -> Function:
+def supernet_function(
+    net: Any, provider: Any, batch: dict[str, Any], task: Any = None
+) -> Function:
     """The mean loss of three architectures of a supernet."""
     import jax
 
     from jaxnas import train
 
-    gradient = train.weight_gradient(net, provider, train.classification())
+    task = train.classification() if task is None else task
+    gradient = train.weight_gradient(net, provider, task)
     keys = jax.random.split(jax.random.key(1), 3)
     inputs = jax.vmap(net.space.sample)(keys), batch
 
@@ -344,6 +352,10 @@ def functions(size: NetSize, image_size: int) -> dict[str, Callable[[], Function
         net = dag()
         return supernet_function(net, ghn.hypernetwork(net), batch)
 
+    def autoencoder():
+        net = supernets.autoencoder(autoencoder_space(4 * channels, num))
+        return supernet_function(net, weights.shared(net), batch, reproduction())
+
     def retraining():
         genotype = genotypes.named("DARTS_V2")
         return network_function(networks.micro(genotype, channels, num), batch)
@@ -355,6 +367,7 @@ def functions(size: NetSize, image_size: int) -> dict[str, Callable[[], Function
         "retraining": retraining,
         "hypernetwork": hypernetwork,
         "micro, ENAS's skeleton": shared(lambda: micro("enas")),
+        "autoencoder": autoencoder,
     }
 
 
@@ -483,6 +496,27 @@ def make_pool(num: int) -> concurrent.futures.Executor:
     return concurrent.futures.ProcessPoolExecutor(num, mp_context=context)
 
 
+def autoencoder_space(most_channels: int, num_nodes: int) -> Any:
+    """The space of autoencoders with four times fewer to most channels."""
+    from jaxnas import spaces
+
+    channels = tuple(most_channels // factor for factor in (4, 2, 1))
+    return spaces.AutoencoderSpace(num_nodes, min(num_nodes, 5), channels)
+
+
+def reproduction() -> Any:
+    """The task of returning the images: the mean squared error alone."""
+    import jax.numpy as jnp
+
+    from jaxnas.types import Task
+
+    def loss(outputs, batch):
+        mean = jnp.square(outputs - batch["image"]).mean()
+        return mean, {"loss": mean}
+
+    return Task(loss)
+
+
 # Programs -------------------------------------------------------------------------
 
 
@@ -497,6 +531,8 @@ class Case(NamedTuple):
       make_model: `channels_last -> model` in PyTorch.
       make_optimizer: `model -> optimizer` in PyTorch.
       decode: an architecture as that model takes it.
+      update: `(model, optimizer, images, labels, arch) -> None`, one step in PyTorch;
+        on the labels if `None`.
     """
 
     advance: Callable[[Any, Any, Any], Any]
@@ -506,6 +542,7 @@ class Case(NamedTuple):
     make_model: Callable[[bool], Any]
     make_optimizer: Callable[[Any], Any]
     decode: Callable[[Any], Any]
+    update: Callable[..., Any] | None = None
 
 
 def make_batch(batch_size: int, image_size: int) -> dict[str, Any]:
@@ -541,6 +578,9 @@ def supernet_case(
     make_model: Callable[[bool], Any],
     make_optimizer: Callable[[Any], Any],
     decode: Callable[[Any], Any] = list,
+    task: Any = None,
+    update: Callable[..., Any] | None = None,
+    image_size: int | None = None,
 ) -> Case:
     """Training steps of a supernet with shared weights."""
     import jax
@@ -548,7 +588,8 @@ def supernet_case(
     from jaxnas import train, weights
 
     provider = weights.shared(net)
-    step = train.weight_step(net, provider, train.classification(), optimizer)
+    task = train.classification() if task is None else task
+    step = train.weight_step(net, provider, task, optimizer)
     key = jax.random.key(0)
     keys = jax.random.split(key, size.num_groups * size.group_size)
     archs = jax.vmap(net.space.sample)(keys)
@@ -556,10 +597,11 @@ def supernet_case(
         repeated(lambda state, archs, batch: step(state, archs, batch, key)[0]),
         jax.jit(functools.partial(train.init_weights, provider, optimizer))(key),
         archs.reshape(size.num_groups, size.group_size, -1),
-        jax.device_put(make_batch(net_size.batch_size, size.image_size)),
+        jax.device_put(make_batch(net_size.batch_size, image_size or size.image_size)),
         make_model,
         make_optimizer,
         decode,
+        update,
     )
 
 
@@ -618,6 +660,34 @@ def dag_case(size: Size) -> Case:
     )
 
 
+def autoencoder_case(size: Size) -> Case:
+    import optax
+
+    from jaxnas import supernets
+
+    channels, num_nodes, _ = size.autoencoder
+    space = autoencoder_space(channels, num_nodes)
+
+    def update(model, optimizer, images, labels, arch):
+        del labels
+        torch_module("torch_autoencoder").train_step(model, optimizer, images, arch)
+
+    return supernet_case(
+        size,
+        size.autoencoder,
+        supernets.autoencoder(space),
+        optax.sgd(0.025),
+        lambda channels_last: torch_module("torch_autoencoder").Autoencoder(
+            num_nodes, space.level_back, space.channels, channels_last=channels_last
+        ),
+        lambda model: torch_module("torch_autoencoder").make_optimizer(model),
+        lambda arch: arch.tolist(),
+        task=reproduction(),
+        update=update,
+        image_size=2 * size.image_size,
+    )
+
+
 def retraining_case(size: Size) -> Case:
     import jax
     import jax.numpy as jnp
@@ -660,6 +730,7 @@ CASES = {
     "micro": micro_case,
     "macro": macro_case,
     "dag": dag_case,
+    "autoencoder": autoencoder_case,
     "retraining": retraining_case,
 }
 
@@ -1004,9 +1075,15 @@ def torch_side(case: Case, channels_last: bool) -> Callable[[int], Any]:
         [case.decode(arch) for arch in group] for group in np.asarray(case.groups)
     ]
 
+    def update_on_labels(*arguments: Any) -> None:
+        *rest, arch = arguments
+        torch_micro.update(*rest, [arch])
+
+    update = case.update or update_on_labels
+
     def run(i: int) -> None:
         for arch in groups[i]:
-            torch_micro.update(model, optimizer, images, labels, [arch])
+            update(model, optimizer, images, labels, arch)
         if device == "cuda":
             torch.cuda.synchronize()
 
@@ -1224,6 +1301,7 @@ PARTS = {
     "micro": Part(functools.partial(check_speed, "micro"), 90),
     "macro": Part(functools.partial(check_speed, "macro"), 80),
     "dag": Part(functools.partial(check_speed, "dag"), 90),
+    "autoencoder": Part(functools.partial(check_speed, "autoencoder"), 90),
     "retraining": Part(functools.partial(check_speed, "retraining"), 90),
     "search": Part(check_search, 80),
     "profile": Part(check_profile, 120),

@@ -159,9 +159,11 @@ def _rows(data_dir: pathlib.Path, name: str) -> list[list[str]]:
     return [line.split() for line in text.splitlines() if line.strip()]
 
 
-def _wrong_line(name: str, row: list[str], expected: str) -> images.DatasetError:
-    shown = " ".join(row)[:100]
-    return images.DatasetError(f"{name} has the line {shown!r}; expected {expected}")
+def _wrong_line(
+    data_dir: pathlib.Path, name: str, row: list[str], expected: str
+) -> images.DatasetError:
+    path, shown = _find(data_dir, name), " ".join(row)[:100]
+    return images.DatasetError(f"{path} has the line {shown!r}; expected {expected}")
 
 
 def _between_eyes(data_dir: pathlib.Path) -> dict[str, tuple[int, int]]:
@@ -172,7 +174,8 @@ def _between_eyes(data_dir: pathlib.Path) -> dict[str, tuple[int, int]]:
         name, *numbers = row
         is_known = all(re.fullmatch(r"-?\d{1,6}", number) for number in numbers)
         if len(numbers) != 10 or not is_known or name in points:
-            raise _wrong_line(LANDMARKS, row, "a file, listed once, and 10 integers")
+            expected = "a file, listed once, and 10 integers"
+            raise _wrong_line(data_dir, LANDMARKS, row, expected)
         left_x, left_y, right_x, right_y = map(int, numbers[:4])
         points[name] = (left_x + right_x) // 2, (left_y + right_y) // 2
     return points
@@ -183,7 +186,8 @@ def _partition(data_dir: pathlib.Path) -> dict[str, int]:
     parts: dict[str, int] = {}
     for row in _rows(data_dir, PARTITION):
         if len(row) != 2 or row[1] not in ("0", "1", "2") or row[0] in parts:
-            raise _wrong_line(PARTITION, row, "a file, listed once, and 0, 1 or 2")
+            expected = "a file, listed once, and 0, 1 or 2"
+            raise _wrong_line(data_dir, PARTITION, row, expected)
         parts[row[0]] = int(row[1])
     return parts
 

@@ -4,6 +4,7 @@ import concurrent.futures
 import contextlib
 import io
 import math
+import os
 import pathlib
 import struct
 from collections.abc import Callable, Sequence
@@ -210,7 +211,7 @@ def _to_rgb(image: "Image.Image") -> "Image.Image":
         pixels = np.asarray(image) * np.float32(255 / white)
         image = Image.fromarray(np.rint(pixels, out=pixels).astype(np.uint8))
     image.info.pop("transparency", None)  # has no effect but a warning
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def check_image_size(image_size: int) -> None:
@@ -339,7 +340,8 @@ def decode_all(
 
     is_read = np.ones(len(items), bool)
     pixels, first, num = None, 0, 0
-    with concurrent.futures.ThreadPoolExecutor() as pool:
+    # One for each core: of the largest images, each thread holds some hundred MiB.
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         for index, image in enumerate(pool.map(attempt, items)):
             if isinstance(image, CorruptImage):
                 is_read[index] = False

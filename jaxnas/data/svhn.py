@@ -56,7 +56,7 @@ def load(data_dir: pathlib.Path, image_size: int | None = None) -> images.ImageD
         source, root = f"SVHN in {data_dir}", data_dir
 
         def read() -> tuple[images.Split, images.Split]:
-            train, test = map(_read, paths)
+            train, test = map(read_file, paths)
             return train, test
 
     else:
@@ -109,8 +109,12 @@ def load(data_dir: pathlib.Path, image_size: int | None = None) -> images.ImageD
     )
 
 
-def _read(path: pathlib.Path) -> images.Split:
-    """Read the arrays `X` `[32, 32, 3, num]` and `y` `[num, 1]`, with 10 for zeros."""
+def read_file(path: pathlib.Path) -> images.Split:
+    """Read the arrays `X` `[32, 32, 3, num]` and `y` `[num, 1]`, with 10 for zeros.
+
+    Raises:
+      DatasetError: if the file is damaged or holds something else.
+    """
     import scipy.io
 
     remedy = f"get it again from {URL}"

@@ -36,10 +36,10 @@ def test_digits_are_resized():
     assert large.train.images.shape == (1500, 16, 16, 1)
     assert large.test.images.shape == (297, 16, 16, 1)
     np.testing.assert_array_equal(large.train.labels, plain.train.labels)
-    # Twice as large: halves of the digits, seen from a distance, are the same.
-    means = large.train.images.reshape(-1, 2, 8, 2, 4).mean((2, 4))
-    expected = plain.train.images.reshape(-1, 2, 4, 2, 4).mean((2, 4))
-    assert np.corrcoef(means.ravel(), expected.ravel())[0, 1] > 0.9
+    # Twice as large, so that the mean of 2x2 pixels is about the pixel before.
+    means = large.train.images.reshape(1500, 8, 2, 8, 2).mean((2, 4))
+    before = plain.train.images[..., 0]
+    assert np.corrcoef(means.ravel(), before.ravel())[0, 1] > 0.95
     assert "resized to 16x16" in large.source
     with pytest.raises(data.DatasetError, match="image_size is 0; expected 1 to"):
         data.load("digits", image_size=0)
@@ -81,7 +81,7 @@ def test_folders_need_a_folder(name):
         data.load(name)
 
 
-@pytest.mark.parametrize("name", ["digits", "cifar10", "tiny_imagenet200"])
+@pytest.mark.parametrize("name", ["cifar10", "cifar100", "tiny_imagenet200"])
 def test_other_data_sets_have_one_size(name):
     with pytest.raises(data.DatasetError, match=f"celeba, .* got 64 for '{name}'"):
         data.load(name, image_size=64)

@@ -51,7 +51,7 @@ def test_images_are_resized_once(tmp_path, monkeypatch):
     expected = decoding.fit(Image.fromarray(pixels("train")[1]), 64)
     np.testing.assert_array_equal(dataset.train.images[1], expected)
     assert ", resized to 64x64" in dataset.source
-    monkeypatch.setattr(svhn, "_read", lambda _: pytest.fail("read again"))
+    monkeypatch.setattr(svhn, "read_file", lambda _: pytest.fail("read again"))
     again = data.load("svhn", tmp_path, image_size=64)
     np.testing.assert_array_equal(again.test.images, dataset.test.images)
     assert len(list((tmp_path / cache.FOLDER).iterdir())) == 1
@@ -145,7 +145,7 @@ def test_files_that_unpack_to_too_much_are_refused_unread(tmp_path, monkeypatch)
     with pytest.raises(
         data.DatasetError, match=r"content of .*bytes; expected at most"
     ):
-        svhn._read(path)
+        svhn.read_file(path)
 
 
 @pytest.mark.parametrize("end", [0, 10, 128, 140, 300, -9, -1])
@@ -165,7 +165,7 @@ def test_damaged_files_are_refused_or_read(tmp_path):
         changed[generator.integers(100, 400)] ^= 1 << generator.integers(8)
         path.write_bytes(changed)
         try:
-            svhn._read(path)
+            svhn.read_file(path)
         except data.DatasetError as error:
             assert str(path) in str(error) and len(str(error)) < 800
             num_refused += 1

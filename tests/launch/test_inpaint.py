@@ -82,17 +82,15 @@ def test_the_mask_is_part_of_the_printed_command():
     assert "--mask pixel" in command and "--dataset celeba_ecae" in command
 
 
-@pytest.mark.parametrize(
-    "words", [("mixed", "random", "best", "--num-candidates", 3), ("mixed", "sng")]
-)
-def test_other_spaces_and_searchers(variables, tmp_path, words):
+def test_another_space_searcher_and_selection(variables, tmp_path):
+    words = "mixed", "sng", "best", "--num-candidates", 4
     flags = (*words, *TINY, "--scratch-random", 0, "--mask", "pixel", "--scale-kept")
     result = run(variables, "inpaint_search", *flags, "--workdir", tmp_path / "run")
     status, output, errors = result
     assert status == 0, errors
     assert "nothing is known of its worth" in output
     assert "--mask pixel --scale-kept" in output
-    assert (tmp_path / "run" / "ranking.jsonl").exists() == ("best" in words)
+    assert 1 <= len(metrics.read(tmp_path / "run" / "ranking.jsonl")) <= 5
 
 
 @pytest.mark.parametrize(
@@ -112,12 +110,12 @@ def test_other_spaces_and_searchers(variables, tmp_path, words):
             "--num-candidates is 3; expected an even number",
         ),
         (SEARCH, ["mixed", "adam-sng"], "40 ordered integers; expected none for adam"),
-        (SEARCH, ["--channels", 8], "channels is (8,)"),
-        (SEARCH, ["--level-back", 9], "num_nodes is 8"),
+        (SEARCH, ["--channels", 8, 4], "channels is (8, 4)"),
+        (SEARCH, ["--level-back", 9], "num_nodes is 6"),
         (SEARCH, ["random", "--stop-when-converged", 0.9], "no probabilities that"),
         (SEARCH, ["reinforce"], "Unrecognized options: reinforce"),
         (TRAIN, [], "--genotype is missing: expected a file"),
-        (TRAIN, ["--genotype", "none"], "expected one of ECAE_CELEBA"),
+        (TRAIN, ["--genotype", "none"], "neither a file nor one of ECAE_CELEBA"),
         (TRAIN, ["--genotype", "DARTS_V2"], "DARTS_V2 is a Genotype; expected an Auto"),
         (TRAIN, ["--genotype", "ECAE_SVHN", "--image-size", 10], "images are 10x10"),
         (TRAIN, ["--genotype", "ECAE_SVHN", "--batch-size", 2000], "only 1500 images"),
