@@ -3,11 +3,12 @@
 import json
 import re
 import shlex
+import time
 
 import inpaint_search
 import inpaint_train
 import pytest
-from commands import assert_refused, exit_status, run
+from commands import assert_refused, exit_status, run, start
 from helpers import visible
 from pages import check_report
 
@@ -52,6 +53,24 @@ def test_the_same_command_again_ends_the_same_way(finished, variables):
     assert again[0] == 0, again[2]
     assert (workdir / "scratch.json").read_bytes() == before
     assert again[1].partition("\nfound:")[2] == output.partition("\nfound:")[2]
+
+
+def test_a_killed_search_ends_the_same_way(finished, variables, tmp_path):
+    workdir, _ = finished
+    flags = (*TINY, "--workdir", tmp_path / "run")
+    # In the search, and in a training from scratch.
+    for place in ("metrics.jsonl", "networks/*/seed_0/metrics.jsonl"):
+        process = start(variables, "inpaint_search", *flags)
+        while not [*(tmp_path / "run").glob(place)]:
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.kill()
+        process.communicate()
+    status, _, errors = run(variables, "inpaint_search", *flags)
+    assert status == 0, errors
+    for name in ("genotype.json", "scratch.json", "trained.jsonl"):
+        expected = (workdir / name).read_bytes()
+        assert (tmp_path / "run" / name).read_bytes() == expected
 
 
 def test_the_printed_command_runs(finished, variables, tmp_path):
