@@ -19,9 +19,6 @@ class Space:
     cardinalities = (3, 3)
     num_architectures = 9
 
-    def sample(self, key):
-        return jax.random.randint(key, (2,), 0, 3, jnp.int32)
-
 
 def perceptron() -> Supernet:
     """One hidden layer; an architecture chooses its nonlinearity and a scale."""

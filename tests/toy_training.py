@@ -15,9 +15,6 @@ class Space:
     cardinalities = (2,)
     num_architectures = 2
 
-    def sample(self, key):
-        return jax.random.randint(key, (1,), 0, 2, jnp.int32)
-
 
 def perceptron() -> Supernet:
     """One layer, or a layer of noise; every kind has weights of its own."""

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-import jax
 import numpy as np
 
 from jaxnas import parallel, weights
@@ -48,7 +47,8 @@ def make_eval_fn(
     devices = pipeline.on_devices()
     num_devices, batch_size = len(devices), pipeline.batch_size
     batch_axis = parallel.batch_axis(devices)
-    (num_decisions,) = jax.eval_shape(net.space.sample, jax.random.key(0)).shape
+    space = net.space
+    num_decisions = len(space.cardinalities) + len(getattr(space, "integers", ()))
     # Once made, weights are handed in for every batch just as shared ones are.
     evaluation_step = steps.evaluation_step(
         net, weights.shared(net), task, batch_axis=batch_axis
