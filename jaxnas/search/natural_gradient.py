@@ -259,11 +259,10 @@ def _family(
     integers: Bounds | None,
     range_restriction: bool,
 ) -> Distribution:
-    if integers is None:
-        integers = getattr(space, "integers", ())
-    cardinalities = cardinalities_of(space, may_be_empty=len(integers) > 0)
+    bounds: Bounds = getattr(space, "integers", ()) if integers is None else integers
+    cardinalities = cardinalities_of(space, may_be_empty=len(bounds) > 0)
     family = Categorical(cardinalities, range_restriction=range_restriction)
-    return Mixed(family, integers) if len(integers) else family
+    return Mixed(family, bounds) if len(bounds) else family
 
 
 def _check_radius(name: str, radius: float, n_theta: int) -> None:

@@ -1,12 +1,14 @@
 """The commands that restore images, cut down to their compilation."""
 
 import json
+import pathlib
 import re
 import shlex
 import time
 
 import inpaint_search
 import inpaint_train
+import optimizers
 import pytest
 from commands import assert_refused, exit_status, run, start
 from helpers import visible
@@ -19,6 +21,7 @@ TINY = (
     *("--num-nodes", 2, "--level-back", 2, "--channels", 2, 4),
     *("--scratch-random", 2, "--scratch-epochs", 1, "--scratch-seeds", 1),
 )
+GENOTYPE = pathlib.Path("genotype.json")
 SEARCH, TRAIN = inpaint_search.main, inpaint_train.main
 
 
@@ -94,10 +97,10 @@ def test_the_mask_is_part_of_the_printed_command():
     config = inpaint_search.PRESETS["random-celeba-pixel"].config
     for preset, mask in (("quick", "center"), ("asng-celeba-half", "half")):
         given = inpaint_search.PRESETS[preset].config
-        command = inpaint_search.training_command(preset, given, "g.json", 1000)
+        command = inpaint_search.training_command(preset, given, GENOTYPE, 1000)
         assert f"--preset {preset} " in command and "--mask" not in command
         assert given.missing.mask == mask
-    command = inpaint_search.training_command("quick", config, "g.json", 1000)
+    command = inpaint_search.training_command("quick", config, GENOTYPE, 1000)
     assert "--mask pixel" in command and "--dataset celeba_ecae" in command
 
 
@@ -158,6 +161,7 @@ def test_presets_are_as_published(mask):
     training = trainings[f"asng-celeba-{mask}"].config.training
     steps = 100_000 // training.batch_size
     assert training.epochs * steps == 500_000
+    assert isinstance(training.schedule, optimizers.Steps)
     assert [e * steps for e in training.schedule.decay_at] == [200_000, 400_000]
     assert found.training.epochs * (50_000 // found.training.batch_size) == 50_000
     names = (f"asng-celeba-{mask}-mixed", f"random-celeba-{mask}")
