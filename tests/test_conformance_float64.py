@@ -36,6 +36,7 @@ MACRO = spaces.MacroSpace(3, ("conv_3x3", "max_pool_3x3"))
 DAG = spaces.ghn_dag(4, ops=("sep_conv_3x3", "avg_pool_3x3"))
 RECURRENT = spaces.enas_recurrent(3)
 AUTOENCODER = spaces.AutoencoderSpace(4, 3, (2, 4))
+MIXED = spaces.AutoencoderSpace(4, 3, (2, 4), "mixed")
 ANYTIME = spaces.anytime((2, 1, 1), (1, 1, 1))
 CELL = genotypes.Genotype(
     normal=(("sep_conv_3x3", 0), ("avg_pool_3x3", 1)),
@@ -157,6 +158,16 @@ def of_autoencoder(genotype):
     return jax.value_and_grad(loss), [(variables, examples)]
 
 
+def of_restoration():
+    """Loss, PSNR, SSIM and the gradient of images that are nearly the originals."""
+    rng = np.random.default_rng(0)
+    originals = rng.uniform(size=(4, 14, 16, 3)).astype(np.float32)
+    noise = 0.05 * rng.standard_normal(originals.shape).astype(np.float32)
+    loss = train.inpainting("half").loss
+    run = jax.value_and_grad(lambda x, y: loss(x, {"target": y}), has_aux=True)
+    return run, [(originals + noise, originals)]
+
+
 # Searchers and analysis -----------------------------------------------------------
 
 
@@ -255,7 +266,11 @@ CASES = {
             (3, 1, 5), (4, 2, 4), (2, 1, 2), (False, True, False)
         )
     ),
+    "restoration": of_restoration,
     "asng": lambda: of_searcher(search.asng(MICRO), MICRO),
+    "asng, integers": lambda: of_searcher(search.asng(MIXED), MIXED),
+    "sng": lambda: of_searcher(search.sng(MIXED), MIXED),
+    "adam_sng": lambda: of_searcher(search.adam_sng(MICRO), MICRO),
     "random search": lambda: of_searcher(search.random_search(MICRO), MICRO),
     "reinforce, micro": lambda: of_searcher(search.reinforce(MICRO), MICRO),
     "reinforce, macro": lambda: of_searcher(search.reinforce(MACRO), MACRO),
