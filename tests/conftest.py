@@ -1,21 +1,19 @@
 """Strict numerics, four virtual devices and quick compilation for all tests.
 
-Compiling takes most of the time. Equal programs are therefore compiled once, as by
-processes that share a cache, and with almost no optimizations, by XLA's older emitters;
-a depthwise convolution sums a chunk of 2 images at once, not 16.
+Compiling takes most of the time. Equal programs of a module are therefore compiled
+once, and with almost no optimizations, by XLA's older emitters; a depthwise convolution
+sums a chunk of 2 images at once, not 16.
 Only modules that say `pytestmark = pytest.mark.optimized` compile as users do: they
 hold everything that is computed against double precision.
 """
 
 import gc
-import pathlib
-import shutil
-import tempfile
+from typing import Any
 
 import jax
 import pytest
 from helpers import emitter_options
-from jax._src import compiler  # no public setting chooses the emitters of one program
+from jax._src import compilation_cache, compiler
 
 from jaxnas.ops import shifted
 
@@ -23,18 +21,27 @@ jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-_CACHE = pytest.StashKey[pathlib.Path]()
+# Compiled programs and the seconds it took, by JAX's key and their devices. JAX itself
+# keeps them in files; serializing thousands in one process makes jaxlib crash.
+_PROGRAMS: dict[Any, tuple[Any, int]] = {}
 
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "optimized: compile as users do")
-    config.stash[_CACHE] = folder = pathlib.Path(tempfile.mkdtemp(prefix="jaxnas-xla-"))
-    jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    # In place of a folder; what no public setting offers.
+    compilation_cache.put_executable_and_time = _keep
+    compilation_cache.get_executable_and_time = _find
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
 
-def pytest_unconfigure(config):
-    shutil.rmtree(config.stash[_CACHE], ignore_errors=True)
+def _keep(key, module_name, executable, backend, compile_time):
+    devices = tuple(device.id for device in executable.local_devices())
+    _PROGRAMS[key, devices] = executable, compile_time
+
+
+def _find(key, compile_options, backend, executable_devices, *_):
+    devices = tuple(device.id for device in executable_devices)
+    return _PROGRAMS.get((key, devices), (None, None))
 
 
 def _quick_compile_options(*args, env_options_overrides=None, **options):
@@ -61,6 +68,7 @@ def _optimizations(request):
 def _garbage():
     """Search what a module leaves, such as compiled programs, for garbage only once."""
     yield
+    _PROGRAMS.clear()
     gc.collect()
     gc.freeze()
 

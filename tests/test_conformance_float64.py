@@ -168,6 +168,23 @@ def of_restoration():
     return run, [(originals + noise, originals)]
 
 
+def of_recurrent():
+    """Logits, last state and gradient of a recurrent language model."""
+    net = supernets.recurrent(RECURRENT, 7, 8, max_norm=1.5)
+    rng = np.random.default_rng(0)
+    tokens = rng.integers(0, 7, (3, 6)).astype(np.int32)
+    state = rng.standard_normal((3, 8)).astype(np.float32)
+
+    def loss(weights, arch, tokens, state):
+        outputs = net.apply(weights, arch, (tokens, state))
+        return jnp.square(outputs.logits).mean() + outputs.state.sum(), outputs
+
+    weights = jax.jit(net.init, compiler_options=QUICK)(jax.random.key(0))
+    run = jax.value_and_grad(loss, has_aux=True)
+    archs = jax.vmap(RECURRENT.sample)(jax.random.split(jax.random.key(1), 3))
+    return run, [(weights, arch, tokens, state) for arch in archs]
+
+
 # Searchers and analysis -----------------------------------------------------------
 
 
@@ -266,6 +283,7 @@ CASES = {
             (3, 1, 5), (4, 2, 4), (2, 1, 2), (False, True, False)
         )
     ),
+    "recurrent supernet": of_recurrent,
     "restoration": of_restoration,
     "asng": lambda: of_searcher(search.asng(MICRO), MICRO),
     "asng, integers": lambda: of_searcher(search.asng(MIXED), MIXED),

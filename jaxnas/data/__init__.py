@@ -1,4 +1,4 @@
-"""Data sets in memory, and their augmentation inside the compiled step.
+"""Data sets in memory, images and texts, and augmentation inside the compiled step.
 
 Those that do not fit into memory are read while they are used; see `stream`.
 """
@@ -14,19 +14,24 @@ from jaxnas.data.streaming import (
     digest,
     stream,
 )
+from jaxnas.data.text import TEXTS, TextDataset, describe_text, load_text
 
 __all__ = [
     "NAMES",
+    "TEXTS",
     "DatasetError",
     "Example",
     "ImageDataset",
     "Split",
     "Stream",
     "StreamedDataset",
+    "TextDataset",
     "augment",
     "describe",
+    "describe_text",
     "digest",
     "load",
+    "load_text",
     "normalize",
     "split",
     "stream",

@@ -6,6 +6,7 @@ from jaxnas.networks.conversion import params_from_supernet
 from jaxnas.networks.dag_network import DagNetwork, dag
 from jaxnas.networks.macro_network import MacroNetwork, macro
 from jaxnas.networks.micro_network import MicroNetwork, edge_sources, micro
+from jaxnas.networks.recurrent_network import RecurrentNetwork, recurrent
 from jaxnas.networks.size import (
     Cost,
     channels_for_budget,
@@ -22,6 +23,7 @@ __all__ = [
     "DagNetwork",
     "MacroNetwork",
     "MicroNetwork",
+    "RecurrentNetwork",
     "anytime",
     "autoencoder",
     "channels_for_budget",
@@ -34,4 +36,5 @@ __all__ = [
     "micro",
     "num_batch_dims",
     "params_from_supernet",
+    "recurrent",
 ]

@@ -12,6 +12,15 @@ from jaxnas.ops.convolutions import (
     pointwise_conv,
     transposed_conv,
 )
+from jaxnas.ops.language import (
+    ACTIVATIONS,
+    LanguageOutputs,
+    RecurrentCell,
+    RecurrentDropout,
+    highway,
+    language_model,
+    language_specs,
+)
 from jaxnas.ops.operations import (
     Norm,
     Op,
@@ -26,9 +35,13 @@ from jaxnas.ops.shifted import avg_pool_3x3, depthwise_conv, max_pool_3x3
 from jaxnas.ops.weights import Distribution, WeightSpec, affine_specs, init
 
 __all__ = [
+    "ACTIVATIONS",
     "Distribution",
+    "LanguageOutputs",
     "Norm",
     "Op",
+    "RecurrentCell",
+    "RecurrentDropout",
     "WeightSpec",
     "affine_specs",
     "avg_pool_3x3",
@@ -38,7 +51,10 @@ __all__ = [
     "downsample",
     "factorized_reduce",
     "factorized_reduce_spec",
+    "highway",
     "init",
+    "language_model",
+    "language_specs",
     "max_pool_3x3",
     "pointwise_conv",
     "primitives",

@@ -130,7 +130,10 @@ PRESETS: Presets[Config] = {
     "quick": Preset(
         """ASNG-NAS on scikit-learn's digits, brought to 16x16, without their center.
 
-    A demonstration for a laptop CPU: 6 nodes of 4 to 16 channels.
+    A demonstration for a laptop CPU: 6 nodes of 4 to 16 channels. Expected: the found
+    autoencoder, trained from scratch for 6 epochs, restores the test images with a PSNR
+    of 23.8 dB, 4 random ones with 14.3 to 18.0 dB (seed 0: +7.9 dB, +1.1 to +14.8).
+    Cost: 2 min 30 s on 2 CPU cores with empty caches.
     """,
         QUICK,
     ),

@@ -164,6 +164,20 @@ def test_presets_are_as_published(mask):
     assert isinstance(training.schedule, optimizers.Steps)
     assert [e * steps for e in training.schedule.decay_at] == [200_000, 400_000]
     assert found.training.epochs * (50_000 // found.training.batch_size) == 50_000
+    # Official main_inpainting_cat.py and train.py.
+    assert (training.optimizer, training.learning_rate) == (optimizers.Adam(), 1e-3)
+    assert training.schedule.decay == 0.1
+    search = found.training
+    assert search.optimizer == optimizers.Sgd(momentum=0.9, weight_decay=0.0)
+    assert search.schedule == optimizers.Cosine(by_epoch=False)
+    assert search.learning_rate == 0.025
+    for one in (training, search):
+        assert (one.batch_size, one.clip_norm, one.warmup_epochs) == (16, 5.0, 0)
+    given = found.images
+    assert (given.crop_padding, given.cutout, given.flip) == (0, 0, True)
+    space = found.space
+    assert (space.num_nodes, space.level_back) == (20, 5)
+    assert space.channels == (64, 128, 256)
     names = (f"asng-celeba-{mask}-mixed", f"random-celeba-{mask}")
     kinds = [
         f"{type(config.space).__name__} {type(config.searcher).__name__}"

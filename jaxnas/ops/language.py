@@ -1,0 +1,183 @@
+"""What surrounds the recurrent cell of a language model: embedding, dropout, time."""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxnas.ops.weights import WeightSpec
+from jaxnas.types import Key
+
+ACTIVATIONS = {
+    "tanh": jnp.tanh,
+    "relu": jax.nn.relu,
+    "identity": lambda x: x,
+    "sigmoid": jax.nn.sigmoid,
+}
+"""Functions of the activations of recurrent cells, by name."""
+
+# Initial values are uniform in 1 / sqrt(fan_in): 0.1, 0.05 or 0.04, by the size.
+_FAN_INS = {300: 100, 400: 400, math.inf: 625}
+
+RecurrentCell = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+"""`(x, state, mask) -> state`, all `[B, H]`.
+
+The mask, of dropout, multiplies what goes into a product with weights.
+"""
+
+
+class RecurrentDropout(NamedTuple):
+    """Probabilities of variational dropout: masks are drawn once for all time steps.
+
+    Attributes:
+      words: of a word of the vocabulary, in each row of a batch, wherever it stands.
+      inputs: of a feature of the embedded words.
+      states: of a feature of the state and of what every node reads.
+      outputs: of a feature of the state before the logits.
+    """
+
+    words: float = 0.0
+    inputs: float = 0.0
+    states: float = 0.0
+    outputs: float = 0.0
+
+    def check(self) -> None:
+        """Raise `ValueError` if a probability is out of range."""
+        for name, prob in self._asdict().items():
+            if not 0 <= prob < 1:
+                raise ValueError(
+                    f"dropout of {name} is {prob}; expected 0 or more, below 1"
+                )
+
+
+class LanguageOutputs(NamedTuple):
+    """Outputs of a language model.
+
+    Attributes:
+      logits: `[B, T, num_words]`, of the word after each.
+      state: `[B, H]`, after the last word.
+      hidden: `[B, T, H]`, the states after each word.
+    """
+
+    logits: jax.Array
+    state: jax.Array
+    hidden: jax.Array
+
+
+def language_specs(
+    num_pairs: int, num_words: int, hidden_size: int, num_kinds: int = 1
+) -> dict[str, WeightSpec]:
+    """Specs of the weights of a recurrent language model.
+
+    Args:
+      num_pairs: pairs of nodes of which the later may read the earlier.
+      num_words: size of the vocabulary.
+      hidden_size: features of the state.
+      num_kinds: kinds of weights at each pair.
+
+    Returns:
+      `embedding`, `first` of the node that reads word and state, and `nodes`.
+    """
+    fan_in = next(n for limit, n in _FAN_INS.items() if hidden_size <= limit)
+    both, size = 2 * hidden_size, hidden_size
+    return {
+        "embedding": WeightSpec((num_words, size), fan_in),
+        "first": WeightSpec((num_kinds, both, both), fan_in),
+        "nodes": WeightSpec((num_pairs * num_kinds, size, both), fan_in),
+    }
+
+
+def language_model(
+    embedding: jax.Array,
+    cell: RecurrentCell,
+    tokens: jax.Array,
+    state: jax.Array,
+    *,
+    dropout: RecurrentDropout,
+    key: Key | None,
+    max_norm: float | None = None,
+) -> LanguageOutputs:
+    """Read words one after the other.
+
+    The embedding is that of the inputs and, transposed, the matrix of the logits, which
+    have no bias.
+
+    Args:
+      embedding: `[num_words, H]`.
+      cell: the recurrent cell.
+      tokens: int32 `[B, T]`.
+      state: `[B, H]`, before the first word.
+      dropout: probabilities.
+      key: for their masks; no dropout if `None`.
+      max_norm: the largest Euclidean norm of a state, to which larger ones are scaled
+        down; no limit if `None`.
+
+    Returns:
+      The outputs.
+    """
+    num_words, size = embedding.shape
+    batch_size = tokens.shape[0]
+    x = embedding[tokens]
+    ones = jnp.ones((batch_size, size), embedding.dtype)
+    masks = {"inputs": ones, "states": ones, "outputs": ones}
+    if key is not None:
+        keys = jax.random.split(key, 4)
+        words = _mask(keys[0], dropout.words, (batch_size, num_words), x.dtype)
+        x = x * jnp.take_along_axis(words, tokens, axis=1)[..., None]
+        masks = {
+            name: _mask(key, getattr(dropout, name), ones.shape, x.dtype)
+            for name, key in zip(masks, keys[1:], strict=True)
+        }
+    x = x * masks["inputs"][:, None]
+
+    def step(state: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        state = _limited(cell(x, state, masks["states"]), max_norm)
+        return state, state
+
+    state, hidden = lax.scan(step, state, x.swapaxes(0, 1))
+    hidden = hidden.swapaxes(0, 1)
+    logits = (hidden * masks["outputs"][:, None]) @ embedding.T
+    return LanguageOutputs(logits, state, hidden)
+
+
+def highway(
+    state: jax.Array,
+    product: jax.Array,
+    activation: Callable[[jax.Array], jax.Array],
+) -> jax.Array:
+    """A node of a recurrent cell: an activation, and a gate that lets its input pass.
+
+    Args:
+      state: `[B, H]`, what the node reads.
+      product: `[B, 2H]`, that times its weights: for the activation, then for the gate.
+      activation: the activation.
+
+    Returns:
+      `[B, H]`.
+
+    Source: Zilly et al. (2017), "Recurrent highway networks"; Pham et al. (2018), in
+    whose official code both products are one.
+    """
+    inner, gate = jnp.split(product, 2, axis=-1)
+    return state + jax.nn.sigmoid(gate) * (activation(inner) - state)
+
+
+def _mask(key: Key, prob: float, shape: tuple[int, ...], dtype) -> jax.Array:
+    """Zeros with a probability, and otherwise what makes the mean one."""
+    if prob == 0:
+        return jnp.ones(shape, dtype)
+    kept = jax.random.bernoulli(key, 1 - prob, shape)
+    return kept.astype(dtype) / (1 - prob)
+
+
+def _limited(state: jax.Array, max_norm: float | None) -> jax.Array:
+    if max_norm is None:
+        return state
+    square = jnp.square(state).sum(-1, keepdims=True)
+    # The derivative of a root at 0 is infinite.
+    is_large = square > max_norm**2
+    scale = max_norm * lax.rsqrt(jnp.where(is_large, square, 1))
+    return state * jnp.where(is_large, scale, 1)

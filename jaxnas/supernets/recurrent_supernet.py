@@ -1,0 +1,144 @@
+"""The supernet of recurrent cells (ENAS, Penn Treebank)."""
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+
+from jaxnas import ops
+from jaxnas._checks import check_sizes
+from jaxnas.ops import LanguageOutputs, RecurrentDropout
+from jaxnas.spaces import RecurrentSpace
+from jaxnas.types import Arch, Key, Supernet, Weights
+
+
+def recurrent(
+    space: RecurrentSpace,
+    num_words: int,
+    hidden_size: int,
+    *,
+    weights_of: Literal["pair", "activation"] = "pair",
+    dropout: RecurrentDropout | None = None,
+    max_norm: float | None = None,
+) -> Supernet:
+    """Make the supernet of a recurrent space, as a language model.
+
+    Node 0 reads the word and the state, every other node one earlier node; each has an
+    activation and a highway gate. The new state is the mean of the loose ends. Words
+    are embedded by the matrix that also makes the logits. There are no biases.
+
+    Args:
+      space: from `jaxnas.spaces.enas_recurrent`.
+      num_words: size of the vocabulary.
+      hidden_size: features of the state and of the embedding.
+      weights_of: whether each pair of nodes has weights (the paper), or each activation
+        at it (the official code).
+      dropout: probabilities in training; none if `None`.
+      max_norm: the largest norm of a state, to which larger ones are scaled down; no
+        limit if `None`.
+
+    Returns:
+      A `Supernet`; `apply` takes `(tokens, state)`, int32 `[B, T]` and `[B,
+      hidden_size]`, and returns `ops.LanguageOutputs`. Dropout needs `train` and a
+      `key`.
+
+    Raises:
+      ValueError: if a number is out of range.
+
+    Source: Pham et al. 2018, section 2.1; official `ptb_enas_child.py`, which also
+    normalizes by the batch while it searches. Initial weights are uniform in ±0.1,
+    ±0.05 or ±0.04, for sizes up to 300, 400 and beyond, as there.
+    """
+    check_sizes(num_words=num_words, hidden_size=hidden_size)
+    if weights_of not in ("pair", "activation"):
+        raise ValueError(
+            f"weights_of is {weights_of!r}; expected 'pair' or 'activation'"
+        )
+    dropout = RecurrentDropout() if dropout is None else dropout
+    dropout.check()
+    if max_norm is not None and not max_norm > 0:
+        raise ValueError(f"max_norm is {max_norm}; expected a positive number")
+    specs = ops.language_specs(
+        space.num_nodes * (space.num_nodes - 1) // 2,
+        num_words,
+        hidden_size,
+        len(space.activations) if weights_of == "activation" else 1,
+    )
+
+    def init(key: Key) -> Weights:
+        return ops.init(key, specs)
+
+    def apply(
+        weights: Weights,
+        arch: Arch,
+        inputs: tuple[jax.Array, jax.Array],
+        *,
+        train: bool = False,
+        key: Key | None = None,
+        batch_axis: str | None = None,
+    ) -> LanguageOutputs:
+        del batch_axis  # no statistics of the batch
+        if arch.shape != (len(space.cardinalities),):
+            raise ValueError(
+                f"arch has shape {arch.shape}; expected ({len(space.cardinalities)},)"
+            )
+        tokens, state = inputs
+        if state.shape != (tokens.shape[0], hidden_size):
+            raise ValueError(
+                f"state has shape {state.shape}; expected "
+                f"{(tokens.shape[0], hidden_size)}"
+            )
+        return ops.language_model(
+            weights["embedding"],
+            _cell(space, weights, arch, weights_of),
+            tokens,
+            state,
+            dropout=dropout,
+            key=key if train else None,
+            max_norm=max_norm,
+        )
+
+    return Supernet(space, init, apply)
+
+
+def _cell(
+    space: RecurrentSpace,
+    weights: Weights,
+    arch: Arch,
+    weights_of: Literal["pair", "activation"],
+) -> ops.RecurrentCell:
+    """The cell of an architecture; its weights are gathered once for all time steps."""
+    activation, source = arch[::2], arch[1::2]
+    later = jnp.arange(1, space.num_nodes, dtype=jnp.int32)
+    first, row = jnp.zeros((), jnp.int32), later * (later - 1) // 2 + source
+    if weights_of == "activation":
+        first = activation[0]
+        row = row * len(space.activations) + activation[1:]
+    first_matrix, matrices = weights["first"][first], weights["nodes"][row]
+    nodes = jnp.arange(space.num_nodes, dtype=jnp.int32)
+    is_loose = (source[None] != nodes[:, None]).all(1).astype(first_matrix.dtype)
+    share = is_loose / is_loose.sum()
+
+    def function(node: int):
+        return lambda x: _activate(space, activation[node], x)
+
+    def cell(x: jax.Array, state: jax.Array, mask: jax.Array) -> jax.Array:
+        product = jnp.concatenate([x, state * mask], axis=-1) @ first_matrix
+        states = [ops.highway(state, product, function(0))]
+        for node in range(1, space.num_nodes):
+            read = states[0]
+            for earlier in range(1, node):
+                read = jnp.where(source[node - 1] == earlier, states[earlier], read)
+            product = (read * mask) @ matrices[node - 1]
+            states.append(ops.highway(read, product, function(node)))
+        return jnp.einsum("n,nbh->bh", share, jnp.stack(states))
+
+    return cell
+
+
+def _activate(space: RecurrentSpace, number: jax.Array, x: jax.Array) -> jax.Array:
+    """The activation of a number; all are computed, which costs less than a branch."""
+    result = ops.ACTIVATIONS[space.activations[0]](x)
+    for other, name in enumerate(space.activations[1:], start=1):
+        result = jnp.where(number == other, ops.ACTIVATIONS[name](x), result)
+    return result
