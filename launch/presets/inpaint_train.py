@@ -50,6 +50,9 @@ _CELEBA = """An autoencoder trained as published for ASNG-NAS (Akimoto et al. 20
 PRESETS: Presets[Config] = {
     "quick": Preset(
         """A small autoencoder on scikit-learn's digits in 16x16, for a laptop CPU.
+
+    Expected: PSNR of 24.4 dB with the autoencoder that the search's quick preset finds
+    (one seed). Cost: a minute of CPU time.
     """,
         QUICK,
     ),
