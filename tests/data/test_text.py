@@ -170,7 +170,7 @@ class Parser:
         self.log_prob = 0.0
 
     def next(self):
-        return self.words[0] if self.words else None
+        return self.words[0] if self.words else ""
 
     def take(self, choices):
         self.log_prob -= math.log(len(choices))

@@ -1,5 +1,7 @@
 """The recurrent supernet and its networks, beside NumPy."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,7 +24,7 @@ def archs(num, space=SPACE, seed=0):
     return jax.vmap(space.sample)(jax.random.split(jax.random.key(seed), num))
 
 
-def inputs(dtype=np.float32):
+def inputs(dtype: type = np.float32):
     rng = np.random.default_rng(0)
     tokens = rng.integers(0, NUM_WORDS, (BATCH, LENGTH)).astype(np.int32)
     return tokens, rng.standard_normal((BATCH, SIZE)).astype(dtype)
@@ -38,7 +40,7 @@ def reference(weights, genotype, tokens, state, per_activation):
     """Logits and last state, word by word and node by node."""
     weights = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), weights)
     logits = np.zeros((*tokens.shape, NUM_WORDS))
-    names = list(genotypes.ACTIVATIONS)
+    names, h = list(genotypes.ACTIVATIONS), np.zeros(0)
     for b in range(len(tokens)):
         h = np.asarray(state[b], np.float64)
         for t, token in enumerate(tokens[b]):
@@ -68,7 +70,7 @@ def reference(weights, genotype, tokens, state, per_activation):
 def test_random_cells_are_those_of_numpy(weights_of_):
     net = supernets.recurrent(SPACE, NUM_WORDS, SIZE, weights_of=weights_of_)
     weights, (tokens, state) = weights_of(net), inputs()
-    run = jax.jit(net.apply)
+    run: Any = jax.jit(net.apply)
     for arch in archs(20):
         outputs = run(weights, arch, (tokens, state))
         logits, last = reference(
