@@ -3,10 +3,13 @@
 import concurrent.futures
 import contextlib
 import io
+import lzma
 import math
 import os
 import pathlib
 import struct
+import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
@@ -23,6 +26,21 @@ MAX_PIXELS = 89_478_485
 
 MAX_BYTES = 2**29
 """Larger files are refused before they are read: 6 bytes for each of `MAX_PIXELS`."""
+
+ZIP_ERRORS = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    EOFError,
+    LookupError,
+    NotImplementedError,
+    OSError,
+    OverflowError,
+    RuntimeError,
+    ValueError,
+)
+"""What reading a damaged zip archive is documented or known to raise."""
 
 # Handed to Ghostscript; only recognized.
 _NOT_DECODED = ("EPS", "MPEG")

@@ -12,7 +12,7 @@ import pathlib
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -34,7 +34,6 @@ PTB_SIZES = (929_589, 73_760, 82_430)
 """The published numbers of tokens of Penn Treebank's texts."""
 
 _SPLITS = ("train", "validation", "test")
-_DAMAGE = (EOFError, OSError, tarfile.TarError, zipfile.BadZipFile, zlib.error)
 
 
 class TextDataset(NamedTuple):
@@ -145,9 +144,9 @@ def load_text(name: str, data_dir: str | os.PathLike[str] | None = None) -> Text
         raise DatasetError(f"text {name!r} needs data_dir, the folder of its files")
     layout = _LAYOUTS[name]
     path = pathlib.Path(data_dir).expanduser()
-    sources, place = _find(layout, path)
-    lines = [_lines(read(), where) for where, read in sources]
-    dataset = _numbered(name, lines, [where for where, _ in sources])
+    contents, place = _read(layout, path)
+    lines = [_lines(content, where) for where, content in contents.items()]
+    dataset = _numbered(name, lines, list(contents))
     sizes = [array.size for array in dataset[1:4]]
     note = ""
     if name == "ptb" and tuple(sizes) != PTB_SIZES:
@@ -183,26 +182,23 @@ def _made_up() -> TextDataset:
     )
 
 
-_Source = tuple[str, Callable[[], bytes]]
-
-
-def _find(layout: _Layout, path: pathlib.Path) -> tuple[list[_Source], str]:
-    """What each text is called and how it is read, and where all of them are."""
+def _read(layout: _Layout, path: pathlib.Path) -> tuple[dict[str, bytes], pathlib.Path]:
+    """The content of each text by what to call it, and where all of them are."""
     for folder in layout.folders:
-        found = [_first_file(path / folder, names) for names in layout.files]
+        place = path / folder
+        found = [_first_file(place, names) for names in layout.files]
         if any(found):
-            return [
-                _source_of(file, path / folder, names)
-                for file, names in zip(found, layout.files, strict=True)
-            ], str(path / folder)
+            for file, names in zip(found, layout.files, strict=True):
+                if file is None:
+                    raise DatasetError(f"{place} lacks {' or '.join(names)}")
+            files = filter(None, found)
+            return {str(f): decoding.read_file(f, MAX_BYTES) for f in files}, place
     archive = path / layout.archive
     if layout.archive and archive.is_file():
         read = _read_tar if archive.suffix == ".tgz" else _read_zip
         names = [f"{layout.member_folder}/{names[0]}" for names in layout.files]
         contents = read(archive, names)
-        return [
-            (f"{name} in {archive}", lambda name=name: contents[name]) for name in names
-        ], str(archive)
+        return {f"{name} in {archive}": contents[name] for name in names}, archive
     names = ", ".join(names[0] for names in layout.files)
     also = f" nor {layout.archive}" if layout.archive else ""
     remedy = f"; get it from {layout.url}" if layout.url else ""
@@ -211,14 +207,6 @@ def _find(layout: _Layout, path: pathlib.Path) -> tuple[list[_Source], str]:
 
 def _first_file(folder: pathlib.Path, names: Sequence[str]) -> pathlib.Path | None:
     return next(filter(pathlib.Path.is_file, (folder / name for name in names)), None)
-
-
-def _source_of(
-    file: pathlib.Path | None, folder: pathlib.Path, names: Sequence[str]
-) -> _Source:
-    if file is None:
-        raise DatasetError(f"{folder} lacks {' or '.join(names)}")
-    return str(file), lambda: decoding.read_file(file, MAX_BYTES)
 
 
 def _read_tar(path: pathlib.Path, names: Sequence[str]) -> dict[str, bytes]:
@@ -232,7 +220,7 @@ def _read_tar(path: pathlib.Path, names: Sequence[str]) -> dict[str, bytes]:
                 if file is not None:
                     decoding.check_size(member.size, f"{name} in {path}", MAX_BYTES)
                     contents[name] = file.read()
-    except _DAMAGE as error:
+    except (EOFError, OSError, tarfile.TarError, zlib.error) as error:
         raise DatasetError(f"{path} is damaged: {reason(error)}") from error
     return _complete(contents, path, names)
 
@@ -245,7 +233,9 @@ def _read_zip(path: pathlib.Path, names: Sequence[str]) -> dict[str, bytes]:
                 size = archive.getinfo(name).file_size
                 decoding.check_size(size, f"{name} in {path}", MAX_BYTES)
                 contents[name] = archive.read(name)
-    except (*_DAMAGE, NotImplementedError, RuntimeError) as error:
+    except DatasetError:
+        raise
+    except decoding.ZIP_ERRORS as error:
         raise DatasetError(f"{path} is damaged: {reason(error)}") from error
     return _complete(contents, path, names)
 
@@ -280,11 +270,11 @@ def _numbered(
     words = {word for line in texts[0] for word in line}
     vocabulary = tuple(sorted(words | {END}))
     numbers = {word: number for number, word in enumerate(vocabulary)}
-    arrays = [
+    train, validation, test = (
         np.fromiter(_numbers(text, numbers, where), np.int32)
         for text, where in zip(texts, places, strict=True)
-    ]
-    return TextDataset(name, *arrays, vocabulary, "")
+    )
+    return TextDataset(name, train, validation, test, vocabulary, "")
 
 
 def _numbers(

@@ -9,12 +9,9 @@ Source: the course CS231n of Stanford, http://cs231n.stanford.edu/tiny-imagenet-
 
 import collections
 import contextlib
-import lzma
 import pathlib
-import struct
 import threading
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -62,21 +59,6 @@ _ANNOTATIONS = "val/val_annotations.txt"
 
 # The largest official file, of words, has 2.7 MB.
 _MAX_MEMBER_BYTES = 2**24
-
-# What a damaged archive is documented or known to raise.
-_ZIP_ERRORS = (
-    zipfile.BadZipFile,
-    zlib.error,
-    lzma.LZMAError,
-    struct.error,
-    EOFError,
-    LookupError,
-    NotImplementedError,
-    OSError,
-    OverflowError,
-    RuntimeError,
-    ValueError,
-)
 
 
 class Tree(NamedTuple):
@@ -251,7 +233,7 @@ def open_archive(path: pathlib.Path) -> Iterator[Tree]:
     remedy = f"get it again from {URL}"
     try:
         archive = zipfile.ZipFile(path)
-    except _ZIP_ERRORS as error:
+    except decoding.ZIP_ERRORS as error:
         raise images.DatasetError(
             f"{path} is no zip archive or not all of it ({reason(error)}); {remedy}"
         ) from error
@@ -266,7 +248,7 @@ def open_archive(path: pathlib.Path) -> Iterator[Tree]:
                 return archive.read(info)
         except images.DatasetError:
             raise
-        except _ZIP_ERRORS as error:
+        except decoding.ZIP_ERRORS as error:
             raise images.DatasetError(
                 f"{where} is damaged ({reason(error)}); {remedy}"
             ) from error
