@@ -520,6 +520,18 @@ def reproduction() -> Any:
 # Programs -------------------------------------------------------------------------
 
 
+def torch_module(name: str) -> Any:
+    """A module of this folder that needs PyTorch."""
+    return importlib.import_module(name)
+
+
+def update_on_labels(
+    model: Any, optimizer: Any, images: Any, labels: Any, arch: Any
+) -> None:
+    """Train a classifier in PyTorch for one step."""
+    torch_module("torch_micro").update(model, optimizer, images, labels, [arch])
+
+
 class Case(NamedTuple):
     """A training step on both sides.
 
@@ -531,8 +543,7 @@ class Case(NamedTuple):
       make_model: `channels_last -> model` in PyTorch.
       make_optimizer: `model -> optimizer` in PyTorch.
       decode: an architecture as that model takes it.
-      update: `(model, optimizer, images, labels, arch) -> None`, one step in PyTorch;
-        on the labels if `None`.
+      update: `(model, optimizer, images, labels, arch) -> None`, one step in PyTorch.
     """
 
     advance: Callable[[Any, Any, Any], Any]
@@ -542,7 +553,7 @@ class Case(NamedTuple):
     make_model: Callable[[bool], Any]
     make_optimizer: Callable[[Any], Any]
     decode: Callable[[Any], Any]
-    update: Callable[..., Any] | None = None
+    update: Callable[..., Any] = update_on_labels
 
 
 def make_batch(batch_size: int, image_size: int) -> dict[str, Any]:
@@ -579,7 +590,7 @@ def supernet_case(
     make_optimizer: Callable[[Any], Any],
     decode: Callable[[Any], Any] = list,
     task: Any = None,
-    update: Callable[..., Any] | None = None,
+    update: Callable[..., Any] = update_on_labels,
     image_size: int | None = None,
 ) -> Case:
     """Training steps of a supernet with shared weights."""
@@ -603,11 +614,6 @@ def supernet_case(
         decode,
         update,
     )
-
-
-def torch_module(name: str) -> Any:
-    """A module of this folder that needs PyTorch."""
-    return importlib.import_module(name)
 
 
 def micro_case(size: Size) -> Case:
@@ -1064,7 +1070,7 @@ def torch_side(case: Case, channels_last: bool) -> Callable[[int], Any]:
     import numpy as np
     import torch
 
-    device, torch_micro = torch_device(), torch_module("torch_micro")
+    device = torch_device()
     model = case.make_model(channels_last).to(device)
     optimizer = case.make_optimizer(model)
     images = np.asarray(case.batch["image"]).transpose(0, 3, 1, 2)
@@ -1075,15 +1081,9 @@ def torch_side(case: Case, channels_last: bool) -> Callable[[int], Any]:
         [case.decode(arch) for arch in group] for group in np.asarray(case.groups)
     ]
 
-    def update_on_labels(*arguments: Any) -> None:
-        *rest, arch = arguments
-        torch_micro.update(*rest, [arch])
-
-    update = case.update or update_on_labels
-
     def run(i: int) -> None:
         for arch in groups[i]:
-            update(model, optimizer, images, labels, arch)
+            case.update(model, optimizer, images, labels, arch)
         if device == "cuda":
             torch.cuda.synchronize()
 

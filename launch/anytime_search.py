@@ -11,7 +11,6 @@ continues where it stopped.
 
 import pathlib
 import statistics
-from typing import Any, NamedTuple
 
 import hypernetworks
 import images
@@ -20,16 +19,6 @@ from presets.anytime_search import PRESETS, Config
 
 # A run may go on in another place or on another number of devices.
 MAY_DIFFER = ("workdir", "data_dir", "devices")
-
-
-class Experiment(NamedTuple):
-    """A prepared search: `arguments` are those of `jaxnas.studies.anytime`."""
-
-    config: Config
-    dataset: Any
-    arguments: dict[str, Any]
-    folder: pathlib.Path
-    environment: dict[str, str]
 
 
 def main() -> None:
@@ -44,7 +33,7 @@ def main() -> None:
     report_results(experiment, networks)
 
 
-def prepare(preset: str, config: Config) -> Experiment:
+def prepare(preset: str, config: Config) -> images.Experiment:
     """Load and make everything; what is wrong with the settings shows here."""
     import jax
 
@@ -102,7 +91,7 @@ def prepare(preset: str, config: Config) -> Experiment:
         environment,
         ignored_keys=MAY_DIFFER,
     )
-    return Experiment(config, dataset, arguments, folder, environment)
+    return images.Experiment(config, dataset, arguments, folder, environment)
 
 
 def network_training(config: Config, dataset, devices: list, key):
@@ -146,7 +135,7 @@ def schedule(peak: float, factor: float, num_epochs: int, steps_per_epoch: int):
     return optim.step_decay(peak, factor, boundaries, steps_per_epoch)
 
 
-def report_results(experiment: Experiment, networks: list) -> None:
+def report_results(experiment: images.Experiment, networks: list) -> None:
     """Write and print what was found."""
     from jaxnas import _files, genotypes, metrics, report
     from jaxnas.report import drawing
@@ -190,17 +179,12 @@ def report_results(experiment: Experiment, networks: list) -> None:
         f"batches of {config.batch_size}), trained (image by image)\n"
         f"{exits}\n"
         f"area up to {config.budget / 1e6:,.3g} M: {area:.1%}{spread} after training, "
-        f"{number_of(config.final_seeds, 'seed')} each; random networks "
+        f"{report.number_of(config.final_seeds, 'seed')} each; random networks "
         f"{statistics.fmean(random_areas):.1%} on average, {min(random_areas):.1%} to "
         f"{max(random_areas):.1%}; better than "
         f"{sum(other < area for other in random_areas)} of {len(random_areas)}\n"
         f"report: {folder / 'report.html'}"
     )
-
-
-def number_of(count: int, noun: str) -> str:
-    """A number of things in words, such as `1 seed` and `2 seeds`."""
-    return f"{count} {noun}{'s' * (count != 1)}"
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import dataclasses
 import pathlib
 import shlex
 import statistics
-from typing import Any, NamedTuple
+from typing import Any
 
 import hypernetworks
 import images
@@ -35,9 +35,7 @@ def main() -> None:
     preset, config = session.parse(PRESETS, __doc__)
     with session.usage_errors():
         experiment = prepare(preset, config)
-    images.announce(
-        experiment.images.dataset, experiment.environment, experiment.folder
-    )
+    images.announce(experiment.dataset, experiment.environment, experiment.folder)
     import jax
 
     from jaxnas import studies
@@ -51,17 +49,7 @@ def main() -> None:
     print_result(preset, experiment, study)
 
 
-class Experiment(NamedTuple):
-    """A prepared search: `arguments` are those of `jaxnas.studies.search`."""
-
-    config: Config
-    images: Any
-    arguments: dict[str, Any]
-    folder: pathlib.Path
-    environment: dict[str, str]
-
-
-def prepare(preset: str, config: Config) -> Experiment:
+def prepare(preset: str, config: Config) -> images.Experiment:
     """Load and make everything; what is wrong with the settings shows here."""
     from jaxnas import parallel, train, workdir
 
@@ -134,7 +122,7 @@ def prepare(preset: str, config: Config) -> Experiment:
         "epoch_metrics": epoch_metrics,
         "scratch_dir": scratch_folder,
     }
-    return Experiment(config, study_images, arguments, folder, environment)
+    return images.Experiment(config, dataset, arguments, folder, environment)
 
 
 def search_settings(config: Config):
@@ -215,13 +203,13 @@ def provider_maker(config: Config):
     return weights.shared
 
 
-def write_report(experiment: Experiment, study) -> None:
+def write_report(experiment: images.Experiment, study) -> None:
     """Write the report of a search."""
     from jaxnas import metrics, report
     from jaxnas.report import drawing
 
     config, folder = experiment.config, experiment.folder
-    dataset = experiment.images.dataset
+    dataset = experiment.dataset
     cardinalities = experiment.arguments["net"].space.cardinalities
     report.search_report(
         folder / "report.html",
@@ -241,7 +229,7 @@ def write_report(experiment: Experiment, study) -> None:
     )
 
 
-def print_result(preset: str, experiment: Experiment, study) -> None:
+def print_result(preset: str, experiment: images.Experiment, study) -> None:
     """Print what was found, and the command that trains it."""
     from jaxnas import genotypes, report
 
@@ -250,7 +238,7 @@ def print_result(preset: str, experiment: Experiment, study) -> None:
         preset,
         experiment.config,
         folder / "genotype.json",
-        experiment.images.dataset.train.num_images,
+        experiment.dataset.train.num_images,
     )
     print(
         f"\nfound: {genotypes.to_text(study.found.genotype)}\n"

@@ -10,7 +10,7 @@ stopped.
 import math
 import pathlib
 import textwrap
-from typing import Any, NamedTuple
+from typing import Any
 
 import hypernetworks
 import images
@@ -34,16 +34,6 @@ TRUTH_SETTINGS = (
 )
 
 
-class Experiment(NamedTuple):
-    """A prepared study: `arguments` are those of `jaxnas.studies.correlation`."""
-
-    config: Config
-    dataset: Any
-    arguments: dict[str, Any]
-    folder: pathlib.Path
-    environment: dict[str, str]
-
-
 def main() -> None:
     """Train architectures, score them by every predictor, correlate, report."""
     preset, config = session.parse(PRESETS, __doc__)
@@ -56,7 +46,7 @@ def main() -> None:
     report_results(experiment, study)
 
 
-def prepare(preset: str, config: Config) -> Experiment:
+def prepare(preset: str, config: Config) -> images.Experiment:
     """Load and make everything; what is wrong with the settings shows here."""
     import jax
 
@@ -131,7 +121,7 @@ def prepare(preset: str, config: Config) -> Experiment:
         "resampling_seed": config.run.seed,
         "standalone_dir": standalone_folder,
     }
-    return Experiment(config, dataset, arguments, folder, environment)
+    return images.Experiment(config, dataset, arguments, folder, environment)
 
 
 def one_shot(config: Config, net, steps_per_epoch: int, key):
@@ -213,7 +203,7 @@ def make_sgd(config: Config, num_epochs: int, steps_per_epoch: int):
     )
 
 
-def report_results(experiment: Experiment, study) -> None:
+def report_results(experiment: images.Experiment, study) -> None:
     """Write scores.json and report.html, and print the correlations."""
     from jaxnas import _files, report
 

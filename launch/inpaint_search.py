@@ -9,7 +9,6 @@ networks/; the same command again continues where it stopped.
 import pathlib
 import shlex
 import statistics
-from typing import Any, NamedTuple
 
 import images
 import inpainting
@@ -22,16 +21,6 @@ from presets.inpaint_train import PRESETS as TRAINING_PRESETS
 # A run may go on in another place or on another number of devices, and its result be
 # compared with more architectures.
 MAY_DIFFER = ("workdir", "data_dir", "devices", "scratch_random", "scratch_seeds")
-
-
-class Experiment(NamedTuple):
-    """A prepared search: `arguments` are those of `jaxnas.studies.inpainting`."""
-
-    config: Config
-    dataset: Any
-    arguments: dict[str, Any]
-    folder: pathlib.Path
-    environment: dict[str, str]
 
 
 def main() -> None:
@@ -47,7 +36,7 @@ def main() -> None:
     print_result(preset, experiment, study)
 
 
-def prepare(preset: str, config: Config) -> Experiment:
+def prepare(preset: str, config: Config) -> images.Experiment:
     """Load and make everything; what is wrong with the settings shows here."""
     import jax
 
@@ -99,7 +88,7 @@ def prepare(preset: str, config: Config) -> Experiment:
         environment,
         ignored_keys=MAY_DIFFER,
     )
-    return Experiment(config, dataset, arguments, folder, environment)
+    return images.Experiment(config, dataset, arguments, folder, environment)
 
 
 def make_searcher(config: Config, space):
@@ -141,7 +130,7 @@ def network_training(config: Config, dataset, key):
     )
 
 
-def write_report(experiment: Experiment, study) -> None:
+def write_report(experiment: images.Experiment, study) -> None:
     """Write the report of a search."""
     from jaxnas import metrics, report
     from jaxnas.report import drawing
@@ -166,7 +155,7 @@ def write_report(experiment: Experiment, study) -> None:
     )
 
 
-def print_result(preset: str, experiment: Experiment, study) -> None:
+def print_result(preset: str, experiment: images.Experiment, study) -> None:
     """Print what was found, and the command that trains it."""
     from jaxnas import genotypes, report
 

@@ -1,7 +1,7 @@
 """The flags and functions of commands that restore images."""
 
 import dataclasses
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from images import Images
 from session import Count
@@ -50,13 +50,14 @@ class _Grid:
     level_back: Count = 5
     channels: tuple[Count, ...] = (64, 128, 256)
 
+    encoding: ClassVar[Any]
+
     def supernet(self, dataset: "data.ImageDataset") -> "Supernet":
         """The supernet of all autoencoders."""
         from jaxnas import spaces, supernets
 
-        encoding: Any = "mixed" if isinstance(self, Mixed) else "categorical"
         space = spaces.AutoencoderSpace(
-            self.num_nodes, self.level_back, self.channels, encoding
+            self.num_nodes, self.level_back, self.channels, self.encoding
         )
         return supernets.autoencoder(space, dataset.train.image_shape[-1])
 
@@ -65,10 +66,14 @@ class _Grid:
 class Categorical(_Grid):
     """Kernels and channels are categories (ASNG-NAS, Cat)."""
 
+    encoding: ClassVar[Any] = "categorical"
+
 
 @dataclasses.dataclass(frozen=True)
 class Mixed(_Grid):
     """Kernels and channels are ordered integers (ASNG-NAS, Int)."""
+
+    encoding: ClassVar[Any] = "mixed"
 
 
 CELEBA = Images(dataset="celeba_ecae", crop_padding=0, cutout=0)

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import pytest
 from helpers import emitter_options
-from jax._src import compilation_cache, compiler
+from jax._src import compilation_cache, compiler  # for what no public setting offers
 
 from jaxnas.ops import shifted
 
@@ -29,7 +29,7 @@ _PROGRAMS: dict[Any, tuple[Any, int]] = {}
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "optimized: compile as users do")
-    # In place of a folder; what no public setting offers.
+    # In place of a folder.
     compilation_cache.put_executable_and_time = _keep
     compilation_cache.get_executable_and_time = _find
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)

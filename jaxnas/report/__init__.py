@@ -15,7 +15,7 @@ except ImportError as error:
         "and Ubuntu: apt install libglib2.0-0 libx11-6 libxext6 libxrender1"
     ) from error
 
-from jaxnas.report._words import spread
+from jaxnas.report._words import number_of, spread
 from jaxnas.report.anytime import anytime_report
 from jaxnas.report.cell_study import cell_study_report
 from jaxnas.report.comparison import comparison_report
@@ -43,6 +43,7 @@ __all__ = [
     "correlation_notes",
     "correlation_report",
     "inpainting_report",
+    "number_of",
     "restoration_report",
     "restoration_text",
     "scratch_text",

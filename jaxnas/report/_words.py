@@ -20,9 +20,17 @@ def spread_text(values: Sequence[float] | np.ndarray, spec: str) -> str:
     return text if deviation is None else f"{text} ± {format(deviation, spec)}"
 
 
-def seeds_text(num_seeds: int) -> str:
-    """Such as `1 seed` and `2 seeds`."""
-    return f"{num_seeds} {'seed' if num_seeds == 1 else 'seeds'}"
+def number_of(count: int, noun: str) -> str:
+    """A number of things in words, such as `1 seed` and `2 seeds`."""
+    return f"{count} {noun}{'s' * (count != 1)}"
+
+
+def not_compared(noun: str) -> str:
+    """What is known of a found architecture that was not trained from scratch."""
+    return (
+        f"The found {noun} was not compared with random ones trained from scratch, so "
+        "nothing is known of its worth (--scratch-random N compares)."
+    )
 
 
 def verdict(low: float, high: float) -> str:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from jaxnas import genotypes
 from jaxnas.analysis import convergence
 from jaxnas.report import _history, _render, curves
-from jaxnas.report._words import seeds_text, spread_text, verdict
+from jaxnas.report._words import not_compared, number_of, spread_text, verdict
 from jaxnas.studies import (
     RESTORATION_METRICS,
     Autoencoder,
@@ -109,8 +109,6 @@ def restoration_report(
     Raises:
       ValueError: if the history or the drawing is malformed.
     """
-    learning_rate = {"learning_rate": ("learning rate", curves.BLUE)}
-    rate_options = {"title": "Learning rate", "y_label": "learning rate"}
     _render.write(
         path,
         "restoration.html",
@@ -120,10 +118,7 @@ def restoration_report(
         config=config,
         results=_metrics_table({"test": test}),
         pictures=restoration_figures(restorations),
-        figures=[
-            *_metric_figures(history),
-            *_history.metric_curves(history, learning_rate, **rate_options),
-        ],
+        figures=_metric_figures(history),
         drawing=_render.figure(drawing),
     )
 
@@ -131,10 +126,7 @@ def restoration_report(
 def restoration_text(study: InpaintingStudy) -> str:
     """The result of a search for an autoencoder in a few sentences."""
     if not study.random:
-        return (
-            "The found autoencoder was not compared with random ones trained from "
-            "scratch, so nothing is known of its worth (--scratch-random N compares)."
-        )
+        return not_compared("autoencoder")
     found, random = study.found, study.random
     clauses = []
     for metric in ("psnr", "ssim"):
@@ -150,7 +142,8 @@ def restoration_text(study: InpaintingStudy) -> str:
         )
     return (
         f"Trained from scratch for {study.num_epochs} epochs "
-        f"({seeds_text(len(found.trained))}), on the test images: {' '.join(clauses)}"
+        f"({number_of(len(found.trained), 'seed')}), on the test images: "
+        f"{' '.join(clauses)}"
     )
 
 

@@ -11,7 +11,7 @@ import markupsafe
 from jaxnas import analysis, genotypes
 from jaxnas.analysis import convergence
 from jaxnas.report import _history, _render, curves
-from jaxnas.report._words import seeds_text, spread_text, verdict
+from jaxnas.report._words import not_compared, number_of, spread_text, verdict
 from jaxnas.studies import Candidate, ScratchComparison
 
 
@@ -161,15 +161,12 @@ def train_report(
 def scratch_text(scratch: ScratchComparison | None) -> str:
     """The result of a search in one sentence."""
     if scratch is None:
-        return (
-            "The found architecture was not compared with random ones trained from "
-            "scratch, so nothing is known of its worth (--scratch-random N compares)."
-        )
+        return not_compared("architecture")
     means = [statistics.fmean(accuracies) for accuracies in scratch.random]
     value, low, high = (100 * x for x in scratch.difference)
     return (
         f"Trained from scratch for {scratch.num_epochs} epochs "
-        f"({seeds_text(len(scratch.found))}), test accuracy: found "
+        f"({number_of(len(scratch.found), 'seed')}), test accuracy: found "
         f"{spread_text(scratch.found, '.2%')}, {len(means)} random architectures "
         f"{spread_text(means, '.2%')}; difference {value:+.2f} points [{low:+.2f}, "
         f"{high:+.2f}] (95 %): {verdict(low, high)}."
