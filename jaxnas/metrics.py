@@ -13,7 +13,7 @@ import os
 import pathlib
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Self, TextIO
 
 import jax
@@ -100,6 +100,7 @@ def measure_missing(
     archs: Sequence[Any],
     measure: Callable[[int], Mapping[str, float]],
     *,
+    needs: Collection[str] = (),
     description: str | None = None,
 ) -> list[dict[str, float]]:
     """Measure the architectures that a log does not have yet.
@@ -114,6 +115,8 @@ def measure_missing(
       path: the log, as of `append`; nothing is kept if `None`.
       archs: integer vectors `[num_decisions]`. Equal ones are measured once.
       measure: `i -> metrics` of `archs[i]`, numbers.
+      needs: metrics without which a line of the log does not count, such as those of
+        a further seed.
       description: first words of a progress line; none is shown if `None`.
 
     Returns:
@@ -123,13 +126,13 @@ def measure_missing(
       LogError: if a line of the log is malformed or has no architecture.
     """
     names = [",".join(map(str, np.asarray(arch).tolist())) for arch in archs]
-    found = {} if path is None else _measured(path)
+    found = {} if path is None else _measured(path, needs)
     with contextlib.ExitStack() as stack:
         num_lines = 0
         if path is not None and not found.keys() >= {*names}:
             stack.enter_context(_locks.hold(pathlib.Path(path).parent, wait=True))
-            found = _measured(path)
-            num_lines = len(found)
+            found = _measured(path, needs)
+            num_lines = len(read(path)) if os.path.exists(path) else 0
             truncate(path, sys.maxsize)
         progress = None
         if description is not None and not found.keys() >= {*names}:
@@ -168,8 +171,10 @@ def timed(function: Callable[..., Any]) -> Callable[..., tuple[Any, float]]:
     return call
 
 
-def _measured(path: str | os.PathLike[str]) -> dict[str, dict[str, float]]:
-    """The metrics in a log by architecture."""
+def _measured(
+    path: str | os.PathLike[str], needs: Collection[str]
+) -> dict[str, dict[str, float]]:
+    """The metrics in a log by architecture, of lines that have those of `needs`."""
     found = {}
     for number, entry in enumerate(read(path) if os.path.exists(path) else [], start=1):
         if not isinstance(entry.get("arch"), str):
@@ -177,7 +182,8 @@ def _measured(path: str | os.PathLike[str]) -> dict[str, dict[str, float]]:
                 f"{os.fspath(path)}, line {number}: has no architecture; expected "
                 '"arch", integers with commas'
             )
-        found[entry["arch"]] = _numbers(entry)
+        if entry.keys() >= {*needs}:
+            found[entry["arch"]] = _numbers(entry)
     return found
 
 

@@ -52,6 +52,19 @@ def test_what_a_kill_cuts_off_is_measured_again(tmp_path):
     assert len(metrics.read(path)) == 3
 
 
+def test_lines_that_lack_a_metric_are_measured_again(tmp_path):
+    path = tmp_path / "log.jsonl"
+    metrics.measure_missing(path, ARCHS[:2], lambda i: {"seed_0": i})
+
+    def measure(i):
+        return {"seed_0": i, "seed_1": 10 * i}
+
+    for _ in range(2):
+        lines = metrics.measure_missing(path, ARCHS, measure, needs=["seed_1"])
+        assert [line["seed_1"] for line in lines] == [0, 10, 20]
+    assert [line["step"] for line in metrics.read(path)] == [0, 1, 2, 3, 4]
+
+
 def test_without_a_log(capsys):
     measured = []
     lines = metrics.measure_missing(

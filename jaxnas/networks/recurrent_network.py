@@ -22,7 +22,11 @@ class RecurrentNetwork(nn.Module):
 
     @nn.compact
     def __call__(
-        self, inputs: tuple[jax.Array, jax.Array], *, train: bool
+        self,
+        inputs: tuple[jax.Array, jax.Array],
+        *,
+        train: bool,
+        batch_axis: str | None = None,
     ) -> LanguageOutputs:
         """Read tokens `[B, T]` from a state `[B, hidden_size]` on."""
         activations, sources = self.genotype
@@ -52,6 +56,7 @@ class RecurrentNetwork(nn.Module):
             dropout=self.dropout,
             key=self.make_rng("dropout") if drops else None,
             max_norm=self.max_norm,
+            batch_axis=batch_axis,
         )
 
 

@@ -23,7 +23,9 @@ class Cost(NamedTuple):
 
 
 @functools.singledispatch
-def count_params(network: nn.Module, image_shape: tuple[int, int, int]) -> int:
+def count_params(
+    network: nn.Module, image_shape: tuple[int, int, int] = (0, 0, 0)
+) -> int:
     """Count the trainable parameters of a network.
 
     Nodes without a path to the output count, as in the official codes, but for those
@@ -34,7 +36,7 @@ def count_params(network: nn.Module, image_shape: tuple[int, int, int]) -> int:
 
     Args:
       network: the network.
-      image_shape: `(height, width, channels)` of its images.
+      image_shape: `(height, width, channels)` of its images, if it takes images.
 
     Returns:
       The count, an auxiliary head included, without running statistics.

@@ -1,5 +1,6 @@
 """What surrounds the recurrent cell of a language model: embedding, dropout, time."""
 
+import functools
 import math
 from collections.abc import Callable
 from typing import NamedTuple
@@ -60,11 +61,13 @@ class LanguageOutputs(NamedTuple):
       logits: `[B, T, num_words]`, of the word after each.
       state: `[B, H]`, after the last word.
       hidden: `[B, T, H]`, the states after each word.
+      dropped: `[B, T, H]`, these after dropout, which the logits are made of.
     """
 
     logits: jax.Array
     state: jax.Array
     hidden: jax.Array
+    dropped: jax.Array
 
 
 def language_specs(
@@ -99,6 +102,7 @@ def language_model(
     dropout: RecurrentDropout,
     key: Key | None,
     max_norm: float | None = None,
+    batch_axis: str | None = None,
 ) -> LanguageOutputs:
     """Read words one after the other.
 
@@ -114,6 +118,7 @@ def language_model(
       key: for their masks; no dropout if `None`.
       max_norm: the largest Euclidean norm of a state, to which larger ones are scaled
         down; no limit if `None`.
+      batch_axis: mapped axis over which the rows of a batch are sharded, if any.
 
     Returns:
       The outputs.
@@ -125,10 +130,11 @@ def language_model(
     masks = {"inputs": ones, "states": ones, "outputs": ones}
     if key is not None:
         keys = jax.random.split(key, 4)
-        words = _mask(keys[0], dropout.words, (batch_size, num_words), x.dtype)
+        mask = functools.partial(_mask, dtype=x.dtype, batch_axis=batch_axis)
+        words = mask(keys[0], dropout.words, (batch_size, num_words))
         x = x * jnp.take_along_axis(words, tokens, axis=1)[..., None]
         masks = {
-            name: _mask(key, getattr(dropout, name), ones.shape, x.dtype)
+            name: mask(key, getattr(dropout, name), ones.shape)
             for name, key in zip(masks, keys[1:], strict=True)
         }
     x = x * masks["inputs"][:, None]
@@ -139,8 +145,8 @@ def language_model(
 
     state, hidden = lax.scan(step, state, x.swapaxes(0, 1))
     hidden = hidden.swapaxes(0, 1)
-    logits = (hidden * masks["outputs"][:, None]) @ embedding.T
-    return LanguageOutputs(logits, state, hidden)
+    dropped = hidden * masks["outputs"][:, None]
+    return LanguageOutputs(dropped @ embedding.T, state, hidden, dropped)
 
 
 def highway(
@@ -165,11 +171,22 @@ def highway(
     return state + jax.nn.sigmoid(gate) * (activation(inner) - state)
 
 
-def _mask(key: Key, prob: float, shape: tuple[int, ...], dtype) -> jax.Array:
+def _mask(
+    key: Key, prob: float, shape: tuple[int, ...], *, dtype, batch_axis: str | None
+) -> jax.Array:
     """Zeros with a probability, and otherwise what makes the mean one."""
     if prob == 0:
         return jnp.ones(shape, dtype)
-    kept = jax.random.bernoulli(key, 1 - prob, shape)
+    if batch_axis is None:
+        kept = jax.random.bernoulli(key, 1 - prob, shape)
+    else:  # this device's rows of what one device would draw
+        rows, columns = shape
+        whole = (rows * lax.axis_size(batch_axis), columns)
+        kept = lax.dynamic_slice_in_dim(
+            jax.random.bernoulli(key, 1 - prob, whole),
+            lax.axis_index(batch_axis) * rows,
+            rows,
+        )
     return kept.astype(dtype) / (1 - prob)
 
 

@@ -37,6 +37,14 @@ from jaxnas.studies.image_inpainting import (
     restore,
 )
 from jaxnas.studies.images import StudyImages, preprocessing, study_images
+from jaxnas.studies.language_modeling import (
+    LanguageStudy,
+    LanguageTraining,
+    StudiedLanguageModel,
+    language,
+    sample_text,
+    train_language_model,
+)
 from jaxnas.studies.network_training import NetworkTraining
 from jaxnas.studies.rank_correlation import (
     Coefficients,
@@ -73,6 +81,8 @@ __all__ = [
     "EarlyScores",
     "HypernetworkTraining",
     "InpaintingStudy",
+    "LanguageStudy",
+    "LanguageTraining",
     "NetworkTraining",
     "PredictorScores",
     "Restorations",
@@ -81,6 +91,7 @@ __all__ = [
     "SearchStudy",
     "Selection",
     "StudiedCell",
+    "StudiedLanguageModel",
     "StudyImages",
     "SurfaceSettings",
     "ToyPoint",
@@ -96,6 +107,7 @@ __all__ = [
     "compare_searchers",
     "correlation",
     "inpainting",
+    "language",
     "learning_rates",
     "make_toy_solver",
     "name_at_rate",
@@ -103,10 +115,12 @@ __all__ = [
     "restore",
     "sample_distinct",
     "sample_images",
+    "sample_text",
     "save_cells",
     "search",
     "study_cells",
     "study_images",
     "toy_keys",
     "toy_problem",
+    "train_language_model",
 ]

@@ -295,11 +295,20 @@ def _train_all(
                 measured[f"seed_{seed}/{metric}"] = value
         return measured
 
-    lines = metrics.measure_missing(folder / "trained.jsonl", archs, measure)
+    names_by_seed = [
+        {metric: f"seed_{seed}/{metric}" for metric in RESTORATION_METRICS}
+        for seed in range(training.num_seeds)
+    ]
+    lines = metrics.measure_missing(
+        folder / "trained.jsonl",
+        archs,
+        measure,
+        needs=[name for by_metric in names_by_seed for name in by_metric.values()],
+    )
     return [
         [
-            {metric: line[f"seed_{seed}/{metric}"] for metric in RESTORATION_METRICS}
-            for seed in range(training.num_seeds)
+            {metric: line[name] for metric, name in by_metric.items()}
+            for by_metric in names_by_seed
         ]
         for line in lines
     ]

@@ -69,13 +69,21 @@ def train_network(
         num_epochs=training.num_epochs,
         test=images.dataset.test,
     )
-    digest = hashlib.sha256(genotypes.to_text(genotype).encode()).hexdigest()
-    folder = networks_folder / digest[:16]
-    folder.mkdir(parents=True, exist_ok=True)
-    genotypes.save(folder / "genotype.json", genotype)
+    folder = network_folder(networks_folder, genotype)
     for seed in range(training.num_seeds):
         yield run(
             jax.random.fold_in(training.key, seed),
             workdir=folder / f"seed_{seed}",
             description=name if training.num_seeds == 1 else f"{name}, seed {seed}",
         )
+
+
+def network_folder(
+    networks_folder: pathlib.Path, genotype: genotypes.AnyGenotype
+) -> pathlib.Path:
+    """The folder of the trainings of one architecture, made if it is missing."""
+    digest = hashlib.sha256(genotypes.to_text(genotype).encode()).hexdigest()
+    folder = networks_folder / digest[:16]
+    folder.mkdir(parents=True, exist_ok=True)
+    genotypes.save(folder / "genotype.json", genotype)
+    return folder

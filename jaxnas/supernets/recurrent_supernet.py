@@ -77,7 +77,6 @@ def recurrent(
         key: Key | None = None,
         batch_axis: str | None = None,
     ) -> LanguageOutputs:
-        del batch_axis  # no statistics of the batch
         if arch.shape != (len(space.cardinalities),):
             raise ValueError(
                 f"arch has shape {arch.shape}; expected ({len(space.cardinalities)},)"
@@ -96,6 +95,7 @@ def recurrent(
             dropout=dropout,
             key=key if train else None,
             max_norm=max_norm,
+            batch_axis=batch_axis,
         )
 
     return Supernet(space, init, apply)

@@ -11,6 +11,25 @@ from jaxnas.train.from_scratch import (
     network_evaluation_step,
     train_from_scratch,
 )
+from jaxnas.train.language import (
+    LanguageModel,
+    ReadingSettings,
+    inverse_perplexity,
+    language_model_of,
+    make_language_eval_fn,
+)
+from jaxnas.train.language_search import (
+    LanguageSearchResult,
+    LanguageSearchSettings,
+    LanguageSearchState,
+    search_language,
+)
+from jaxnas.train.language_training import (
+    LanguageTrainingSettings,
+    LanguageTrainResult,
+    LanguageTrainState,
+    make_language_train_fn,
+)
 from jaxnas.train.loop import Diverged, Interrupted
 from jaxnas.train.one_shot import (
     OneShotState,
@@ -24,7 +43,7 @@ from jaxnas.train.one_shot import (
     search_schedule,
     search_steps,
 )
-from jaxnas.train.ranking import Ranked, rank
+from jaxnas.train.ranking import Ranked, rank, rank_by
 from jaxnas.train.restoration import MAX_PSNR, inpainting, psnr, ssim
 from jaxnas.train.standalone import (
     Snapshot,
@@ -54,10 +73,18 @@ __all__ = [
     "DropPath",
     "InputPipeline",
     "Interrupted",
+    "LanguageModel",
+    "LanguageSearchResult",
+    "LanguageSearchSettings",
+    "LanguageSearchState",
+    "LanguageTrainResult",
+    "LanguageTrainState",
+    "LanguageTrainingSettings",
     "Objective",
     "OneShotState",
     "Preprocess",
     "Ranked",
+    "ReadingSettings",
     "SearchResult",
     "SearchSchedule",
     "SearchSettings",
@@ -73,7 +100,11 @@ __all__ = [
     "exit_accuracies",
     "init_weights",
     "inpainting",
+    "inverse_perplexity",
+    "language_model_of",
     "make_eval_fn",
+    "make_language_eval_fn",
+    "make_language_train_fn",
     "make_network_eval_fn",
     "make_standalone_train_fn",
     "make_train_fn",
@@ -82,8 +113,10 @@ __all__ = [
     "network_evaluation_step",
     "psnr",
     "rank",
+    "rank_by",
     "scan_steps",
     "search",
+    "search_language",
     "search_schedule",
     "search_steps",
     "ssim",

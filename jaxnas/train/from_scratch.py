@@ -315,7 +315,7 @@ def make_train_fn(
                 parallel.device_put(init(key, variables, placed), devices),
                 num_epochs=num_epochs,
                 steps_per_epoch=steps_per_epoch,
-                images_per_step=lambda step: batch_size,
+                items_per_step=lambda step: batch_size,
                 end_epoch=end_epoch,
                 description=description,
                 workdir=workdir,

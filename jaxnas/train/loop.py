@@ -64,9 +64,10 @@ def run(
     num_epochs: int | None = None,
     num_steps: int | None = None,
     steps_per_epoch: int,
-    images_per_step: Callable[[int], int],
+    items_per_step: Callable[[int], int],
     end_epoch: Callable[[Any], dict[str, float]],
     description: str,
+    unit: str = "images",
     workdir: str | os.PathLike[str] | None = None,
     chunk_seconds: float = 5.0,
     save_seconds: float = 30.0,
@@ -82,9 +83,10 @@ def run(
       num_epochs: length of the run, in epochs, which the progress line then shows.
       num_steps: its length in steps, instead; the last epoch may be cut short.
       steps_per_epoch: steps of one epoch.
-      images_per_step: `step -> images`, for the speed shown and logged.
+      items_per_step: `step -> number` of items, for the speed shown and logged.
       end_epoch: `state -> metrics` of the end of an epoch, evaluations for example.
       description: one word for the progress line.
+      unit: what the items are.
       workdir: folder of the run, with `metrics.jsonl` and `checkpoints/`; nothing is
         written if `None`.
       chunk_seconds: how long one call of `advance` should take.
@@ -142,14 +144,14 @@ def run(
             )
         stopped_by = stack.enter_context(_signals())
         progress = stack.enter_context(
-            metrics_log.Progress(total_steps, description=description)
+            metrics_log.Progress(total_steps, unit=unit, description=description)
         )
         if step == 0:
             # The untrained network's metrics; this also compiles the evaluation.
             log({"epoch": 0, **end_epoch(state)})
         steps_per_second = None
         last_save = epoch_start = time.monotonic()
-        images_this_epoch = 0
+        items_this_epoch = 0
         while not is_over():
             left = steps_per_epoch - step % steps_per_epoch
             left = min(left, total_steps - step)
@@ -158,36 +160,36 @@ def run(
             # The first call compiles, so only the others tell the speed.
             start = time.monotonic()
             first = steps_per_second is None
-            images = images_per_step(step)
+            items = items_per_step(step)
             state = advance(state, chunk)
             # Reading the state back also waits for it.
             chunk, step = int(state.step) - step, int(state.step)
-            images *= chunk
+            items *= chunk
             now = time.monotonic()
             steps_per_second = 1.0 if first else chunk / max(now - start, 1e-9)
             if first:
                 epoch_start = now
             else:
-                images_this_epoch += images
+                items_this_epoch += items
             means = {name: float(mean) for name, mean in state.epoch_metrics.items()}
             if not may_diverge:
                 _check_finite(means, step)
             epoch = (step - 1) // steps_per_epoch + 1
             shown = {
                 name: means[f"train/{name}"]
-                for name in ("loss", "accuracy", "psnr")
+                for name in ("loss", "accuracy", "psnr", "perplexity")
                 if f"train/{name}" in means
             }
             epoch_is_over = step % steps_per_epoch == 0
             if epoch_is_over:
                 seconds = time.monotonic() - epoch_start
                 metrics = {"epoch": epoch, **means, **end_epoch(state)}
-                if images_this_epoch:
-                    metrics["images_per_second"] = images_this_epoch / seconds
+                if items_this_epoch:
+                    metrics[f"{unit}_per_second"] = items_this_epoch / seconds
                 log(metrics)
-                epoch_start, images_this_epoch = time.monotonic(), 0
+                epoch_start, items_this_epoch = time.monotonic(), 0
             progress.update(
-                step, images=images, metrics=shown, epoch=epoch, num_epochs=num_epochs
+                step, images=items, metrics=shown, epoch=epoch, num_epochs=num_epochs
             )
             if stopped_by and not is_over():
                 save()

@@ -583,7 +583,7 @@ def search(
         state,
         num_epochs=settings.num_epochs,
         steps_per_epoch=schedule.steps_per_epoch,
-        images_per_step=images_per_step,
+        items_per_step=images_per_step,
         end_epoch=end_epoch,
         description=description,
         workdir=workdir,

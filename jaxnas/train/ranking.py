@@ -1,5 +1,6 @@
 """Ranking of many architectures: screen all, evaluate a few."""
 
+import functools
 import os
 import pathlib
 from collections.abc import Callable, Sequence
@@ -58,6 +59,53 @@ def rank(
     Raises:
       ValueError: if a log is damaged.
     """
+    num_images = num_screening_images
+    screen = None
+    if num_images is not None and split.labels.size > num_images:
+        screening = batches.subset(split, num_images)
+        screen = functools.partial(_evaluate_on, evaluate, screening)
+    return rank_by(
+        functools.partial(_evaluate_on, evaluate, split),
+        archs,
+        screen=screen,
+        objective=objective,
+        num_best=num_best,
+        workdir=workdir,
+    )
+
+
+def _evaluate_on(
+    evaluate: Callable[[Arch, Split], dict[str, float]], split: Split, arch: Arch
+) -> dict[str, float]:
+    return evaluate(arch, split)
+
+
+def rank_by(
+    evaluate: Callable[[Arch], dict[str, float]],
+    archs: Sequence[Arch],
+    *,
+    screen: Callable[[Arch], dict[str, float]] | None = None,
+    objective: Objective = mean_loss,
+    num_best: int = 10,
+    workdir: str | os.PathLike[str] | None = None,
+) -> list[Ranked]:
+    """Find the best architectures by any measure: `rank` does so by images.
+
+    Args:
+      evaluate: `arch -> metrics` with a `loss`.
+      archs: the candidates; equal ones are ranked once.
+      screen: a cheaper `evaluate`, by which all candidates are ranked before the best
+        ones are evaluated; all are evaluated if `None`.
+      objective: what to rank by, lowest first; the loss decides between equal values.
+      num_best: how many candidates are returned.
+      workdir: as for `rank`.
+
+    Returns:
+      The best ones, best first; what is not finite comes last.
+
+    Raises:
+      ValueError: if a log is damaged.
+    """
     distinct: dict[bytes, tuple[int, np.ndarray]] = {}
     for index, arch in enumerate(map(np.asarray, archs)):
         distinct.setdefault(arch.tobytes(), (index, arch))
@@ -67,11 +115,11 @@ def rank(
         keys = [(e.metrics["loss"], objective(e.metrics)) for e in entries]
         return [entries[i] for i in np.lexsort(np.array(keys, float).T)]
 
-    def measure(candidates, images: Split, name: str) -> list[Ranked]:
+    def measure(candidates, evaluate, name: str) -> list[Ranked]:
         lines = metrics_log.measure_missing(
             None if workdir is None else pathlib.Path(workdir) / f"{name}.jsonl",
             [arch for _, arch in candidates],
-            lambda i: evaluate(jnp.asarray(candidates[i][1]), images),
+            lambda i: evaluate(jnp.asarray(candidates[i][1])),
             description=None if workdir is None else name,
         )
         return best_first(
@@ -81,12 +129,7 @@ def rank(
             ]
         )
 
-    if (
-        num_screening_images is not None
-        and len(candidates) > num_best
-        and split.labels.size > num_screening_images
-    ):
-        screening = batches.subset(split, num_screening_images)
-        screened = measure(candidates, screening, "screening")[:num_best]
+    if screen is not None and len(candidates) > num_best:
+        screened = measure(candidates, screen, "screening")[:num_best]
         candidates = [(entry.position, entry.arch) for entry in screened]
-    return measure(candidates, split, "ranking")[:num_best]
+    return measure(candidates, evaluate, "ranking")[:num_best]

@@ -177,7 +177,7 @@ def make_standalone_train_fn(
                 state,
                 num_steps=ends[-1],
                 steps_per_epoch=steps_per_epoch,
-                images_per_step=lambda step: batch_size,
+                items_per_step=lambda step: batch_size,
                 end_epoch=lambda state: {},
                 description=description,
                 workdir=workdir,

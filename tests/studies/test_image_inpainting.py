@@ -144,7 +144,6 @@ def test_a_finished_study_is_read_again(images, finished):
 
 def test_more_seeds_may_follow(images, finished):
     folder, study = finished
-    (folder / "trained.jsonl").unlink()
     again = run(images, folder, trained=lambda: training(3))
     assert again.found.trained[:2] == study.found.trained
     assert len(again.random[0].trained) == 3

@@ -48,7 +48,7 @@ def run(workdir, advance=advance, num_epochs: int | None = 3, **options):
         init(),
         num_epochs=num_epochs,
         steps_per_epoch=STEPS_PER_EPOCH,
-        images_per_step=lambda step: 10,
+        items_per_step=lambda step: 10,
         end_epoch=lambda state: {"test/total": float(state.total)},
         description="count",
         workdir=workdir,
