@@ -247,6 +247,10 @@ def reading_step(
         if batch_axis is not None:
             gradient, loss = lax.pmean((gradient, loss), batch_axis)
             hidden = lax.all_gather(hidden, batch_axis, tiled=True)
+        # A loss that is not finite may have a gradient that is.
+        gradient = jax.tree.map(
+            lambda g: jnp.where(jnp.isfinite(loss), g, jnp.nan), gradient
+        )
         # Adam's bias correction raises a float to an integer power.
         with jax.numpy_dtype_promotion("standard"):
             updates, opt_state = safe_optimizer.update(

@@ -13,7 +13,9 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
+import toy_language
 import toy_search
 from helpers import ROOT, quick_environment, read_log, small_disk
 
@@ -30,6 +32,13 @@ def search():
 session.run(search)
 """
 
+LANGUAGE_SCRIPT = """
+import pathlib, sys
+import toy_language
+for run in (toy_language.run_search, toy_language.run_training):
+    run(pathlib.Path(sys.argv[1]) / run.__name__, num_epochs=8, save_seconds=0.0)
+"""
+
 
 @pytest.fixture(scope="module")
 def variables(tmp_path_factory):
@@ -38,9 +47,11 @@ def variables(tmp_path_factory):
     }
 
 
-def start(variables, workdir: pathlib.Path) -> subprocess.Popen[str]:
+def start(
+    variables, workdir: pathlib.Path, script: str = SCRIPT
+) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, str(workdir)],
+        [sys.executable, "-c", script, str(workdir)],
         env=variables,
         text=True,
         stdout=subprocess.PIPE,
@@ -92,6 +103,24 @@ def test_killed_and_interrupted_at_random(variables, uninterrupted, tmp_path):
             assert errors.startswith(f"interrupted by {number.name} at step ")
             assert "which is saved" in errors and errors.count("\n") == 1
     assert end(tmp_path) == uninterrupted[1]
+
+
+@pytest.mark.parametrize("name", ["run_search", "run_training"])
+def test_a_killed_reader_of_texts_goes_on_where_it_was(variables, tmp_path, name):
+    run = getattr(toy_language, name)
+    workdir = tmp_path / name
+    for lines in (2, 5):
+        process = start(variables, tmp_path, LANGUAGE_SCRIPT)
+        wait_for_lines(process, workdir, lines)
+        process.kill()
+        assert finish(process)[0] == -signal.SIGKILL
+    before = max(int(entry["step"]) for entry in read_log(workdir))
+    uninterrupted = run(num_epochs=8)
+    assert 0 < before < int(uninterrupted.state.step)
+    resumed = run(workdir, num_epochs=8)
+    digest = toy_search.digest
+    assert digest(resumed.state) == digest(uninterrupted.state)
+    assert np.abs(resumed.state.reader.hidden).max() > 0
 
 
 def test_interrupted_in_a_long_call(variables, tmp_path):
