@@ -223,8 +223,8 @@ def make_case() -> gpu_check.Case:
     """A linear classifier, as quick to compile as possible."""
     batch = gpu_check.make_batch(2, 4)
 
-    def step(state, arch, batch):
-        del arch
+    def step(state, arch, batch, key):
+        del arch, key
         logits = batch["image"].reshape(2, -1) @ state["w"]
         return {"w": state["w"] * 0.5, "logits": logits}
 
