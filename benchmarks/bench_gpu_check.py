@@ -10,6 +10,7 @@ import pytest
 pytest.importorskip("torch")
 
 
+@pytest.mark.filterwarnings("default")  # torch.compile warns about code of its own
 @pytest.mark.parametrize("name", gpu_check.CASES)
 def test_pytorch_takes_the_same_architectures(name):
     gpu_check.torch_settings()

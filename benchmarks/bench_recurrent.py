@@ -31,6 +31,7 @@ CASES = ("recurrent", "recurrent_network")
 # Timings --------------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("default")  # torch.compile warns about code of its own
 @pytest.mark.parametrize("hidden_size", [128, 256])
 @pytest.mark.parametrize("name", CASES)
 def test_train_step(benchmark, name, hidden_size):

@@ -276,6 +276,27 @@ def test_speed_beside_pytorch(monkeypatch):
     )
 
 
+def test_a_variant_that_pytorch_cannot_compile_is_left_out(monkeypatch):
+    exceptions = pytest.importorskip("torch._dynamo.exc")
+
+    def make_side(case, variant):
+        def run(group):
+            if variant:
+                raise exceptions.ShortenTraceback(
+                    "no compiler\nis found", first_useful_frame=None
+                )
+
+        return run
+
+    monkeypatch.setattr(gpu_check, "torch_side", make_side)
+    result: dict[str, Any] = {}
+    variants = {"eager": False, "compiled": True}
+    sides = gpu_check.torch_sides(make_case(), variants, result)
+    assert [*sides] == ["eager"]
+    assert result["compiled"] == "left out: no compiler is found"
+    assert result["first_call_seconds, eager"] >= 0
+
+
 def test_weights_that_are_not_finite_are_no_speed():
     case = make_case()
     case.state["w"] = case.state["w"].at[0, 0].set(math.nan)
