@@ -10,12 +10,13 @@ import pytest
 pytest.importorskip("torch")
 
 
+@pytest.mark.filterwarnings("default")  # torch.compile warns about code of its own
 @pytest.mark.parametrize("name", gpu_check.CASES)
 def test_pytorch_takes_the_same_architectures(name):
     gpu_check.torch_settings()
     case = gpu_check.CASES[name](gpu_check.SIZES["tiny"])
     num_weights = sum(leaf.size for leaf in jax.tree.leaves(case.state.params))
-    for channels_last in (False, True):
-        model = case.make_model(channels_last)
+    for variant in case.variants.values():
+        model = case.make_model(variant)
         assert sum(p.numel() for p in model.parameters()) == num_weights
-        gpu_check.torch_side(case, channels_last)(0)
+    assert gpu_check.torch_sides(case, case.variants, {})

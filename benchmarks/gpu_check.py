@@ -6,7 +6,7 @@ Where a command may not take that long, divide the parts among two, which share 
 they compile if `JAX_COMPILATION_CACHE_DIR` names a folder:
 
     python benchmarks/gpu_check.py --parts device,compile,micro,macro,search ...
-    python benchmarks/gpu_check.py --parts device,numerics,dag,retraining ...
+    python benchmarks/gpu_check.py --parts device,numerics,dag,retraining,recurrent ...
 
 It runs from a checkout, with whatever jax, flax, optax, orbax, rich and, for the
 comparison, PyTorch are installed; jaxnas itself need not be. The parts, the most
@@ -19,7 +19,9 @@ important first:
 3. `compile`: all programs of the other parts at the same time, into a cache that they
    share. Seconds are those beside the others.
 4. `micro`, `macro`, `dag`, `autoencoder`, `retraining`: training steps a second at the
-   published sizes beside eager PyTorch on the same card, in NCHW and in channels_last.
+   published sizes beside eager PyTorch on the same card, in NCHW and in channels_last;
+   `recurrent` and `recurrent_network`, the supernet and a network of recurrent cells,
+   beside an eager loop over time, and the network also beside `torch.compile`.
    Both sides do the same work, which tests in `bench_*.py` show, and take turns on
    groups of architectures; what counts is the median of the ratios PyTorch / jaxnas
    (above 1: jaxnas is faster). Both sides may use TF32, and PyTorch chooses its
@@ -102,6 +104,15 @@ class NetSize(NamedTuple):
     batch_size: int
 
 
+class LanguageSize(NamedTuple):
+    """A language model and its batch of sequences."""
+
+    hidden_size: int
+    num_words: int
+    batch_size: int
+    num_steps: int
+
+
 class Size(NamedTuple):
     """How large the work is.
 
@@ -113,6 +124,8 @@ class Size(NamedTuple):
       dag: of the supernet of blocks that are any graph, of 7 nodes.
       autoencoder: of the supernet of autoencoders: most channels, nodes and batch.
       retraining: of the network of DARTS.
+      recurrent: of the supernet of recurrent cells of 12 nodes.
+      recurrent_network: of the network of ENAS's recurrent cell.
       search: of the search.
       image_size: side of the images that are timed; of autoencoders, twice that.
       num_groups: groups of architectures that are timed.
@@ -129,6 +142,8 @@ class Size(NamedTuple):
     dag: NetSize
     autoencoder: NetSize
     retraining: NetSize
+    recurrent: LanguageSize
+    recurrent_network: LanguageSize
     search: NetSize
     image_size: int
     num_groups: int
@@ -146,7 +161,11 @@ FUNCTIONS = (
     "hypernetwork",
     "micro, ENAS's skeleton",
     "autoencoder",
+    "recurrent",
 )
+
+# Probabilities for words, inputs, states and outputs, of ENAS's scripts.
+DROPOUT = 0.25, 0.75, 0.25, 0.75
 
 SIZES = {
     "full": Size(
@@ -157,6 +176,8 @@ SIZES = {
         dag=NetSize(32, 18, 64),
         autoencoder=NetSize(256, 20, 16),
         retraining=NetSize(36, 20, 80),
+        recurrent=LanguageSize(1000, 10_000, 64, 35),
+        recurrent_network=LanguageSize(748, 10_000, 64, 35),
         search=NetSize(16, 8, 64),
         image_size=32,
         num_groups=3,
@@ -173,6 +194,8 @@ SIZES = {
         dag=NetSize(2, 6, 2),
         autoencoder=NetSize(4, 6, 2),
         retraining=NetSize(2, 3, 2),
+        recurrent=LanguageSize(4, 20, 2, 3),
+        recurrent_network=LanguageSize(4, 20, 2, 3),
         search=NetSize(2, 3, 2),
         image_size=8,
         num_groups=1,
@@ -356,6 +379,12 @@ def functions(size: NetSize, image_size: int) -> dict[str, Callable[[], Function
         net = supernets.autoencoder(autoencoder_space(4 * channels, num))
         return supernet_function(net, weights.shared(net), batch, reproduction())
 
+    def recurrent():
+        language = LanguageSize(4 * channels, 10 * channels, batch_size, image_size)
+        net = supernets.recurrent(spaces.enas_recurrent(num), *language[1::-1])
+        provider, words = weights.shared(net), make_words(language)
+        return supernet_function(net, provider, words, next_words())
+
     def retraining():
         genotype = genotypes.named("DARTS_V2")
         return network_function(networks.micro(genotype, channels, num), batch)
@@ -368,6 +397,7 @@ def functions(size: NetSize, image_size: int) -> dict[str, Callable[[], Function
         "hypernetwork": hypernetwork,
         "micro, ENAS's skeleton": shared(lambda: micro("enas")),
         "autoencoder": autoencoder,
+        "recurrent": recurrent,
     }
 
 
@@ -517,6 +547,21 @@ def reproduction() -> Any:
     return Task(loss)
 
 
+def next_words() -> Any:
+    """The task of predicting the word after each: the mean cross entropy."""
+    import optax
+
+    from jaxnas.types import Task
+
+    def loss(outputs, batch):
+        losses = optax.softmax_cross_entropy_with_integer_labels(
+            outputs.logits, batch["label"]
+        )
+        return losses.mean(), {"loss": losses.mean()}
+
+    return Task(loss)
+
+
 # Programs -------------------------------------------------------------------------
 
 
@@ -532,6 +577,16 @@ def update_on_labels(
     torch_module("torch_micro").update(model, optimizer, images, labels, [arch])
 
 
+def update_on_words(
+    model: Any, optimizer: Any, inputs: Any, targets: Any, arch: Any
+) -> None:
+    """Train a language model in PyTorch for one step."""
+    torch_module("torch_recurrent").update(model, optimizer, inputs, targets, arch)
+
+
+MEMORY_FORMATS = {"PyTorch NCHW": False, "PyTorch channels_last": True}
+
+
 class Case(NamedTuple):
     """A training step on both sides.
 
@@ -539,11 +594,13 @@ class Case(NamedTuple):
       advance: `(state, archs, batch) -> state`, one step for each architecture.
       state: what it begins with.
       groups: architectures, `[num_groups, group_size, num_decisions]`.
-      batch: images and labels.
-      make_model: `channels_last -> model` in PyTorch.
+      batch: what the model reads, `image`, and what it is compared with, `label`.
+      make_model: `variant -> model` in PyTorch.
       make_optimizer: `model -> optimizer` in PyTorch.
       decode: an architecture as that model takes it.
       update: `(model, optimizer, images, labels, arch) -> None`, one step in PyTorch.
+      variants: those of PyTorch, by name; by default its memory formats.
+      unit: what labels are counted in.
     """
 
     advance: Callable[[Any, Any, Any], Any]
@@ -554,6 +611,8 @@ class Case(NamedTuple):
     make_optimizer: Callable[[Any], Any]
     decode: Callable[[Any], Any]
     update: Callable[..., Any] = update_on_labels
+    variants: dict[str, bool] = MEMORY_FORMATS
+    unit: str = "images"
 
 
 def make_batch(batch_size: int, image_size: int) -> dict[str, Any]:
@@ -568,13 +627,36 @@ def make_batch(batch_size: int, image_size: int) -> dict[str, Any]:
     }
 
 
-def repeated(step: Callable[[Any, Any, Any], Any]) -> Callable[[Any, Any, Any], Any]:
-    """A step for each of some architectures, in one compiled loop as in a search."""
+def make_words(size: LanguageSize) -> dict[str, Any]:
+    """Random words after a random state, and the words that follow them."""
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    shape = size.batch_size, size.num_steps + 1
+    words = rng.integers(0, size.num_words, shape).astype(np.int32)
+    state = 0.1 * rng.standard_normal((size.batch_size, size.hidden_size))
+    return {
+        "image": (words[:, :-1], state.astype(np.float32)),
+        "label": words[:, 1:],
+    }
+
+
+def repeated(
+    step: Callable[[Any, Any, Any, Any], Any],
+) -> Callable[[Any, Any, Any], Any]:
+    """A step for each of some architectures, in one compiled loop as in a search.
+
+    Each has a random key of its own, so that no mask is drawn once for all.
+    """
+    import jax
     from jax import lax
 
     def advance(state, archs, batch):
+        key = jax.random.key(0)
+
         def body(i, state):
-            return step(state, lax.dynamic_slice_in_dim(archs, i, 1), batch)
+            arch = lax.dynamic_slice_in_dim(archs, i, 1)
+            return step(state, arch, batch, jax.random.fold_in(key, i))
 
         return lax.fori_loop(0, archs.shape[0], body, state)
 
@@ -583,17 +665,16 @@ def repeated(step: Callable[[Any, Any, Any], Any]) -> Callable[[Any, Any, Any], 
 
 def supernet_case(
     size: Size,
-    net_size: NetSize,
+    batch: dict[str, Any],
     net: Any,
     optimizer: Any,
     make_model: Callable[[bool], Any],
     make_optimizer: Callable[[Any], Any],
     decode: Callable[[Any], Any] = list,
     task: Any = None,
-    update: Callable[..., Any] = update_on_labels,
-    image_size: int | None = None,
+    **others: Any,
 ) -> Case:
-    """Training steps of a supernet with shared weights."""
+    """Training steps of a supernet with shared weights; classification by default."""
     import jax
 
     from jaxnas import train, weights
@@ -605,24 +686,24 @@ def supernet_case(
     keys = jax.random.split(key, size.num_groups * size.group_size)
     archs = jax.vmap(net.space.sample)(keys)
     return Case(
-        repeated(lambda state, archs, batch: step(state, archs, batch, key)[0]),
+        repeated(lambda *args: step(*args)[0]),
         jax.jit(functools.partial(train.init_weights, provider, optimizer))(key),
         archs.reshape(size.num_groups, size.group_size, -1),
-        jax.device_put(make_batch(net_size.batch_size, image_size or size.image_size)),
+        jax.device_put(batch),
         make_model,
         make_optimizer,
         decode,
-        update,
+        **others,
     )
 
 
 def micro_case(size: Size) -> Case:
     from jaxnas import optim, spaces, supernets
 
-    channels, num_cells, _ = size.micro
+    channels, num_cells, batch_size = size.micro
     return supernet_case(
         size,
-        size.micro,
+        make_batch(batch_size, size.image_size),
         supernets.micro(spaces.enas_micro(), channels, num_cells),
         optim.sgd(0.025, clip_norm=5.0),
         lambda channels_last: torch_module("torch_micro").MicroSupernet(
@@ -635,10 +716,10 @@ def micro_case(size: Size) -> Case:
 def macro_case(size: Size) -> Case:
     from jaxnas import optim, spaces, supernets
 
-    channels, num_layers, _ = size.macro
+    channels, num_layers, batch_size = size.macro
     return supernet_case(
         size,
-        size.macro,
+        make_batch(batch_size, size.image_size),
         supernets.macro(spaces.enas_macro(num_layers), channels),
         optim.sgd(0.05, nesterov=True, weight_decay=1e-4, clip_norm=5.0),
         lambda channels_last: torch_module("torch_macro").MacroSupernet(
@@ -651,11 +732,11 @@ def macro_case(size: Size) -> Case:
 def dag_case(size: Size) -> Case:
     from jaxnas import optim, spaces, supernets
 
-    channels, num_blocks, _ = size.dag
+    channels, num_blocks, batch_size = size.dag
     space = spaces.ghn_dag(7)
     return supernet_case(
         size,
-        size.dag,
+        make_batch(batch_size, size.image_size),
         supernets.dag(space, channels, num_blocks),
         optim.adam(1e-3, clip_norm=5.0),
         lambda channels_last: torch_module("torch_dag").DagSupernet(
@@ -671,7 +752,7 @@ def autoencoder_case(size: Size) -> Case:
 
     from jaxnas import supernets
 
-    channels, num_nodes, _ = size.autoencoder
+    channels, num_nodes, batch_size = size.autoencoder
     space = autoencoder_space(channels, num_nodes)
 
     def update(model, optimizer, images, labels, arch):
@@ -680,7 +761,7 @@ def autoencoder_case(size: Size) -> Case:
 
     return supernet_case(
         size,
-        size.autoencoder,
+        make_batch(batch_size, 2 * size.image_size),
         supernets.autoencoder(space),
         optax.sgd(0.025),
         lambda channels_last: torch_module("torch_autoencoder").Autoencoder(
@@ -690,29 +771,82 @@ def autoencoder_case(size: Size) -> Case:
         lambda arch: arch.tolist(),
         task=reproduction(),
         update=update,
-        image_size=2 * size.image_size,
+    )
+
+
+def clipped_sgd() -> Any:
+    """Plain SGD as ENAS trains its language models."""
+    import optax
+
+    return optax.chain(optax.clip_by_global_norm(0.25), optax.sgd(20.0))
+
+
+def recurrent_case(size: Size) -> Case:
+    from jaxnas import ops, spaces, supernets
+
+    space, (hidden_size, num_words, *_) = spaces.enas_recurrent(), size.recurrent
+    dropout = ops.RecurrentDropout(*DROPOUT)
+    return supernet_case(
+        size,
+        make_words(size.recurrent),
+        supernets.recurrent(space, num_words, hidden_size, dropout=dropout),
+        clipped_sgd(),
+        lambda _: torch_module("torch_recurrent").RecurrentSupernet(
+            space.num_nodes, num_words, hidden_size, DROPOUT
+        ),
+        lambda model: torch_module("torch_recurrent").make_optimizer(model),
+        lambda arch: arch.tolist(),
+        task=next_words(),
+        update=update_on_words,
+        variants={"PyTorch eager": False},
+        unit="tokens",
+    )
+
+
+def network_case(
+    size: Size,
+    batch: dict[str, Any],
+    network: Any,
+    optimizer: Any,
+    make_model: Callable[[bool], Any],
+    make_optimizer: Callable[[Any], Any],
+    task: Any = None,
+    **others: Any,
+) -> Case:
+    """Training steps of a network; classification by default."""
+    import jax
+    import jax.numpy as jnp
+
+    from jaxnas import train
+    from jaxnas.train import from_scratch
+
+    task = train.classification() if task is None else task
+    step, key = from_scratch.train_step(network, task, optimizer), jax.random.key(0)
+    batch = jax.device_put(batch)
+
+    def init(key, inputs):
+        variables = network.init(key, inputs, train=True)
+        params, batch_stats = variables["params"], variables.get("batch_stats", {})
+        opt_state, start = optimizer.init(params), jnp.int32(0)
+        return train.TrainState(start, key, params, batch_stats, opt_state, {})
+
+    return Case(
+        repeated(lambda state, _, batch, key: step(state, batch, key, None)[0]),
+        jax.jit(init)(key, jax.tree.map(lambda leaf: leaf[:1], batch["image"])),
+        jnp.zeros((size.num_groups, size.group_size, 0), jnp.int32),
+        batch,
+        make_model,
+        make_optimizer,
+        list,
+        **others,
     )
 
 
 def retraining_case(size: Size) -> Case:
-    import jax
-    import jax.numpy as jnp
-
-    from jaxnas import genotypes, networks, optim, train
-    from jaxnas.train import from_scratch
+    from jaxnas import genotypes, networks, optim
 
     channels, num_cells, batch_size = size.retraining
     genotype = genotypes.named("DARTS_V2")
-    network = networks.micro(genotype, channels, num_cells)
-    optimizer, key = optim.sgd(0.025, clip_norm=5.0), jax.random.key(0)
-    step = from_scratch.train_step(network, train.classification(), optimizer)
-    batch = jax.device_put(make_batch(batch_size, size.image_size))
-
-    def init(key, images):
-        variables = network.init(key, images, train=True)
-        params, batch_stats = variables["params"], variables["batch_stats"]
-        opt_state, start = optimizer.init(params), jnp.int32(0)
-        return train.TrainState(start, key, params, batch_stats, opt_state, {})
 
     def make_model(channels_last):
         cells = torch_module("torch_cells")
@@ -721,14 +855,35 @@ def retraining_case(size: Size) -> Case:
         )
         return cells.OneArchitecture(network)
 
-    return Case(
-        repeated(lambda state, _, batch: step(state, batch, key, None)[0]),
-        jax.jit(init)(key, batch["image"][:1]),
-        jnp.zeros((size.num_groups, size.group_size, 0), jnp.int32),
-        batch,
+    return network_case(
+        size,
+        make_batch(batch_size, size.image_size),
+        networks.micro(genotype, channels, num_cells),
+        optim.sgd(0.025, clip_norm=5.0),
         make_model,
         lambda model: torch_module("torch_micro").make_optimizer(model),
-        list,
+    )
+
+
+def recurrent_network_case(size: Size) -> Case:
+    from jaxnas import genotypes, networks, ops
+
+    hidden_size, num_words, *_ = size.recurrent_network
+    genotype = genotypes.named("ENAS_RECURRENT")
+    dropout = ops.RecurrentDropout(*DROPOUT)
+    return network_case(
+        size,
+        make_words(size.recurrent_network),
+        networks.recurrent(genotype, num_words, hidden_size, dropout=dropout),
+        clipped_sgd(),
+        lambda compiled: torch_module("torch_recurrent").RecurrentNetwork(
+            *genotype, num_words, hidden_size, DROPOUT, compiled=compiled
+        ),
+        lambda model: torch_module("torch_recurrent").make_optimizer(model),
+        task=next_words(),
+        update=update_on_words,
+        variants={"PyTorch eager": False, "PyTorch torch.compile": True},
+        unit="tokens",
     )
 
 
@@ -738,6 +893,8 @@ CASES = {
     "dag": dag_case,
     "autoencoder": autoencoder_case,
     "retraining": retraining_case,
+    "recurrent": recurrent_case,
+    "recurrent_network": recurrent_network_case,
 }
 
 
@@ -921,9 +1078,10 @@ def check_speed(name: str, task: Task) -> dict[str, Any]:
         task.save(result)
         return result
     result["PyTorch"] = torch_settings()
-    for memory_format in ("NCHW", "channels_last"):
-        side = torch_side(case, memory_format == "channels_last")
-        sides[f"PyTorch {memory_format}"] = side
+    for name, variant in case.variants.items():
+        if len(sides) > 1:  # something to keep if the next variant takes too long
+            time_in_turns(sides, case, task, 1, result)
+        sides |= torch_sides(case, {name: variant}, result)
     time_in_turns(sides, case, task, task.size.max_rounds, result)
     return result
 
@@ -1065,18 +1223,51 @@ def torch_device() -> str:
     return "cuda" if has_gpu() else "cpu"
 
 
-def torch_side(case: Case, channels_last: bool) -> Callable[[int], Any]:
+def torch_sides(
+    case: Case, variants: dict[str, bool], result: dict[str, Any]
+) -> dict[str, Callable[[int], Any]]:
+    """Runs of the variants that work, over the group of a number.
+
+    Args:
+      case: what they run.
+      variants: some of the case.
+      result: gets the seconds of the first run of each, which compiles, or why it is
+        left out.
+    """
+    from torch._dynamo.exc import ShortenTraceback  # where no compiler works
+
+    sides = {}
+    for name, variant in variants.items():
+        side = torch_side(case, variant)
+        try:
+            took = seconds(functools.partial(side, 0))[0]
+        except ShortenTraceback as error:
+            result[name] = f"left out: {' '.join(str(error).split())[:200]}"
+            continue
+        result[f"first_call_seconds, {name}"] = number(took)
+        sides[name] = side
+    return sides
+
+
+def torch_side(case: Case, variant: bool) -> Callable[[int], Any]:
     """A run over the group of a number, which waits for its end."""
+    import jax
     import numpy as np
     import torch
 
     device = torch_device()
-    model = case.make_model(channels_last).to(device)
+    model = case.make_model(variant).to(device)
     optimizer = case.make_optimizer(model)
-    images = np.asarray(case.batch["image"]).transpose(0, 3, 1, 2)
-    images = torch.tensor(images.copy(), device=device)
-    labels = np.asarray(case.batch["label"]).astype(np.int64)
-    labels = torch.tensor(labels, device=device)
+
+    def place(leaf):
+        array = np.asarray(leaf)
+        if array.ndim == 4:
+            array = array.transpose(0, 3, 1, 2)
+        if np.issubdtype(array.dtype, np.integer):
+            array = array.astype(np.int64)
+        return torch.tensor(array.copy(), device=device)
+
+    images, labels = jax.tree.map(place, (case.batch["image"], case.batch["label"]))
     groups = [
         [case.decode(arch) for arch in group] for group in np.asarray(case.groups)
     ]
@@ -1119,7 +1310,7 @@ def time_in_turns(
         found = {
             "milliseconds": number(1000 / rate),
             "steps_per_second": number(rate),
-            "images_per_second": number(rate * case.batch["label"].shape[0]),
+            f"{case.unit}_per_second": number(rate * case.batch["label"].size),
             "num_calls": len(times[name]),
         }
         if name != "jaxnas":
@@ -1132,6 +1323,7 @@ def time_in_turns(
             }
         return found
 
+    told = ("steps",) if case.unit == "images" else ("steps", case.unit)
     one_round = 0.0
     for i in range(max_rounds):
         if i > 0 and task.seconds_left() < 2 * one_round + 5:
@@ -1145,9 +1337,9 @@ def time_in_turns(
         result["steps_in_a_call"] = group_size
         result["sides"] = {name: describe_side(name) for name in sides}
         result["memory"] = peak_memory()
-        rate = result["sides"]["jaxnas"]["steps_per_second"]
+        ours = result["sides"]["jaxnas"]
         result["summary"] = ", ".join(
-            [f"{rate:.4g} steps a second"]
+            [f"{ours[f'{name}_per_second']:.4g} {name} a second" for name in told]
             + [
                 f"{name} / jaxnas {side['ratio_median']:.2f}"
                 for name, side in result["sides"].items()
@@ -1303,6 +1495,8 @@ PARTS = {
     "dag": Part(functools.partial(check_speed, "dag"), 90),
     "autoencoder": Part(functools.partial(check_speed, "autoencoder"), 90),
     "retraining": Part(functools.partial(check_speed, "retraining"), 90),
+    "recurrent": Part(functools.partial(check_speed, "recurrent"), 60),
+    "recurrent_network": Part(functools.partial(check_speed, "recurrent_network"), 90),
     "search": Part(check_search, 80),
     "profile": Part(check_profile, 120),
     "graph": Part(check_graph, 100),

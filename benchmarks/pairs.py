@@ -79,8 +79,22 @@ def _seconds(run: Callable, group: jax.Array) -> float:
     return time.perf_counter() - start
 
 
-def compare(benchmark, groups, ours: Callable, theirs: dict[str, Callable]) -> None:
-    """Time all sides in turn on every group and record the ratios."""
+def compare(
+    benchmark,
+    groups,
+    ours: Callable,
+    theirs: dict[str, Callable],
+    num_tokens: int | None = None,
+) -> None:
+    """Time all sides in turn on every group and record the ratios.
+
+    Args:
+      benchmark: the fixture of pytest-benchmark.
+      groups: what the runs take, for `GROUP` steps each.
+      ours: the run of jaxnas.
+      theirs: the others, by name.
+      num_tokens: tokens of a step, to record how many a second that makes.
+    """
     sides = {"jaxnas": ours, **theirs}
     for group in groups:  # compilation, memory, caches
         for run in sides.values():
@@ -96,8 +110,10 @@ def compare(benchmark, groups, ours: Callable, theirs: dict[str, Callable]) -> N
     for name in sides:
         ratios = np.array(times[name]) / np.array(times["jaxnas"])
         low, median, high = np.percentile(ratios, [5, 50, 95])
+        middle = np.median(times[name])
+        tokens = f"{num_tokens / middle:.0f} tokens a second, " if num_tokens else ""
         benchmark.extra_info[name] = (
-            f"median {1000 * np.median(times[name]):.0f} ms a step, {name} / jaxnas "
+            f"median {1000 * middle:.0f} ms a step, {tokens}{name} / jaxnas "
             f"{median:.2f} (5 % to 95 %: {low:.2f} to {high:.2f}; {len(ratios)} pairs)"
         )
 

@@ -223,8 +223,8 @@ def make_case() -> gpu_check.Case:
     """A linear classifier, as quick to compile as possible."""
     batch = gpu_check.make_batch(2, 4)
 
-    def step(state, arch, batch):
-        del arch
+    def step(state, arch, batch, key):
+        del arch, key
         logits = batch["image"].reshape(2, -1) @ state["w"]
         return {"w": state["w"] * 0.5, "logits": logits}
 
@@ -274,6 +274,27 @@ def test_speed_beside_pytorch(monkeypatch):
     assert ours["images_per_second"] == pytest.approx(
         2 * ours["steps_per_second"], rel=1e-2
     )
+
+
+def test_a_variant_that_pytorch_cannot_compile_is_left_out(monkeypatch):
+    exceptions = pytest.importorskip("torch._dynamo.exc")
+
+    def make_side(case, variant):
+        def run(group):
+            if variant:
+                raise exceptions.ShortenTraceback(
+                    "no compiler\nis found", first_useful_frame=None
+                )
+
+        return run
+
+    monkeypatch.setattr(gpu_check, "torch_side", make_side)
+    result: dict[str, Any] = {}
+    variants = {"eager": False, "compiled": True}
+    sides = gpu_check.torch_sides(make_case(), variants, result)
+    assert [*sides] == ["eager"]
+    assert result["compiled"] == "left out: no compiler is found"
+    assert result["first_call_seconds, eager"] >= 0
 
 
 def test_weights_that_are_not_finite_are_no_speed():
