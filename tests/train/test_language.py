@@ -115,11 +115,11 @@ def test_the_gradient_is_that_of_loss_and_penalties(params):
     new, metrics = make_step(settings, model=model)(state, rows, 1)
 
     def loss(params):
-        words = rows[:, 4:9]
+        words = jnp.asarray(rows[:, 4:9])
         outputs = model(
             params,
             None,
-            (jnp.asarray(words[:, :-1]), state.hidden),
+            (words[:, :-1], state.hidden),
             train=True,
             key=key,
         )
