@@ -104,8 +104,8 @@ def test_the_averaged_nodes_matter():
     found = {}
     for averaged in ("loose_ends", "later_nodes"):
         cell = genotype._replace(averaged=averaged)
-        network = networks.recurrent(cell, NUM_WORDS, SIZE)
-        found[averaged] = network.apply(params, (tokens, state), train=False).state
+        run: Any = networks.recurrent(cell, NUM_WORDS, SIZE).apply
+        found[averaged] = run(params, (tokens, state), train=False).state
     outputs = net.apply(weights, arch, (tokens, state))
     np.testing.assert_allclose(found["later_nodes"], outputs.state, atol=1e-5)
     assert np.abs(found["loose_ends"] - found["later_nodes"]).max() > 0.1
