@@ -1,4 +1,4 @@
-"""The Python text by which DARTS code bases exchange two cells, also in their logs.
+"""The Python text by which DARTS code bases exchange cells, also in their logs.
 
 Text is parsed, never executed.
 """
@@ -12,10 +12,18 @@ from typing import Any, NamedTuple
 from jaxnas._checks import is_integer, short_messages, shorten
 from jaxnas.genotypes._values import is_list
 from jaxnas.genotypes.cells import Genotype, check_cells
+from jaxnas.genotypes.recurrent import (
+    Averaged,
+    RecurrentGenotype,
+    check_recurrent,
+    recurrent_loose_ends,
+)
 
 _START = re.compile(
-    r"(?:\bGenotype\s*\(|\{\s*['\"](?:normal|reduce)(?:_concat)?['\"]\s*:)"
+    r"(?:\bGenotype\s*\("
+    r"|\{\s*['\"](?:(?:normal|reduce)(?:_concat)?|recurrent|concat)['\"]\s*:)"
 )
+_RECURRENT_FIELDS = ("recurrent", "concat")
 _TOKENS = re.compile(r"#[^\n]*|'[^'\n]*'|\"[^\"\n]*\"|[()\[\]{}]")
 _MAX_LENGTH = 2**16  # characters of one genotype
 _MAX_RANGE = 1_000
@@ -28,7 +36,7 @@ _WRAPPERS = re.compile(
 
 
 def to_darts(genotype: Genotype) -> str:
-    """Write a genotype as the Python text that DARTS code bases exchange.
+    """Write two cells as the Python text that DARTS code bases exchange.
 
     Args:
       genotype: the genotype.
@@ -44,12 +52,13 @@ def to_darts(genotype: Genotype) -> str:
 
 
 @short_messages()
-def from_darts(text: str, *, line: int | None = None) -> Genotype:
+def from_darts(text: str, *, line: int | None = None) -> Genotype | RecurrentGenotype:
     """Read a genotype from the Python text that DARTS code bases exchange.
 
     Args:
-      text: `Genotype(normal=..., normal_concat=..., reduce=..., reduce_concat=...)` or
-        a dictionary with these keys, with any text around it, such as the time of a
+      text: `Genotype(normal=..., normal_concat=..., reduce=..., reduce_concat=...)` or,
+        of a recurrent cell, `Genotype(recurrent=..., concat=...)`, or a dictionary
+        with these keys, with any text around it, such as the time of a
         log, a name it is assigned to or a module. The fields are lists, tuples,
         `range(...)` or arrays; the pairs of a node may be a pair of pairs, and a pair
         may have a weight, a third number with a decimal point, which is dropped.
@@ -58,11 +67,12 @@ def from_darts(text: str, *, line: int | None = None) -> Genotype:
         is the only one; one that is repeated counts once.
 
     Returns:
-      The checked genotype.
+      The checked genotype. Node 0 of a recurrent cell has tanh, as in the code of
+      DARTS, and the concat is all later nodes or the loose ends.
 
     Raises:
-      ValueError: naming the line, field or edge at fault; or the lines of the genotypes
-        if there are several.
+      ValueError: naming the line, field, edge or node at fault; or the lines of the
+        genotypes if there are several.
     """
     found = _find(text)
     if line is not None:
@@ -112,7 +122,7 @@ def _end(text: str, start: int) -> int:
     return min(limit, len(text))
 
 
-def _parse(passage: _Passage) -> Genotype:
+def _parse(passage: _Passage) -> Genotype | RecurrentGenotype:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
@@ -128,23 +138,47 @@ def _parse(passage: _Passage) -> Genotype:
             f"line {passage.line}: this is not Python text: {error}"
         ) from error
     fields = _fields(tree)
-    missing = {*Genotype._fields} - {*fields}
-    unknown = {
-        name
-        for name, value in fields.items()
-        if name not in Genotype._fields and not _is_none(value)
-    }
-    if missing or unknown:
+    given = {name for name, value in fields.items() if not _is_none(value)}
+    names = _RECURRENT_FIELDS if "recurrent" in given else Genotype._fields
+    if given - {*names} or {*names} - {*fields}:
         raise ValueError(
-            f"line {passage.line}: expected each of {', '.join(Genotype._fields)} "
-            "once, by name"
+            f"line {passage.line}: expected each of {', '.join(names)} once, by name"
         )
-    values = {
-        name: _field(name, fields[name], passage.line) for name in Genotype._fields
-    }
-    for name in ("normal", "reduce"):
+    values = {name: _field(name, fields[name], passage.line) for name in names}
+    for name in {*values} & {"normal", "reduce", "recurrent"}:
         values[name] = _pairs(values[name])
+    if names == _RECURRENT_FIELDS:
+        return _recurrent_cell(**values)
     return check_cells(Genotype(**values))
+
+
+def _recurrent_cell(recurrent: Any, concat: Any) -> RecurrentGenotype:
+    """The cell of `(activation, source)` pairs of all nodes but node 0."""
+    if not is_list(recurrent):
+        raise ValueError(
+            f"recurrent: {recurrent!r} is not a list of (activation, source) pairs"
+        )
+    for node, pair in enumerate(recurrent, start=1):
+        if not is_list(pair) or len(pair) != 2:
+            raise ValueError(
+                f"node {node}: {pair!r} is not an (activation, source) pair"
+            )
+    activations, sources = zip(*recurrent, strict=True) if recurrent else ((), ())
+    cell = check_recurrent(RecurrentGenotype(("tanh", *activations), sources))
+    if not is_list(concat) or not all(map(is_integer, concat)):
+        raise ValueError(f"concat: {concat!r} is not a list of nodes")
+    found = sorted(concat)
+    every: dict[Averaged, list[int]] = {
+        "later_nodes": [*range(1, len(cell.activations))],
+        "loose_ends": [*recurrent_loose_ends(cell)],
+    }
+    for averaged, nodes in every.items():
+        if found == nodes:
+            return check_recurrent(cell._replace(averaged=averaged))
+    raise ValueError(
+        f"concat: found {found}; expected all later nodes {every['later_nodes']} or "
+        f"the loose ends {every['loose_ends']}"
+    )
 
 
 def _fields(tree: ast.expr) -> dict[str, ast.expr]:

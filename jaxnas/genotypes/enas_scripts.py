@@ -2,7 +2,8 @@
 
 Pham et al. (2018); the variables `fixed_arc` of the scripts of its official code. In
 the macro and recurrent scripts an architecture is written as in the search spaces of
-that name; the cells of the micro scripts have their own order.
+that name; the cells of the micro scripts have their own order. `enas_lm`, the corrected
+language model of the same authors, writes its cells as `spaces.darts_recurrent`.
 """
 
 import math
@@ -12,7 +13,12 @@ from collections.abc import Iterable, Sequence
 from jaxnas._checks import is_integer
 from jaxnas.genotypes.cells import Edge, Genotype, check_cells, edge_name, loose_ends
 from jaxnas.genotypes.macro import MACRO_OPS, MacroGenotype, check_macro
-from jaxnas.genotypes.recurrent import ACTIVATIONS, RecurrentGenotype, check_recurrent
+from jaxnas.genotypes.recurrent import (
+    ACTIVATIONS,
+    ENAS_LM_ACTIVATIONS,
+    RecurrentGenotype,
+    check_recurrent,
+)
 
 # Brackets of Python and NumPy, and how shell scripts assign the variable line by line.
 _AROUND = re.compile(r"(?:\$\{?)?\bfixed_arc\b\}?=?|[\[\](){}\"';]")
@@ -24,6 +30,8 @@ _MICRO_OPS = (
     "max_pool_3x3",
     "skip_connect",
 )
+# Of a recurrent cell where the integers can be something else as well: 12 nodes.
+_MOST_INTEGERS = 24
 
 
 def from_enas(
@@ -32,23 +40,27 @@ def from_enas(
     """Read the integers of any ENAS script, told apart by their number and their range.
 
     Args:
-      script: what `from_enas_micro`, `from_enas_macro` or `from_enas_recurrent` reads.
+      script: what `from_enas_micro`, `from_enas_macro`, `from_enas_recurrent` or
+        `from_enas_lm` reads.
 
     Returns:
-      The genotype of the only kind that the integers can be.
+      The genotype of the only kind that the integers can be. More than 24 are a
+      recurrent cell only if they can be nothing else.
 
     Raises:
       ValueError: if they can be none, saying why, or several.
     """
     integers = _integers(script)
     found, faults = [], []
-    for read in (from_enas_micro, from_enas_macro, from_enas_recurrent):
+    for read in (from_enas_micro, from_enas_macro, from_enas_recurrent, from_enas_lm):
         try:
             found.append(read(integers))
         except ValueError as error:
             faults.append(f"{read.__name__}: {error}")
     if not found:
         raise ValueError(f"no ENAS script; {'; '.join(faults)}")
+    if len(found) > 1 and len(integers) > _MOST_INTEGERS:
+        found = [g for g in found if not isinstance(g, RecurrentGenotype)]
     if len(found) > 1:
         kinds = " or a ".join(type(genotype).__name__ for genotype in found)
         raise ValueError(
@@ -190,12 +202,11 @@ def from_enas_recurrent(script: str | Iterable[int]) -> RecurrentGenotype:
     Args:
       script: the activation of node 0, numbered as in `ACTIVATIONS`, then for every
         later node the node it reads and its activation. Text as the scripts and
-        their logs have it, or the integers. The corrected language model of
-        the same authors writes its cells otherwise: it numbers the activations tanh,
-        ReLU, sigmoid and identity, and leaves out node 0.
+        their logs have it, or the integers. `from_enas_lm` reads those of the corrected
+        language model.
 
     Returns:
-      The genotype.
+      The genotype, which averages the loose ends.
 
     Raises:
       ValueError: naming the integer that is out of range or none.
@@ -206,36 +217,89 @@ def from_enas_recurrent(script: str | Iterable[int]) -> RecurrentGenotype:
             f"found {len(integers)} integers; expected one for the first node and two "
             "for every later node, such as 23 for 12 nodes"
         )
-    num_nodes = (len(integers) + 1) // 2
-    activations = [
-        _expect(integers, 2 * j, len(ACTIVATIONS), f"node {j}, activation")
-        for j in range(num_nodes)
-    ]
-    sources = [
-        _expect(integers, 2 * j - 1, j, f"node {j}, source")
-        for j in range(1, num_nodes)
-    ]
-    return RecurrentGenotype(
-        tuple(ACTIVATIONS[activation] for activation in activations), tuple(sources)
-    )
+    first = _expect(integers, 0, len(ACTIVATIONS), "node 0, activation")
+    later, sources = _later_nodes(integers, 1, ACTIVATIONS)
+    return RecurrentGenotype((ACTIVATIONS[first], *later), sources)
 
 
 def to_enas_recurrent(genotype: RecurrentGenotype) -> tuple[int, ...]:
     """Write a recurrent cell as the integers of an ENAS script.
 
     Args:
-      genotype: the genotype.
+      genotype: a cell that averages the loose ends.
 
     Returns:
       The integers that `from_enas_recurrent` reads, 23 for 12 nodes.
 
     Raises:
-      ValueError: if the genotype is invalid, naming the node.
+      ValueError: if the genotype is invalid, naming the node, or averages other nodes.
     """
-    activations, sources = check_recurrent(genotype)
+    activations, sources, averaged = check_recurrent(genotype)
+    if averaged != "loose_ends":
+        raise ValueError(f"averaged is {averaged!r}; expected 'loose_ends'")
     first, *later = (ACTIVATIONS.index(name) for name in activations)
     pairs = zip(sources, later, strict=True)
     return (first, *(integer for pair in pairs for integer in pair))
+
+
+def from_enas_lm(script: str | Iterable[int]) -> RecurrentGenotype:
+    """Read a recurrent cell from the integers of the corrected language model of ENAS.
+
+    Args:
+      script: for every node but the first the node it reads and its activation,
+        numbered as in `ENAS_LM_ACTIVATIONS`; 16 for the published cell. Text or the
+        integers.
+
+    Returns:
+      The genotype, whose node 0 has tanh and which averages all later nodes.
+
+    Raises:
+      ValueError: naming the integer that is out of range or none.
+
+    Source: `enas_lm` of google-research, flag `fixed_arc`.
+    """
+    integers = _integers(script)
+    if not integers or len(integers) % 2:
+        raise ValueError(
+            f"found {len(integers)} integers; expected two for every node but the "
+            "first, such as 16 for 9 nodes"
+        )
+    later, sources = _later_nodes(integers, 0, ENAS_LM_ACTIVATIONS)
+    return RecurrentGenotype(("tanh", *later), sources, "later_nodes")
+
+
+def to_enas_lm(genotype: RecurrentGenotype) -> tuple[int, ...]:
+    """Write a recurrent cell as the integers of the corrected language model of ENAS.
+
+    Args:
+      genotype: a cell whose node 0 has tanh and which averages all later nodes.
+
+    Returns:
+      The integers that `from_enas_lm` reads, 16 for 9 nodes.
+
+    Raises:
+      ValueError: if the genotype is invalid or another cell, naming the place.
+    """
+    activations, sources, averaged = check_recurrent(genotype)
+    if averaged != "later_nodes":
+        raise ValueError(f"averaged is {averaged!r}; expected 'later_nodes'")
+    if activations[0] != "tanh":
+        raise ValueError(f"node 0: activation {activations[0]}; expected tanh")
+    later = map(ENAS_LM_ACTIVATIONS.index, activations[1:])
+    pairs = zip(sources, later, strict=True)
+    return tuple(integer for pair in pairs for integer in pair)
+
+
+def _later_nodes(
+    integers: Sequence[int], start: int, names: Sequence[str]
+) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Activations and sources of the nodes but the first, read from `start` on."""
+    activations, sources = [], []
+    for node, at in enumerate(range(start, len(integers), 2), start=1):
+        sources.append(_expect(integers, at, node, f"node {node}, source"))
+        place = f"node {node}, activation"
+        activations.append(names[_expect(integers, at + 1, len(names), place)])
+    return tuple(activations), tuple(sources)
 
 
 def _integers(script: str | Iterable[int]) -> list[int]:

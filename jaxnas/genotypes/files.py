@@ -54,9 +54,10 @@ def to_json(genotype: AnyGenotype) -> str:
       `{"type": "cells", "normal": [["sep_conv_3x3", 0], ...], "normal_concat": [2,
       ...], ...}` for two cells, `{"type": "macro", "ops": ["conv_3x3", ...], "skips":
       [[], [0], ...]}` for a chain of layers, `{"type": "recurrent", "activations":
-      ["tanh", ...], "sources": [0, ...]}` for a recurrent cell and `{"type": "dag",
-      "ops": ["conv_1x1", ...], "inputs": [[0, 1], ...]}` for a block; for blocks with
-      exits (`"anytime"`), lists of these with `scales` and `exits`.
+      ["tanh", ...], "sources": [0, ...], "averaged": "loose_ends"}` for a recurrent
+      cell and `{"type": "dag", "ops": ["conv_1x1", ...], "inputs": [[0, 1], ...]}` for
+      a block; for blocks with exits (`"anytime"`), lists of these with `scales` and
+      `exits`.
 
     Raises:
       ValueError: if the genotype is invalid.
@@ -87,7 +88,8 @@ def from_json(text: str) -> Any:
     """Read a genotype from a JSON object; keys other than its fields are ignored.
 
     Args:
-      text: the layout that `to_json` writes, with or without `"type"`.
+      text: the layout that `to_json` writes, with or without `"type"` and fields that
+        have a default.
 
     Returns:
       The checked genotype: of the kind under `"type"`, or of the kind of this package
@@ -104,9 +106,10 @@ def from_json(text: str) -> Any:
     else:
         kind = _kind_of_keys(found)
     for name in kind._fields:
-        if name not in found:
+        if name not in found and name not in kind._field_defaults:
             raise ValueError(f"the key {name!r} is missing from the JSON object")
-    return kinds.check(kind(*(found[name] for name in kind._fields)))
+    fields = {name: found[name] for name in kind._fields if name in found}
+    return kinds.check(kind(**fields))
 
 
 def _kind_of_keys(found: dict[str, Any]) -> type[Any]:

@@ -5,7 +5,9 @@ from typing import Any
 from jaxnas.genotypes.autoencoder import AutoencoderGenotype
 from jaxnas.genotypes.cells import Genotype
 from jaxnas.genotypes.dag import DagGenotype
+from jaxnas.genotypes.darts_text import from_darts
 from jaxnas.genotypes.enas_scripts import (
+    from_enas_lm,
     from_enas_macro,
     from_enas_micro,
     from_enas_recurrent,
@@ -27,11 +29,15 @@ def named(name: str) -> Any:
       al. (2020). ENAS_MICRO, ENAS_MACRO and ENAS_RECURRENT are what the official ENAS
       scripts train from scratch. The cells of ENAS_MICRO are not those of ENAS: only
       node 6 of the normal cell is the same, and the reduction cell joins the nodes 2,
-      4, 5 and 6 instead of 2, 3 and 6. GHN is the best block for CIFAR-10 of Zhang et
-      al. (2019, figure 6); which of its inputs is block i-1 the figure does not tell.
-      ECAE_CELEBA and ECAE_SVHN are the autoencoders of Suganuma et al. (2018) for the
-      center mask, from the files `model_arch_*_center.txt` of their official code. The
-      former's nodes of stride 1 have no skips.
+      4, 5 and 6 instead of 2, 3 and 6. ENAS_LM_RECURRENT is the cell that the authors'
+      corrected language model has (google-research, `enas_lm/README.md`);
+      DARTS_V1_RECURRENT and DARTS_V2_RECURRENT are those of DARTS of first and second
+      order (Liu et al. 2019, `rnn/genotypes.py` of the official code). GHN is the best
+      block for CIFAR-10 of Zhang et al. (2019, figure 6); which of its inputs is block
+      i-1 the figure does not tell. ECAE_CELEBA and ECAE_SVHN are the autoencoders of
+      Suganuma et al. (2018) for the center mask, from the files
+      `model_arch_*_center.txt` of their official code. The former's nodes of stride 1
+      have no skips.
 
     Raises:
       ValueError: if the name is unknown, listing those that exist.
@@ -199,6 +205,17 @@ _ENAS_MACRO = """
 0 1 1 0 0 0 1 1 1 0 1 0 0 0 1 0 1 0 0 1 1 0 0 0
 """
 _ENAS_RECURRENT = "0  0 0  1 1  2 1  2 0  2 0  5 1  1 0  6 1  8 1  8 1  8 1"
+_ENAS_LM_RECURRENT = "0 2  1 0  2 1  2 2  4 0  5 0  3 2  6 2"
+
+# As the code of DARTS writes them.
+_DARTS_V1_RECURRENT = """Genotype(recurrent=[
+    ('relu', 0), ('relu', 1), ('tanh', 2), ('relu', 3),
+    ('relu', 4), ('identity', 1), ('relu', 5), ('relu', 1),
+], concat=range(1, 9))"""
+_DARTS_V2_RECURRENT = """Genotype(recurrent=[
+    ('sigmoid', 0), ('relu', 1), ('relu', 1), ('identity', 1),
+    ('tanh', 2), ('sigmoid', 5), ('tanh', 3), ('relu', 5),
+], concat=range(1, 9))"""
 
 _CELLS = {
     "NASNet": _NASNET,
@@ -211,7 +228,12 @@ _CELLS = {
     "ENAS_MICRO": from_enas_micro(_ENAS_MICRO),
 }
 _MACRO = {"ENAS_MACRO": from_enas_macro(_ENAS_MACRO)}
-_RECURRENT = {"ENAS_RECURRENT": from_enas_recurrent(_ENAS_RECURRENT)}
+_RECURRENT = {
+    "ENAS_RECURRENT": from_enas_recurrent(_ENAS_RECURRENT),
+    "ENAS_LM_RECURRENT": from_enas_lm(_ENAS_LM_RECURRENT),
+    "DARTS_V1_RECURRENT": from_darts(_DARTS_V1_RECURRENT),
+    "DARTS_V2_RECURRENT": from_darts(_DARTS_V2_RECURRENT),
+}
 _DAG = {
     "GHN": DagGenotype(
         ops=tuple(op for _, op in _GHN.values()),

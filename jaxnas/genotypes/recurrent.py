@@ -2,10 +2,10 @@
 
 The recurrent space of ENAS (Pham et al. 2018, section 2.1). Node 0 reads the input and
 the previous state, every other node one earlier node. The new state is the mean of
-the loose ends.
+the loose ends, or of all nodes but node 0 (DARTS, and the corrected code of ENAS).
 """
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 from jaxnas._checks import is_integer
 from jaxnas.genotypes import kinds
@@ -13,6 +13,12 @@ from jaxnas.genotypes._values import check_names, is_list
 
 ACTIVATIONS = ("tanh", "relu", "identity", "sigmoid")
 """Every activation of a node, numbered as in the official PTB scripts of ENAS."""
+
+ENAS_LM_ACTIVATIONS = ("tanh", "relu", "sigmoid", "identity")
+"""The same, numbered as in the corrected language model of ENAS, `enas_lm`."""
+
+Averaged = Literal["loose_ends", "later_nodes"]
+"""Nodes whose mean is the new state: those that no node reads, or all but node 0."""
 
 
 class RecurrentGenotype(NamedTuple):
@@ -22,10 +28,13 @@ class RecurrentGenotype(NamedTuple):
       activations: activation of each node, names of `ACTIVATIONS`.
       sources: node that each node but the first reads; `sources[j - 1]` is that of
         node j, in 0..j-1.
+      averaged: nodes whose mean is the new state: "loose_ends" that no node reads, or
+        "later_nodes", all but node 0.
     """
 
     activations: tuple[str, ...]
     sources: tuple[int, ...]
+    averaged: Averaged = "loose_ends"
 
 
 def check_recurrent(genotype: RecurrentGenotype) -> RecurrentGenotype:
@@ -38,7 +47,7 @@ def check_recurrent(genotype: RecurrentGenotype) -> RecurrentGenotype:
       The same genotype, made of tuples, strings and Python integers only.
 
     Raises:
-      ValueError: naming the node at fault.
+      ValueError: naming the node or field at fault.
     """
     if not isinstance(genotype, RecurrentGenotype):
         raise ValueError(
@@ -63,7 +72,16 @@ def check_recurrent(genotype: RecurrentGenotype) -> RecurrentGenotype:
                 f"node {node}: source {source} is not an earlier node; expected 0 to "
                 f"{node - 1}"
             )
-    return RecurrentGenotype(activations, tuple(map(int, sources)))
+    averaged = genotype.averaged
+    if averaged not in get_args(Averaged):
+        raise ValueError(
+            f"averaged is {averaged!r}; expected 'loose_ends' or 'later_nodes'"
+        )
+    if averaged == "later_nodes" and not sources:
+        raise ValueError(
+            "averaged is 'later_nodes'; expected 'loose_ends' for a cell of one node"
+        )
+    return RecurrentGenotype(activations, tuple(map(int, sources)), averaged)
 
 
 kinds.register("recurrent", RecurrentGenotype, check_recurrent)
@@ -80,3 +98,17 @@ def recurrent_loose_ends(genotype: RecurrentGenotype) -> tuple[int, ...]:
     """
     nodes = range(len(genotype.activations))
     return tuple(node for node in nodes if node not in genotype.sources)
+
+
+def averaged_nodes(genotype: RecurrentGenotype) -> tuple[int, ...]:
+    """Find the nodes of a recurrent cell whose mean is the new state.
+
+    Args:
+      genotype: the recurrent genotype.
+
+    Returns:
+      Their numbers in ascending order.
+    """
+    if genotype.averaged == "later_nodes":
+        return tuple(range(1, len(genotype.activations)))
+    return recurrent_loose_ends(genotype)

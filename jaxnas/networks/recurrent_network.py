@@ -29,13 +29,15 @@ class RecurrentNetwork(nn.Module):
         batch_axis: str | None = None,
     ) -> LanguageOutputs:
         """Read tokens `[B, T]` from a state `[B, hidden_size]` on."""
-        activations, sources = self.genotype
-        specs = ops.language_specs(len(sources), self.num_words, self.hidden_size)
+        activations, sources, _ = self.genotype
+        specs = ops.language_specs(
+            self.num_words, self.hidden_size, num_later=len(sources)
+        )
         weights = {
             name: self.param(name, ops.init, spec) for name, spec in specs.items()
         }
         functions = [ops.ACTIVATIONS[name] for name in activations]
-        loose = genotypes.recurrent_loose_ends(self.genotype)
+        averaged = genotypes.averaged_nodes(self.genotype)
 
         def cell(x: jax.Array, state: jax.Array, mask: jax.Array) -> jax.Array:
             product = jnp.concatenate([x, state * mask], axis=-1) @ weights["first"][0]
@@ -44,7 +46,7 @@ class RecurrentNetwork(nn.Module):
                 read = states[source]
                 product = (read * mask) @ weights["nodes"][node - 1]
                 states.append(ops.highway(read, product, functions[node]))
-            return jnp.stack([states[node] for node in loose]).mean(0)
+            return jnp.stack([states[node] for node in averaged]).mean(0)
 
         tokens, state = inputs
         drops = train and any(self.dropout)

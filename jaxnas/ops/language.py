@@ -71,15 +71,15 @@ class LanguageOutputs(NamedTuple):
 
 
 def language_specs(
-    num_pairs: int, num_words: int, hidden_size: int, num_kinds: int = 1
+    num_words: int, hidden_size: int, *, num_first: int = 1, num_later: int
 ) -> dict[str, WeightSpec]:
     """Specs of the weights of a recurrent language model.
 
     Args:
-      num_pairs: pairs of nodes of which the later may read the earlier.
       num_words: size of the vocabulary.
       hidden_size: features of the state.
-      num_kinds: kinds of weights at each pair.
+      num_first: matrices of the node that reads word and state.
+      num_later: matrices of the later nodes, of all together.
 
     Returns:
       `embedding`, `first` of the node that reads word and state, and `nodes`.
@@ -88,8 +88,8 @@ def language_specs(
     both, size = 2 * hidden_size, hidden_size
     return {
         "embedding": WeightSpec((num_words, size), fan_in),
-        "first": WeightSpec((num_kinds, both, both), fan_in),
-        "nodes": WeightSpec((num_pairs * num_kinds, size, both), fan_in),
+        "first": WeightSpec((num_first, both, both), fan_in),
+        "nodes": WeightSpec((num_later, size, both), fan_in),
     }
 
 

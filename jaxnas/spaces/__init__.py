@@ -6,7 +6,7 @@ from jaxnas.spaces.autoencoder import AutoencoderSpace, inpainting
 from jaxnas.spaces.dag import DagSpace, ghn_dag
 from jaxnas.spaces.macro import MacroSpace, enas_macro
 from jaxnas.spaces.micro import MicroSpace, enas_micro
-from jaxnas.spaces.recurrent import RecurrentSpace, enas_recurrent
+from jaxnas.spaces.recurrent import RecurrentSpace, darts_recurrent, enas_recurrent
 
 __all__ = [
     "AnytimeSpace",
@@ -17,6 +17,7 @@ __all__ = [
     "RecurrentSpace",
     "Space",
     "anytime",
+    "darts_recurrent",
     "enas_macro",
     "enas_micro",
     "enas_recurrent",

@@ -1,6 +1,6 @@
-"""The supernet of recurrent cells (ENAS, Penn Treebank)."""
+"""The supernet of recurrent cells (ENAS and DARTS, Penn Treebank)."""
 
-from typing import Literal
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -11,28 +11,31 @@ from jaxnas.ops import LanguageOutputs, RecurrentDropout
 from jaxnas.spaces import RecurrentSpace
 from jaxnas.types import Arch, Key, Supernet, Weights
 
+_WeightsOf = Literal["pair", "activation", "node"]
+
 
 def recurrent(
     space: RecurrentSpace,
     num_words: int,
     hidden_size: int,
     *,
-    weights_of: Literal["pair", "activation"] = "pair",
+    weights_of: _WeightsOf = "pair",
     dropout: RecurrentDropout | None = None,
     max_norm: float | None = None,
 ) -> Supernet:
     """Make the supernet of a recurrent space, as a language model.
 
     Node 0 reads the word and the state, every other node one earlier node; each has an
-    activation and a highway gate. The new state is the mean of the loose ends. Words
-    are embedded by the matrix that also makes the logits. There are no biases.
+    activation and a highway gate. The new state is the mean of the nodes that the
+    space averages. Words are embedded by the matrix that also makes the logits. There
+    are no biases.
 
     Args:
-      space: from `jaxnas.spaces.enas_recurrent`.
+      space: from `jaxnas.spaces.enas_recurrent` or `jaxnas.spaces.darts_recurrent`.
       num_words: size of the vocabulary.
       hidden_size: features of the state and of the embedding.
-      weights_of: whether each pair of nodes has weights (the paper), or each activation
-        at it (the official code).
+      weights_of: what has weights: each pair of nodes (the paper of ENAS), each
+        activation at it (its official codes), or each node, whatever it reads (DARTS).
       dropout: probabilities in training; none if `None`.
       max_norm: the largest norm of a state, to which larger ones are scaled down; no
         limit if `None`.
@@ -46,23 +49,29 @@ def recurrent(
       ValueError: if a number is out of range.
 
     Source: Pham et al. 2018, section 2.1; official `ptb_enas_child.py`, which also
-    normalizes by the batch while it searches. Initial weights are uniform in ±0.1,
-    ±0.05 or ±0.04, for sizes up to 300, 400 and beyond, as there.
+    normalizes by the batch while it searches, and `enas_lm/src/child.py`; Liu et al.
+    2019 and Li and Talwalkar 2019 for weights of nodes. Initial weights are uniform in
+    ±0.1, ±0.05 or ±0.04, for sizes up to 300, 400 and beyond, as in
+    `ptb_enas_child.py`.
     """
     check_sizes(num_words=num_words, hidden_size=hidden_size)
-    if weights_of not in ("pair", "activation"):
+    if weights_of not in get_args(_WeightsOf):
         raise ValueError(
-            f"weights_of is {weights_of!r}; expected 'pair' or 'activation'"
+            f"weights_of is {weights_of!r}; expected 'pair', 'activation' or 'node'"
         )
     dropout = RecurrentDropout() if dropout is None else dropout
     dropout.check()
     if max_norm is not None and not max_norm > 0:
         raise ValueError(f"max_norm is {max_norm}; expected a positive number")
+    num_later = num_pairs = space.num_nodes * (space.num_nodes - 1) // 2
+    num_first, num_activations = 1, len(space.activations)
+    if weights_of == "activation":
+        num_later = num_pairs * num_activations
+        num_first = num_activations if space.chooses_first else 1
+    elif weights_of == "node":
+        num_later = space.num_nodes - 1
     specs = ops.language_specs(
-        space.num_nodes * (space.num_nodes - 1) // 2,
-        num_words,
-        hidden_size,
-        len(space.activations) if weights_of == "activation" else 1,
+        num_words, hidden_size, num_first=num_first, num_later=num_later
     )
 
     def init(key: Key) -> Weights:
@@ -105,22 +114,31 @@ def _cell(
     space: RecurrentSpace,
     weights: Weights,
     arch: Arch,
-    weights_of: Literal["pair", "activation"],
+    weights_of: _WeightsOf,
 ) -> ops.RecurrentCell:
     """The cell of an architecture; its weights are gathered once for all time steps."""
-    activation, source = arch[::2], arch[1::2]
-    later = jnp.arange(1, space.num_nodes, dtype=jnp.int32)
-    first, row = jnp.zeros((), jnp.int32), later * (later - 1) // 2 + source
-    if weights_of == "activation":
-        first = activation[0]
-        row = row * len(space.activations) + activation[1:]
-    first_matrix, matrices = weights["first"][first], weights["nodes"][row]
+    choices = arch[1:] if space.chooses_first else arch
+    source, activation = choices[::2], choices[1::2]
     nodes = jnp.arange(space.num_nodes, dtype=jnp.int32)
-    is_loose = (source[None] != nodes[:, None]).all(1).astype(first_matrix.dtype)
-    share = is_loose / is_loose.sum()
+    first, row = 0, nodes[1:] * (nodes[1:] - 1) // 2 + source
+    if weights_of == "activation":
+        first = arch[0] if space.chooses_first else 0
+        row = row * len(space.activations) + activation
+    elif weights_of == "node":
+        row = nodes[1:] - 1
+    first_matrix, matrices = weights["first"][first], weights["nodes"][row]
+    if space.averaged == "later_nodes":
+        is_averaged = nodes > 0
+    else:
+        is_averaged = (source[None] != nodes[:, None]).all(1)
+    is_averaged = is_averaged.astype(first_matrix.dtype)
+    share = is_averaged / is_averaged.sum()
 
     def function(node: int):
-        return lambda x: _activate(space, activation[node], x)
+        if node == 0 and space.first_activation is not None:
+            return ops.ACTIVATIONS[space.first_activation]
+        number = activation[node - 1] if node else arch[0]
+        return lambda x: _activate(space, number, x)
 
     def cell(x: jax.Array, state: jax.Array, mask: jax.Array) -> jax.Array:
         product = jnp.concatenate([x, state * mask], axis=-1) @ first_matrix

@@ -13,6 +13,9 @@ MICRO = """
 1 0 1 0 0 3 0 2 1 1 3 1 1 0 0 4 0 3 1 1
 """
 RECURRENT = "0 0 0 1 1 2 1 2 0 2 0 5 1 1 0 6 1 8 1 8 1 8 1"
+# The cells of ENAS and of DARTS in the README of enas_lm.
+ENAS_LM = "0 2 1 0 2 1 2 2 4 0 5 0 3 2 6 2"
+DARTS_LM = "0 2 1 1 1 1 1 3 2 0 5 2 3 0 5 1"
 
 
 def test_the_published_cells():
@@ -65,6 +68,18 @@ def test_the_published_recurrent_cell():
     assert script == tuple(map(int, RECURRENT.split()))
 
 
+def test_the_published_cells_of_the_corrected_language_model():
+    genotype = genotypes.from_enas_lm(ENAS_LM)
+    assert genotype == genotypes.named("ENAS_LM_RECURRENT")
+    first, *later = genotype.activations
+    assert first == "tanh"
+    assert " ".join(later) == "sigmoid tanh relu sigmoid tanh tanh sigmoid sigmoid"
+    assert genotype.sources == (0, 1, 2, 2, 4, 5, 3, 6)
+    assert genotypes.averaged_nodes(genotype) == tuple(range(1, 9))
+    assert genotypes.to_enas_lm(genotype) == tuple(map(int, ENAS_LM.split()))
+    assert genotypes.from_enas_lm(DARTS_LM) == genotypes.named("DARTS_V2_RECURRENT")
+
+
 @pytest.mark.parametrize(
     ("read", "write", "script"),
     [
@@ -73,6 +88,8 @@ def test_the_published_recurrent_cell():
         (genotypes.from_enas_macro, genotypes.to_enas_macro, (3,)),
         (genotypes.from_enas_recurrent, genotypes.to_enas_recurrent, (3, 0, 2)),
         (genotypes.from_enas_recurrent, genotypes.to_enas_recurrent, (1,)),
+        (genotypes.from_enas_lm, genotypes.to_enas_lm, (0, 3, 1, 2)),
+        (genotypes.from_enas_lm, genotypes.to_enas_lm, (0, 1)),
     ],
 )
 def test_scripts_of_every_form_and_size(read, write, script):
@@ -114,9 +131,22 @@ def test_scripts_are_told_apart():
     )
     assert genotypes.from_enas(genotypes.to_enas_macro(macro)) == macro
     assert genotypes.from_enas(RECURRENT) == genotypes.named("ENAS_RECURRENT")
+    corrected = genotypes.named("ENAS_LM_RECURRENT")
+    assert genotypes.from_enas(ENAS_LM) == genotypes.from_text(ENAS_LM) == corrected
+    # Zeros are a chain of 3 layers, two cells of 1 node, a chain of 12 layers.
+    for num, kind in ((6, "MacroGenotype"), (8, "Genotype")):
+        message = f"the {num} integers are a {kind} or a RecurrentGenotype; expected a"
+        with pytest.raises(ValueError, match=message):
+            genotypes.from_enas([0] * num)
+    assert genotypes.from_enas([0] * 78) == genotypes.from_enas_macro([0] * 78)
+    # A cell as large is one where the integers can be nothing else.
+    large = [0] * 26
+    assert genotypes.from_enas(large) == genotypes.from_enas_lm(large)
     with pytest.raises(ValueError, match="1 integers are a MacroGenotype or a Recurr"):
         genotypes.from_enas("0")
-    message = "no ENAS script; from_enas_micro: found 2 integers; .*macro: .*recurrent"
+    message = (
+        "no ENAS script; from_enas_micro: found 2 integers; .*macro: .*recurrent: .*lm"
+    )
     with pytest.raises(ValueError, match=message):
         genotypes.from_enas("1 2")
 
@@ -169,6 +199,18 @@ def test_scripts_are_told_apart():
             "0 1.0 0",
             "integer 1: '1.0' is not an integer",
         ),
+        (genotypes.from_enas_lm, "", "found 0 integers; expected two for every node"),
+        (genotypes.from_enas_lm, [0] * 15, "found 15 integers; .* such as 16 for 9"),
+        (
+            genotypes.from_enas_lm,
+            "0 1 2 0",
+            r"integer 2 \(node 2, source\): 2 is not in 0\.\.1",
+        ),
+        (
+            genotypes.from_enas_lm,
+            "0 1 0 4",
+            r"integer 3 \(node 2, activation\): 4 is not in 0\.\.3",
+        ),
         (genotypes.from_enas_macro, [0.0], "integer 0: 0.0 is not an integer"),
         (genotypes.from_enas_macro, [True], "integer 0: True is not an integer"),
         (genotypes.from_enas_macro, 3, "3 is neither text nor a list of integers"),
@@ -202,3 +244,27 @@ def test_faults_are_named(read, script, message):
 def test_cells_that_no_script_can_hold(name, changes, message):
     with pytest.raises(ValueError, match=message):
         genotypes.to_enas_micro(genotypes.named(name)._replace(**changes))
+
+
+CORRECTED = genotypes.named("ENAS_LM_RECURRENT")
+
+
+@pytest.mark.parametrize(
+    ("write", "cell", "message"),
+    [
+        (genotypes.to_enas_recurrent, CORRECTED, "averaged is 'later_nodes'; expected"),
+        (
+            genotypes.to_enas_lm,
+            CORRECTED._replace(averaged="loose_ends"),
+            "averaged is 'loose_ends'; expected 'later_nodes'",
+        ),
+        (
+            genotypes.to_enas_lm,
+            CORRECTED._replace(activations=("relu",) * 9),
+            "node 0: activation relu; expected tanh",
+        ),
+    ],
+)
+def test_recurrent_cells_that_no_script_can_hold(write, cell, message):
+    with pytest.raises(ValueError, match=message):
+        write(cell)

@@ -84,6 +84,45 @@ def test_check_recurrent_names_the_node(changes, message):
         genotypes.check_recurrent(RECURRENT._replace(**changes))
 
 
+@pytest.mark.parametrize(
+    ("cell", "message"),
+    [
+        (
+            RECURRENT._replace(averaged="nodes"),
+            "averaged is 'nodes'; expected 'loose_ends' or 'later_nodes'",
+        ),
+        (
+            RECURRENT._replace(averaged=["loose_ends"]),
+            r"averaged is \['loose_ends'\]; e",
+        ),
+        (
+            genotypes.RecurrentGenotype(("tanh",), (), "later_nodes"),
+            "averaged is 'later_nodes'; expected 'loose_ends' for a cell of one node",
+        ),
+    ],
+)
+def test_check_recurrent_names_what_cannot_be_averaged(cell, message):
+    with pytest.raises(ValueError, match=message):
+        genotypes.check_recurrent(cell)
+
+
+def test_averaged_nodes_are_the_loose_ends_or_all_later_nodes():
+    assert genotypes.averaged_nodes(RECURRENT) == (1, 3)
+    later = RECURRENT._replace(averaged="later_nodes")
+    assert genotypes.check_recurrent(later) == later != RECURRENT
+    assert genotypes.averaged_nodes(later) == (1, 2, 3)
+
+
+@pytest.mark.parametrize("tag", [{}, {"type": "recurrent"}])
+def test_files_from_before_average_the_loose_ends(tmp_path, tag):
+    path = tmp_path / "genotype.json"
+    fields = {"activations": RECURRENT.activations, "sources": RECURRENT.sources}
+    path.write_text(json.dumps(tag | fields), encoding="utf-8")
+    assert genotypes.load(path) == RECURRENT
+    path.write_text(json.dumps(tag | fields | {"averaged": "later_nodes"}), "utf-8")
+    assert genotypes.load(path) == RECURRENT._replace(averaged="later_nodes")
+
+
 def test_recurrent_loose_ends_are_the_nodes_nobody_reads():
     assert genotypes.recurrent_loose_ends(RECURRENT) == (1, 3)
     single = genotypes.RecurrentGenotype(("tanh",), ())
@@ -131,7 +170,8 @@ def test_json_layouts():
     )
     assert genotypes.to_text(RECURRENT) == (
         '{"type": "recurrent", '
-        '"activations": ["tanh", "relu", "identity", "sigmoid"], "sources": [0, 0, 2]}'
+        '"activations": ["tanh", "relu", "identity", "sigmoid"], '
+        '"sources": [0, 0, 2], "averaged": "loose_ends"}'
     )
     darts = genotypes.named("DARTS")
     assert genotypes.to_text(darts) == genotypes.to_darts(darts)
@@ -144,6 +184,7 @@ def test_json_layouts():
         (MACRO, "[0, 1]", "[0, 9]", "layer 2, skips: found source 9; expected some"),
         (MACRO, '"skips"', '"skip"', "the key 'skips' is missing"),
         (RECURRENT, "relu", "elu", "node 1: 'elu' is not an activation"),
+        (RECURRENT, "loose_ends", "ends", "averaged is 'ends'; expected 'loose_ends'"),
     ],
 )
 def test_load_names_the_file_and_the_place(tmp_path, genotype, old, new, message):
@@ -176,7 +217,7 @@ def test_the_tag_decides_before_the_keys():
 
 @pytest.mark.parametrize("tag", ["toy", 3, None, ["cells"]])
 def test_an_unknown_tag_lists_the_known_ones(tag):
-    message = r"type is .*; expected one of .*cells, .*macro, "
+    message = r"type is .*; expected one of .*cells, .*macro"
     with pytest.raises(ValueError, match=message):
         genotypes.from_json(json.dumps({"type": tag, "ops": []}))
 

@@ -14,7 +14,9 @@ def run(monkeypatch, capsys, *flags):
     return status, *capsys.readouterr()
 
 
-@pytest.mark.parametrize("name", ["DARTS_V2", "ENAS_MACRO", "GHN", "ENAS_RECURRENT"])
+@pytest.mark.parametrize(
+    "name", ["DARTS_V2", "ENAS_MACRO", "GHN", "DARTS_V1_RECURRENT"]
+)
 def test_architectures_are_drawn(monkeypatch, capsys, tmp_path, name):
     svg, dot = tmp_path / "drawn.svg", tmp_path / "drawn.dot"
     assert run(monkeypatch, capsys, name, "--output", svg)[0] == 0

@@ -306,19 +306,20 @@ def test_reductions_stand_after_the_thirds(num_layers, after):
 @pytest.mark.parametrize(
     "genotype",
     [
-        genotypes.named("ENAS_RECURRENT"),
+        *map(genotypes.named, genotypes.RECURRENT_NAMES),
         *sampled(spaces.enas_recurrent(9), 3),
         genotypes.RecurrentGenotype(("sigmoid",), ()),
     ],
 )
 def test_a_recurrent_genotype_is_a_tree(genotype):
     graph = parse(genotype)
-    activations, sources = genotype
+    activations, sources, averaged = genotype
     expected = {("x", "0"), ("h", "0")}
     expected |= {(str(source), str(node)) for node, source in enumerate(sources, 1)}
-    expected |= {
-        (str(node), "output") for node in genotypes.recurrent_loose_ends(genotype)
-    }
+    nodes = range(1, len(activations))
+    if averaged == "loose_ends":
+        nodes = genotypes.recurrent_loose_ends(genotype)
+    expected |= {(str(node), "output") for node in nodes}
     assert ends(graph) == Counter(expected)
     shown = Counter(texts(drawing.genotype_svg(genotype, title="")))
     assert all(shown[name] == activations.count(name) for name in set(activations))

@@ -32,6 +32,10 @@ CASES = {
         spaces.RecurrentSpace(3, ("tanh", "relu")),
         SMALL._replace(recency=1 / 6),
     ),
+    "darts recurrent": (
+        spaces.RecurrentSpace(4, ("tanh", "relu"), "tanh", "later_nodes"),
+        SMALL._replace(recency=1 / 6, tied_head=True),
+    ),
     "sequence": ((2, 1, 3, 2), SMALL),
 }
 every_case = pytest.mark.parametrize("name", CASES)
@@ -164,7 +168,8 @@ class Loop:
         return choice
 
     def operation(self, bias=0.0, offset=0.0):
-        logits = self.state[1] @ self.params["head"] + bias
+        head = self.params.get("head", self.params["embedding"].T)
+        logits = self.state[1] @ head + bias
         squashed = self.squash(logits, self.settings.op_tanh_reduction)
         return self.params["embedding"][self.decide(squashed + offset)]
 
@@ -211,6 +216,9 @@ def loop_recurrent(loop, space):
     start = x = loop.params["start"]
     anchors = []
     for j in range(space.num_nodes):
+        if j == 0 and space.first_activation:
+            anchors.append(np.zeros_like(start))
+            continue
         h = loop.step(x)
         x = start
         if j:
@@ -235,6 +243,7 @@ LOOPS = {
     "macro": (spaces.enas_macro(4), loop_macro),
     "micro": (spaces.enas_micro(3), loop_micro),
     "recurrent": (spaces.enas_recurrent(5), loop_recurrent),
+    "darts recurrent": (spaces.darts_recurrent(4), loop_recurrent),
     "sequence": ((3, 5, 1, 4), loop_sequence),
 }
 
@@ -283,6 +292,7 @@ def scored_in(space, settings, scale, archs=None):
         (spaces.enas_macro(24), 41_856),
         (spaces.enas_micro(), 41_733),
         (spaces.enas_recurrent(), 101_000),
+        (spaces.darts_recurrent(9), 41_344),
     ],
 )
 def test_scripts_have_as_many_parameters_as_official(space, num_params):
@@ -300,6 +310,14 @@ def test_parameters_start_uniform_but_for_the_bias():
     assert values.dtype == np.float32
     assert -0.1 <= values.min() < -0.0999 and 0.0999 < values.max() <= 0.1
     np.testing.assert_allclose(values.std(), 0.2 / np.sqrt(12), rtol=0.01)
+
+
+def test_the_corrected_language_model_starts_closer_to_zero():
+    space = spaces.darts_recurrent()
+    policy = controllers.policy(space, official_settings(space))
+    params = jax.jit(policy.init)(jax.random.key(0))
+    values = np.concatenate([np.ravel(p) for p in params.values()])
+    assert -0.01 <= values.min() < -0.00999 and 0.00999 < values.max() <= 0.01
 
 
 @pytest.mark.parametrize(

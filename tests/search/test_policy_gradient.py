@@ -253,7 +253,7 @@ def test_controllers_learn_more_than_random_search(space, best):
 # Pham et al. 2018, sections 2.2, 3.1 and 3.2, and `controller_*` of the scripts.
 # In order: hidden_size, tanh_constant, temperature, op_tanh_reduction, entropy_weight;
 # entropy, baseline_decay, baseline_start, skip_weight, skip_target, separable_bias,
-# separable_offset, recency.
+# separable_offset, recency, and where they are not the defaults init_range, tied_head.
 COMMON = ("reward", 0.99, None, 0.8, 0.4, 0.0, 0.0, 0.0)
 PAPER = (100, 2.5, 5.0, 1.0)
 OFFICIAL = ("reward", 0.99, 0.0, 0.8, 0.4)
@@ -279,6 +279,13 @@ OFFICIAL = ("reward", 0.99, 0.0, 0.8, 0.4)
             search.official_settings(spaces.enas_recurrent()),
             (*(100, 2.5, 5.0, 1.0, 1e-3), *OFFICIAL, 0.0, 0.0, 1 / 6),
         ),
+        (
+            search.official_settings(spaces.darts_recurrent()),
+            (
+                *(64, 2.25, 5.0, 1.0, 1e-5, "reward", 0.999, 0.0, 0.8, 0.4),
+                *(0.0, 0.0, 1 / 6, 0.01, True),
+            ),
+        ),
     ],
 )
 def test_published_settings(settings, expected):
@@ -301,6 +308,10 @@ def test_published_settings(settings, expected):
                 (spaces.enas_recurrent(), None, 1e-3),
                 (spaces.enas_micro(), 0.1, 0.1),
             ]
+        ),
+        (
+            search.official_optimizer(spaces.darts_recurrent()),
+            optim.tensorflow_adam(5e-5, b1=0.9, b2=0.999, eps=1e-8),
         ),
     ],
 )
@@ -345,8 +356,14 @@ def test_the_paper_is_the_default():
         ({"skip_weight": -1.0}, "skip_weight is -1.0; expected a number of at least"),
         ({"skip_target": 1.0}, "skip_target is 1.0; expected a number between 0 and"),
         ({"separable_bias": np.inf}, "separable_bias is inf; expected a finite"),
-        ({"separable_offset": 0.25}, "separable_offset is 0.25; expected 0, because"),
-        ({"recency": 1.0}, "recency is 1.0; expected 0, because only a RecurrentSpace"),
+        ({"separable_offset": 0.25}, "separable_offset is 0.25; expected 0.0, beca"),
+        (
+            {"recency": 1.0},
+            "recency is 1.0; expected 0.0, because only a RecurrentSpac",
+        ),
+        ({"tied_head": True}, "tied_head is True; expected False, because only a Recu"),
+        ({"tied_head": 1}, "tied_head is 1; expected True or False"),
+        ({"init_range": 0.0}, "init_range is 0.0; expected a positive number"),
     ],
 )
 def test_wrong_settings_are_refused(changes, message):

@@ -45,8 +45,9 @@ def test_micro_space_refuses_wrong_operations(ops, message):
         (spaces.enas_micro(3), 24),
         (spaces.enas_macro(5), 15),
         (spaces.enas_recurrent(6), 11),
+        (spaces.darts_recurrent(5), 10),
     ],
-    ids=["micro", "macro", "recurrent"],
+    ids=["micro", "macro", "recurrent", "darts recurrent"],
 )
 def test_samples_are_uniform(space, num_decisions):
     keys = jax.random.split(jax.random.key(0), 3000)
@@ -188,6 +189,17 @@ def test_enas_recurrent_has_the_size_of_its_code():
     assert space.activations == ("tanh", "relu", "identity", "sigmoid")
 
 
+def test_darts_recurrent_leaves_node_0_out():
+    space = spaces.darts_recurrent()
+    assert space.cardinalities == (1, 4, 2, 4, 3, 4, 4, 4, 5, 4, 6, 4, 7, 4, 8, 4)
+    assert space.num_architectures == 2_642_411_520
+    assert space.num_nodes == 9
+    genotype = spaces.darts_recurrent(3).decode([0, 3, 1, 2, 0, 1])
+    assert genotype == genotypes.RecurrentGenotype(
+        ("tanh", "identity", "sigmoid", "relu"), (0, 1, 0), "later_nodes"
+    )
+
+
 def test_macro_bits_select_the_stem_and_earlier_layers():
     # Layer 2 joins the stem, layer 3 the outputs of layers 0 and 1.
     genotype = spaces.enas_macro(4).decode([0, 1, 0, 2, 1, 0, 5, 0, 1, 1])
@@ -210,6 +222,9 @@ def test_recurrent_nodes_read_their_sources():
         spaces.MacroSpace(5, ("max_pool_3x3", "conv_3x3")),
         *(spaces.enas_recurrent(1), spaces.enas_recurrent(12)),
         spaces.RecurrentSpace(4, ("relu", "tanh")),
+        *(spaces.darts_recurrent(1), spaces.darts_recurrent()),
+        spaces.RecurrentSpace(4, ("relu", "identity"), "tanh"),
+        spaces.RecurrentSpace(3, ("relu", "tanh"), averaged="later_nodes"),
     ],
     ids=str,
 )
@@ -231,6 +246,9 @@ def test_spaces_and_scripts_of_enas_agree():
     arch = spaces.enas_recurrent().encode(recurrent)
     assert tuple(arch.tolist()) == genotypes.to_enas_recurrent(recurrent)
     assert genotypes.from_enas_recurrent(arch) == recurrent
+    for name in ("ENAS_LM_RECURRENT", "DARTS_V1_RECURRENT", "DARTS_V2_RECURRENT"):
+        arch = spaces.darts_recurrent().encode(genotypes.named(name))
+        assert tuple(arch.tolist()) == genotypes.to_enas_lm(genotypes.named(name))
     arch = spaces.enas_micro().encode(genotypes.named("ENAS_MICRO"))
     script = genotypes.to_enas_micro(spaces.enas_micro().decode(arch))
     assert genotypes.from_enas_micro(script) == genotypes.named("ENAS_MICRO")
@@ -266,6 +284,13 @@ def test_spaces_and_scripts_of_enas_agree():
             r"decision 0 \(node 0, activation\): 4 is not in 0\.\.3",
         ),
         (spaces.enas_recurrent(3), 4, "1", r"\(node 2, activation\): '1' is not an"),
+        (
+            spaces.darts_recurrent(2),
+            2,
+            2,
+            r"decision 2 \(node 2, source\): 2 is not in 0\.\.1",
+        ),
+        (spaces.darts_recurrent(2), 1, 4, r"1 \(node 1, activation\): 4 is not in"),
     ],
 )
 def test_every_space_names_the_decision(space, decision, value, message):
@@ -280,6 +305,7 @@ def test_every_space_names_the_decision(space, decision, value, message):
     [
         (spaces.enas_macro(3), r"shape \[5\]; expected \[6\] for 3 layers"),
         (spaces.enas_recurrent(4), r"shape \[5\]; expected \[7\] for 4 nodes"),
+        (spaces.darts_recurrent(3), r"shape \[5\]; expected \[6\] for 4 nodes"),
     ],
 )
 def test_every_space_refuses_other_shapes(space, message):
@@ -300,6 +326,23 @@ def test_every_space_refuses_other_shapes(space, message):
         (
             lambda: spaces.RecurrentSpace(3, ("tanh", "tanh")),
             "expected distinct activations",
+        ),
+        (lambda: spaces.darts_recurrent(0), "num_later_nodes is 0; expected an integ"),
+        (
+            lambda: spaces.RecurrentSpace(1, ("tanh",), "tanh"),
+            "num_nodes is 1; expected an integer of at least 2",
+        ),
+        (
+            lambda: spaces.RecurrentSpace(3, ("tanh",), "elu"),
+            "first_activation is 'elu'; expected None or one of tanh, relu, identity",
+        ),
+        (
+            lambda: spaces.RecurrentSpace(3, ("tanh",), ""),
+            "first_activation is ''; expected None or one of tanh",
+        ),
+        (
+            lambda: spaces.RecurrentSpace(1, ("tanh",), averaged="later_nodes"),
+            "averaged is 'later_nodes'; expected 'loose_ends' for a cell of one node",
         ),
     ],
 )
@@ -335,6 +378,21 @@ def test_spaces_refuse_wrong_sizes_and_choices(make, message):
             spaces.RecurrentSpace(2, ("tanh", "relu")),
             genotypes.RecurrentGenotype(("tanh", "sigmoid"), (0,)),
             "node 1: sigmoid is not in the space; expected one of tanh, relu",
+        ),
+        (
+            spaces.darts_recurrent(),
+            genotypes.named("DARTS_V2_RECURRENT")._replace(activations=("relu",) * 9),
+            "node 0: relu is not in the space; expected one of tanh",
+        ),
+        (
+            spaces.darts_recurrent(11),
+            genotypes.named("ENAS_RECURRENT"),
+            "averaged is 'loose_ends'; expected 'later_nodes'",
+        ),
+        (
+            spaces.enas_recurrent(9),
+            genotypes.named("ENAS_LM_RECURRENT"),
+            "averaged is 'later_nodes'; expected 'loose_ends'",
         ),
     ],
 )

@@ -12,6 +12,9 @@ from jaxnas import genotypes, networks, ops, spaces, supernets
 
 SIZE, NUM_WORDS, BATCH, LENGTH = 6, 11, 3, 5
 SPACE = spaces.enas_recurrent(5)
+DARTS = spaces.darts_recurrent(4)
+SPACES = pytest.mark.parametrize("space", [SPACE, DARTS], ids=["enas", "darts"])
+EVERY_WEIGHTS = pytest.mark.parametrize("weights_of_", ["pair", "activation", "node"])
 FUNCTIONS = {
     "tanh": np.tanh,
     "relu": lambda x: np.maximum(x, 0),
@@ -36,11 +39,14 @@ def weights_of(net, seed=0):
     return jax.tree.map(lambda leaf: 6 * leaf, drawn)
 
 
-def reference(weights, genotype, tokens, state, per_activation):
+def reference(weights, genotype, tokens, state, weights_of_):
     """Logits and last state, word by word and node by node."""
     weights = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), weights)
     logits = np.zeros((*tokens.shape, NUM_WORDS))
     names, h = list(genotypes.ACTIVATIONS), np.zeros(0)
+    if genotype.averaged == "later_nodes":
+        names = ["tanh", "relu", "sigmoid", "identity"]
+    per_activation = weights_of_ == "activation"
     for b in range(len(tokens)):
         h = np.asarray(state[b], np.float64)
         for t, token in enumerate(tokens[b]):
@@ -54,27 +60,34 @@ def reference(weights, genotype, tokens, state, per_activation):
                 else:
                     source = genotype.sources[node - 1]
                     read = x = nodes[source]
-                    pair = sum(range(node)) + source
-                    kinds = len(names) if per_activation else 1
-                    matrix = weights["nodes"][pair * kinds + number]
+                    row = sum(range(node)) + source
+                    if per_activation:
+                        row = row * len(names) + number
+                    elif weights_of_ == "node":
+                        row = node - 1
+                    matrix = weights["nodes"][row]
                 inner, gate = np.split(x @ matrix, 2)
                 gate = 1 / (1 + np.exp(-gate))
                 nodes.append(gate * FUNCTIONS[name](inner) + (1 - gate) * read)
-            ends = [n for i, n in enumerate(nodes) if i not in genotype.sources]
-            h = np.mean(ends, axis=0)
+            averaged = nodes[1:]
+            if genotype.averaged == "loose_ends":
+                loose = set(range(len(nodes))) - set(genotype.sources)
+                averaged = [nodes[i] for i in loose]
+            h = np.mean(averaged, axis=0)
             logits[b, t] = weights["embedding"] @ h
     return logits, h
 
 
-@pytest.mark.parametrize("weights_of_", ["pair", "activation"])
-def test_random_cells_are_those_of_numpy(weights_of_):
-    net = supernets.recurrent(SPACE, NUM_WORDS, SIZE, weights_of=weights_of_)
+@SPACES
+@EVERY_WEIGHTS
+def test_random_cells_are_those_of_numpy(space, weights_of_):
+    net = supernets.recurrent(space, NUM_WORDS, SIZE, weights_of=weights_of_)
     weights, (tokens, state) = weights_of(net), inputs()
     run: Any = jax.jit(net.apply)
-    for arch in archs(20):
+    for arch in archs(20, space):
         outputs = run(weights, arch, (tokens, state))
         logits, last = reference(
-            weights, SPACE.decode(arch), tokens, state, weights_of_ == "activation"
+            weights, space.decode(arch), tokens, state, weights_of_
         )
         np.testing.assert_allclose(outputs.logits, logits, rtol=1e-4, atol=1e-4)
         np.testing.assert_allclose(outputs.state[-1], last, rtol=1e-4, atol=1e-5)
@@ -82,8 +95,29 @@ def test_random_cells_are_those_of_numpy(weights_of_):
     assert run._cache_size() == 1
 
 
-def test_gradients_are_differences():
-    net = supernets.recurrent(SPACE, NUM_WORDS, SIZE, max_norm=2.0)
+def test_the_averaged_nodes_matter():
+    net = supernets.recurrent(DARTS, NUM_WORDS, SIZE)
+    weights, (tokens, state) = weights_of(net), inputs()
+    arch = jnp.array([0, 0, 1, 1, 2, 2, 3, 3], jnp.int32)  # a chain of nodes
+    genotype = DARTS.decode(arch)
+    params = network_params(weights, genotype)
+    found = {}
+    for averaged in ("loose_ends", "later_nodes"):
+        cell = genotype._replace(averaged=averaged)
+        run: Any = networks.recurrent(cell, NUM_WORDS, SIZE).apply
+        found[averaged] = run(params, (tokens, state), train=False).state
+    outputs = net.apply(weights, arch, (tokens, state))
+    np.testing.assert_allclose(found["later_nodes"], outputs.state, atol=1e-5)
+    assert np.abs(found["loose_ends"] - found["later_nodes"]).max() > 0.1
+
+
+@pytest.mark.parametrize(
+    ("space", "weights_of_"), [(SPACE, "pair"), (DARTS, "node")], ids=["enas", "darts"]
+)
+def test_gradients_are_differences(space, weights_of_):
+    net = supernets.recurrent(
+        space, NUM_WORDS, SIZE, weights_of=weights_of_, max_norm=2.0
+    )
     tokens, state = inputs(np.float64)
     with jax.enable_x64(True):
         weights = jax.tree.map(lambda leaf: leaf.astype(np.float64), weights_of(net))
@@ -93,7 +127,7 @@ def test_gradients_are_differences():
             outputs = net.apply(weights, arch, (tokens, state))
             return jnp.square(outputs.logits).mean() + outputs.state.sum()
 
-        for arch in archs(3):
+        for arch in archs(3, space):
             check_grads(
                 lambda weights, state, arch=arch: loss(weights, state, arch),
                 *((weights, jnp.asarray(state)), 1, ["rev"]),
@@ -101,19 +135,28 @@ def test_gradients_are_differences():
             )
 
 
-def network_params(weights, genotype):
+def network_params(weights, genotype, weights_of_="pair"):
     """The supernet's weights of a cell, as its network has them."""
     rows = [sum(range(node)) + s for node, s in enumerate(genotype.sources, start=1)]
+    if weights_of_ == "node":
+        rows = range(len(rows))
     return {"params": {**weights, "nodes": weights["nodes"][jnp.array(rows)]}}
 
 
-def test_a_network_is_the_function_of_the_supernet():
-    net = supernets.recurrent(SPACE, NUM_WORDS, SIZE, max_norm=3.0)
+@pytest.mark.parametrize(
+    ("space", "weights_of_"),
+    [(SPACE, "pair"), (DARTS, "pair"), (DARTS, "node")],
+    ids=["enas", "darts", "darts, node"],
+)
+def test_a_network_is_the_function_of_the_supernet(space, weights_of_):
+    net = supernets.recurrent(
+        space, NUM_WORDS, SIZE, weights_of=weights_of_, max_norm=3.0
+    )
     weights, run = weights_of(net), jax.jit(net.apply)
-    for arch in archs(4):
-        genotype = SPACE.decode(arch)
+    for arch in archs(3, space):
+        genotype = space.decode(arch)
         network = networks.recurrent(genotype, NUM_WORDS, SIZE, max_norm=3.0)
-        params = network_params(weights, genotype)
+        params = network_params(weights, genotype, weights_of_)
         expected = run(weights, arch, inputs())
         found = jax.jit(network.apply, static_argnames="train")(
             params, inputs(), train=False
@@ -256,13 +299,23 @@ def test_published_numbers_of_parameters():
 
     published = genotypes.named("ENAS_RECURRENT")
     assert count(published, 748) == 22_027_104
-    nine = genotypes.RecurrentGenotype(("tanh",) * 9, (0,) * 8)
-    assert count(nine, 800) == 20_800_000
-    net = supernets.recurrent(
-        spaces.enas_recurrent(), 10_000, 720, weights_of="activation"
-    )
+    for name in ("ENAS_LM_RECURRENT", "DARTS_V1_RECURRENT", "DARTS_V2_RECURRENT"):
+        assert count(genotypes.named(name), 800) == 20_800_000
+
+
+@pytest.mark.parametrize(
+    ("space", "size", "weights_of_", "num_weights"),
+    [
+        (spaces.enas_recurrent(), 720, "activation", 289_209_600),
+        (spaces.darts_recurrent(9), 200, "activation", 16_560_000),
+        # The embedding, the first matrix and one for each later node.
+        (spaces.darts_recurrent(), 300, "node", 3_000_000 + 360_000 + 8 * 180_000),
+    ],
+)
+def test_published_numbers_of_shared_weights(space, size, weights_of_, num_weights):
+    net = supernets.recurrent(space, 10_000, size, weights_of=weights_of_)
     shapes = jax.tree.leaves(jax.eval_shape(net.init, jax.random.key(0)))
-    assert sum(leaf.size for leaf in shapes) == 289_209_600
+    assert sum(leaf.size for leaf in shapes) == num_weights
 
 
 @pytest.mark.parametrize(("size", "limit"), [(300, 0.1), (400, 0.05), (401, 0.04)])
@@ -278,8 +331,8 @@ def test_initial_weights_are_as_in_the_official_code(size, limit):
         ({"num_words": 0}, "num_words is 0"),
         ({"hidden_size": 0}, "hidden_size is 0"),
         (
-            {"weights_of": "node"},
-            "weights_of is 'node'; expected 'pair' or",
+            {"weights_of": "edge"},
+            "weights_of is 'edge'; expected 'pair', 'activation' or 'node'",
         ),
         (
             {"dropout": ops.RecurrentDropout(states=1.0)},

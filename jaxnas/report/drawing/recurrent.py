@@ -15,8 +15,8 @@ _COLORS = {
 
 @_graph.graph.register(genotypes.RecurrentGenotype)
 def recurrent_graph(genotype: genotypes.RecurrentGenotype) -> pygraphviz.AGraph:
-    """Describe a recurrent cell, whose output is the mean of the loose ends."""
-    activations, sources = genotype = genotypes.check_recurrent(genotype)
+    """Describe a recurrent cell, whose output is the mean of some of its nodes."""
+    activations, sources, _ = genotype = genotypes.check_recurrent(genotype)
     graph = _graph.new_graph()
     _graph.add_inputs(_graph.add_cluster(graph), ("x", "x", "t"), ("h", "h", "t-1"))
     for node, activation in enumerate(activations):
@@ -28,6 +28,6 @@ def recurrent_graph(genotype: genotypes.RecurrentGenotype) -> pygraphviz.AGraph:
     graph.add_edge("h", 0)
     for node, source in enumerate(sources, start=1):
         graph.add_edge(source, node)
-    for node in genotypes.recurrent_loose_ends(genotype):
+    for node in genotypes.averaged_nodes(genotype):
         graph.add_edge(node, "output", color=_graph.FAINT)
     return graph

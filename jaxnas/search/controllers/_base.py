@@ -112,10 +112,6 @@ class Attention(NamedTuple):
         )
 
 
-def _uniform(key: Key, shape: tuple[int, ...]) -> jax.Array:
-    return jax.random.uniform(key, shape, float, -0.1, 0.1)
-
-
 class Controller(nn.Module):
     """A controller; subclasses are called with `(choose, x)` and return an `Episode`.
 
@@ -125,8 +121,8 @@ class Controller(nn.Module):
 
     Attributes:
       settings: its settings.
-      priors: names of those settings among `separable_bias`, `separable_offset` and
-        `recency` that it reads; the others have to be zero.
+      priors: names of those settings among `separable_bias`, `separable_offset`,
+        `recency` and `tied_head` that it reads; the others have to be zero or false.
     """
 
     settings: ControllerSettings
@@ -134,8 +130,13 @@ class Controller(nn.Module):
 
     @nn.nowrap
     def uniform(self, name: str, *shape: int) -> jax.Array:
-        """Declare a parameter that starts uniform in -0.1 to 0.1."""
-        return self.param(name, _uniform, shape)
+        """Declare a parameter that starts uniform within the settings' `init_range`."""
+        limit = self.settings.init_range
+
+        def init(key: Key) -> jax.Array:
+            return jax.random.uniform(key, shape, float, -limit, limit)
+
+        return self.param(name, init)
 
     @nn.nowrap
     def lstm(self) -> tuple[LstmState, Callable[[LstmState, jax.Array], LstmState]]:

@@ -40,7 +40,8 @@ def policy(space: SearchSpace | Sequence[int], settings: ControllerSettings) -> 
 
     Returns:
       A `Policy`, not compiled: every call traces the loops of the controller anew.
-      Parameters are uniform in -0.1 to 0.1, except for the bias of the micro space.
+      Parameters are uniform within `settings.init_range`, except for the bias of the
+      micro space.
 
     Raises:
       ValueError: if a setting is out of range or does not suit the space, or there is

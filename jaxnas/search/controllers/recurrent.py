@@ -15,16 +15,19 @@ from jaxnas.search.controllers.settings import ControllerSettings
 class RecurrentController(_base.Controller):
     """For each node its source and activation.
 
-    The choice of a source is fed back as its anchor over 0.1 plus its distance.
+    The choice of a source is fed back as its anchor over 0.1 plus its distance. Where
+    node 0 has no choice, its anchor is zero.
 
     Attributes:
       num_nodes: nodes of the cell.
       num_activations: activations to choose from.
+      chooses_first: whether node 0 chooses its activation.
     """
 
     num_nodes: int
     num_activations: int
-    priors: ClassVar[tuple[str, ...]] = ("recency",)
+    chooses_first: bool = True
+    priors: ClassVar[tuple[str, ...]] = ("recency", "tied_head")
 
     @nn.compact
     def __call__(self, choose: _base.Choose, x: jax.Array) -> _base.Episode:
@@ -34,7 +37,10 @@ class RecurrentController(_base.Controller):
         attention = self.attention()
         start = self.uniform("start", size)
         embedding = self.uniform("embedding", self.num_activations, size)
-        head = self.uniform("head", size, self.num_activations)
+        if self.settings.tied_head:
+            head = embedding.T
+        else:
+            head = self.uniform("head", size, self.num_activations)
         num_anchors = max(self.num_nodes - 1, 1)  # no node reads the last one
 
         def node(carry, inputs):
@@ -58,13 +64,14 @@ class RecurrentController(_base.Controller):
             return (state, x_in, memory), _base.stack([source, activation])
 
         # Node 0 has no source; it gets one like the others, which is then left out.
-        table = jnp.concatenate([jnp.zeros_like(x[:1]), x])
-        table = table.reshape(self.num_nodes, 2, *x.shape[1:])
+        num_padded = 1 if self.chooses_first else 0
+        table = jnp.concatenate([jnp.zeros_like(x[:num_padded]), x])
+        table = table.reshape(-1, 2, *x.shape[1:])
         anchors = keys = jnp.zeros((num_anchors, size), start.dtype)
         carry = (first_state, start, _base.Memory(anchors, keys))
-        nodes = jnp.arange(self.num_nodes, dtype=jnp.int32)
+        nodes = jnp.arange(self.num_nodes, dtype=jnp.int32)[-len(table) :]
         _, decisions = jax.lax.scan(node, carry, (nodes, table))
-        return _base.Episode(*(v.reshape(-1)[1:] for v in decisions))
+        return _base.Episode(*(v.reshape(-1)[num_padded:] for v in decisions))
 
 
 @make_controller.register
@@ -72,5 +79,8 @@ def _(
     space: spaces.RecurrentSpace, settings: ControllerSettings
 ) -> RecurrentController:
     return RecurrentController(
-        settings, num_nodes=space.num_nodes, num_activations=len(space.activations)
+        settings,
+        num_nodes=space.num_nodes,
+        num_activations=len(space.activations),
+        chooses_first=space.chooses_first,
     )

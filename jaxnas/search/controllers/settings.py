@@ -36,6 +36,9 @@ class ControllerSettings(NamedTuple):
         from the others, in the normal cell only (micro space).
       recency: subtracted from the logit of a previous node, times the square of its
         distance (recurrent space).
+      init_range: parameters start uniform between its negative and itself.
+      tied_head: logits of activations are products with their embeddings (recurrent
+        space).
     """
 
     hidden_size: int = 100
@@ -51,6 +54,8 @@ class ControllerSettings(NamedTuple):
     separable_bias: float = 0.0
     separable_offset: float = 0.0
     recency: float = 0.0
+    init_range: float = 0.1
+    tied_head: bool = False
 
 
 def paper_settings(space: SearchSpace | Sequence[int]) -> ControllerSettings:
@@ -97,13 +102,14 @@ def official_settings(space: SearchSpace | Sequence[int]) -> ControllerSettings:
       Its settings: 64 units for convolutional networks, entropy weights of 1e-4
       (recurrent space: 1e-3), a baseline that starts at 0, and preferences set by hand
       (separable convolutions in the micro space, recent nodes in the recurrent one).
-      `official_optimizer` belongs to them.
+      A recurrent space whose first activation is fixed has those of the corrected
+      language model. `official_optimizer` belongs to them.
 
     Raises:
       ValueError: if the scripts have no such space.
 
     Source: `cifar10_macro_search.sh`, `cifar10_micro_search.sh`, `ptb_search.sh` and
-    the controllers they run.
+    the controllers they run; `enas_lm/src/controller.py` of google-research.
     """
     common = ControllerSettings(
         hidden_size=64, temperature=1.0, entropy_weight=1e-4, baseline_start=0.0
@@ -118,9 +124,19 @@ def official_settings(space: SearchSpace | Sequence[int]) -> ControllerSettings:
                 separable_bias=10.0,
                 separable_offset=0.25,
             )
-        case spaces.RecurrentSpace():
+        case spaces.RecurrentSpace(first_activation=None):
             return common._replace(
                 hidden_size=100, temperature=5.0, entropy_weight=1e-3, recency=1 / 6
+            )
+        case spaces.RecurrentSpace():
+            return common._replace(
+                tanh_constant=2.25,
+                temperature=5.0,
+                entropy_weight=1e-5,
+                baseline_decay=0.999,
+                recency=1 / 6,
+                init_range=0.01,
+                tied_head=True,
             )
     raise ValueError(_not_in_the_scripts(space))
 
@@ -133,10 +149,12 @@ def official_optimizer(
     Args:
       space: a macro, micro or recurrent space.
       learning_rate: its learning rate, constant; `None` is that of the scripts, 3.5e-3
-        for the micro space and 1e-3 for the others.
+        for the micro space, 5e-5 for a recurrent space whose first activation is fixed
+        and 1e-3 for the others.
 
     Returns:
-      `optim.tensorflow_adam` without first moment and with epsilon 1e-3.
+      `optim.tensorflow_adam` without first moment and with epsilon 1e-3, or with its
+      defaults for a recurrent space whose first activation is fixed.
 
     Raises:
       ValueError: if the scripts have no such space, or the learning rate is not a
@@ -144,15 +162,18 @@ def official_optimizer(
 
     Source: as `official_settings`; `src/utils.py`.
     """
+    options = {"b1": 0.0, "eps": 1e-3}
     match space:
         case spaces.MicroSpace():
             rate = 3.5e-3
-        case spaces.MacroSpace() | spaces.RecurrentSpace():
+        case spaces.MacroSpace() | spaces.RecurrentSpace(first_activation=None):
             rate = 1e-3
+        case spaces.RecurrentSpace():
+            rate, options = 5e-5, {}
         case _:
             raise ValueError(_not_in_the_scripts(space))
     rate = _checked_rate(rate if learning_rate is None else learning_rate)
-    return optim.tensorflow_adam(rate, b1=0.0, eps=1e-3)
+    return optim.tensorflow_adam(rate, **options)
 
 
 def _not_in_the_scripts(space: SearchSpace | Sequence[int]) -> str:
@@ -182,11 +203,14 @@ _RANGES = {
     "separable_bias": (math.isfinite, "a finite number"),
     "separable_offset": (math.isfinite, "a finite number"),
     "recency": (lambda v: 0 <= v < math.inf, "a number of at least 0"),
+    "init_range": (lambda v: 0 < v < math.inf, "a positive number"),
+    "tied_head": (lambda v: isinstance(v, bool), "True or False"),
 }
 _PRIORS = {
     "separable_bias": "MicroSpace",
     "separable_offset": "MicroSpace",
     "recency": "RecurrentSpace",
+    "tied_head": "RecurrentSpace",
 }
 
 
@@ -218,6 +242,7 @@ def check(settings: ControllerSettings, priors: Collection[str]) -> None:
     for name, space in _PRIORS.items():
         value = getattr(settings, name)
         if value and name not in priors:
+            default = ControllerSettings._field_defaults[name]
             raise ValueError(
-                f"{name} is {value}; expected 0, because only a {space} has it"
+                f"{name} is {value}; expected {default}, because only a {space} has it"
             )
