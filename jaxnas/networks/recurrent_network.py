@@ -2,7 +2,6 @@
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
 from jaxnas import genotypes, ops
 from jaxnas._checks import check_sizes
@@ -36,18 +35,17 @@ class RecurrentNetwork(nn.Module):
         weights = {
             name: self.param(name, ops.init, spec) for name, spec in specs.items()
         }
-        functions = [ops.ACTIVATIONS[name] for name in activations]
         averaged = genotypes.averaged_nodes(self.genotype)
-
-        def cell(x: jax.Array, state: jax.Array, mask: jax.Array) -> jax.Array:
-            product = jnp.concatenate([x, state * mask], axis=-1) @ weights["first"][0]
-            states = [ops.highway(state, product, functions[0])]
-            for node, source in enumerate(sources, start=1):
-                read = states[source]
-                product = (read * mask) @ weights["nodes"][node - 1]
-                states.append(ops.highway(read, product, functions[node]))
-            return jnp.stack([states[node] for node in averaged]).mean(0)
-
+        cell = ops.RecurrentCell(
+            weights["first"][0],
+            weights["nodes"],
+            activations,
+            sources,
+            [
+                1 / len(averaged) if node in averaged else 0.0
+                for node in range(len(activations))
+            ],
+        )
         tokens, state = inputs
         drops = train and any(self.dropout)
         return ops.language_model(

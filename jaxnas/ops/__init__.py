@@ -13,11 +13,8 @@ from jaxnas.ops.convolutions import (
     transposed_conv,
 )
 from jaxnas.ops.language import (
-    ACTIVATIONS,
     LanguageOutputs,
-    RecurrentCell,
     RecurrentDropout,
-    highway,
     language_model,
     language_specs,
 )
@@ -30,12 +27,19 @@ from jaxnas.ops.operations import (
     scale_and_offset,
     with_affine_norms,
 )
+from jaxnas.ops.recurrence import (
+    ACTIVATIONS,
+    Activation,
+    RecurrentCell,
+    run_recurrent_cell,
+)
 from jaxnas.ops.resampling import downsample, upsample
 from jaxnas.ops.shifted import avg_pool_3x3, depthwise_conv, max_pool_3x3
 from jaxnas.ops.weights import Distribution, WeightSpec, affine_specs, init
 
 __all__ = [
     "ACTIVATIONS",
+    "Activation",
     "Distribution",
     "LanguageOutputs",
     "Norm",
@@ -51,13 +55,13 @@ __all__ = [
     "downsample",
     "factorized_reduce",
     "factorized_reduce_spec",
-    "highway",
     "init",
     "language_model",
     "language_specs",
     "max_pool_3x3",
     "pointwise_conv",
     "primitives",
+    "run_recurrent_cell",
     "scale_and_offset",
     "transposed_conv",
     "upsample",

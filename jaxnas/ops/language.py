@@ -2,32 +2,18 @@
 
 import functools
 import math
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxnas.ops.recurrence import RecurrentCell, run_recurrent_cell
 from jaxnas.ops.weights import WeightSpec
 from jaxnas.types import Key
 
-ACTIVATIONS = {
-    "tanh": jnp.tanh,
-    "relu": jax.nn.relu,
-    "identity": lambda x: x,
-    "sigmoid": jax.nn.sigmoid,
-}
-"""Functions of the activations of recurrent cells, by name."""
-
 # Initial values are uniform in 1 / sqrt(fan_in): 0.1, 0.05 or 0.04, by the size.
 _FAN_INS = {300: 100, 400: 400, math.inf: 625}
-
-RecurrentCell = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
-"""`(x, state, mask) -> state`, all `[B, H]`.
-
-The mask, of dropout, multiplies what goes into a product with weights.
-"""
 
 
 class RecurrentDropout(NamedTuple):
@@ -139,36 +125,12 @@ def language_model(
         }
     x = x * masks["inputs"][:, None]
 
-    def step(state: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        state = _limited(cell(x, state, masks["states"]), max_norm)
-        return state, state
-
-    state, hidden = lax.scan(step, state, x.swapaxes(0, 1))
-    hidden = hidden.swapaxes(0, 1)
+    hidden = run_recurrent_cell(
+        cell, x.swapaxes(0, 1), state, masks["states"], max_norm=max_norm
+    )
+    state, hidden = hidden[-1], hidden.swapaxes(0, 1)
     dropped = hidden * masks["outputs"][:, None]
     return LanguageOutputs(dropped @ embedding.T, state, hidden, dropped)
-
-
-def highway(
-    state: jax.Array,
-    product: jax.Array,
-    activation: Callable[[jax.Array], jax.Array],
-) -> jax.Array:
-    """A node of a recurrent cell: an activation, and a gate that lets its input pass.
-
-    Args:
-      state: `[B, H]`, what the node reads.
-      product: `[B, 2H]`, that times its weights: for the activation, then for the gate.
-      activation: the activation.
-
-    Returns:
-      `[B, H]`.
-
-    Source: Zilly et al. (2017), "Recurrent highway networks"; Pham et al. (2018), in
-    whose official code both products are one.
-    """
-    inner, gate = jnp.split(product, 2, axis=-1)
-    return state + jax.nn.sigmoid(gate) * (activation(inner) - state)
 
 
 def _mask(
@@ -188,13 +150,3 @@ def _mask(
             rows,
         )
     return kept.astype(dtype) / (1 - prob)
-
-
-def _limited(state: jax.Array, max_norm: float | None) -> jax.Array:
-    if max_norm is None:
-        return state
-    square = jnp.square(state).sum(-1, keepdims=True)
-    # The derivative of a root at 0 is infinite.
-    is_large = square > max_norm**2
-    scale = max_norm * lax.rsqrt(jnp.where(is_large, square, 1))
-    return state * jnp.where(is_large, scale, 1)

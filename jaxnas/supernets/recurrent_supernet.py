@@ -128,35 +128,17 @@ def _cell(
         row = nodes[1:] - 1
     first_matrix, matrices = weights["first"][first], weights["nodes"][row]
     if space.averaged == "later_nodes":
-        is_averaged = nodes > 0
+        num_later = space.num_nodes - 1
+        shares = [0.0, *[1 / num_later] * num_later]
     else:
-        is_averaged = (source[None] != nodes[:, None]).all(1)
-    is_averaged = is_averaged.astype(first_matrix.dtype)
-    share = is_averaged / is_averaged.sum()
-
-    def function(node: int):
-        if node == 0 and space.first_activation is not None:
-            return ops.ACTIVATIONS[space.first_activation]
-        number = activation[node - 1] if node else arch[0]
-        return lambda x: _activate(space, number, x)
-
-    def cell(x: jax.Array, state: jax.Array, mask: jax.Array) -> jax.Array:
-        product = jnp.concatenate([x, state * mask], axis=-1) @ first_matrix
-        states = [ops.highway(state, product, function(0))]
-        for node in range(1, space.num_nodes):
-            read = states[0]
-            for earlier in range(1, node):
-                read = jnp.where(source[node - 1] == earlier, states[earlier], read)
-            product = (read * mask) @ matrices[node - 1]
-            states.append(ops.highway(read, product, function(node)))
-        return jnp.einsum("n,nbh->bh", share, jnp.stack(states))
-
-    return cell
-
-
-def _activate(space: RecurrentSpace, number: jax.Array, x: jax.Array) -> jax.Array:
-    """The activation of a number; all are computed, which costs less than a branch."""
-    result = ops.ACTIVATIONS[space.activations[0]](x)
-    for other, name in enumerate(space.activations[1:], start=1):
-        result = jnp.where(number == other, ops.ACTIVATIONS[name](x), result)
-    return result
+        is_loose = (source[None] != nodes[:, None]).all(1).astype(first_matrix.dtype)
+        shares = [*(is_loose / is_loose.sum())]
+    first_activation = arch[0] if space.chooses_first else space.first_activation
+    return ops.RecurrentCell(
+        first_matrix,
+        matrices,
+        [first_activation, *activation],
+        [*source],
+        shares,
+        space.activations,
+    )
