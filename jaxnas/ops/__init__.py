@@ -15,6 +15,7 @@ from jaxnas.ops.convolutions import (
 from jaxnas.ops.language import (
     LanguageOutputs,
     RecurrentDropout,
+    cross_entropy,
     language_model,
     language_specs,
 )
@@ -51,6 +52,7 @@ __all__ = [
     "avg_pool_3x3",
     "batch_norm",
     "conv",
+    "cross_entropy",
     "depthwise_conv",
     "downsample",
     "factorized_reduce",

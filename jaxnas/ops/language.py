@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from jaxnas.ops.recurrence import RecurrentCell, run_recurrent_cell
@@ -150,3 +151,41 @@ def _mask(
             rows,
         )
     return kept.astype(dtype) / (1 - prob)
+
+
+def cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
+    """Negative log-likelihood of each word, in nats; at least in float32.
+
+    Its backward pass reads and writes the logits once. They are most of what a language
+    model with many words computes.
+
+    Args:
+      logits: `[B, T, num_words]`.
+      targets: int32 `[B, T]`.
+
+    Returns:
+      `[B, T]`. It has derivatives in reverse mode only.
+    """
+    precise = logits.astype(np.promote_types(logits.dtype, jnp.float32))
+    return _cross_entropy(precise, targets)
+
+
+@jax.custom_vjp
+def _cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
+    return _cross_entropy_forward(logits, targets)[0]
+
+
+def _cross_entropy_forward(logits, targets):
+    log_sums = jax.nn.logsumexp(logits, axis=-1, keepdims=True)
+    chosen = jnp.take_along_axis(logits, targets[..., None], axis=-1)
+    return (log_sums - chosen)[..., 0], (logits, targets, log_sums)
+
+
+def _cross_entropy_backward(residuals, gradient):
+    logits, targets, log_sums = residuals
+    words = lax.broadcasted_iota(targets.dtype, logits.shape, logits.ndim - 1)
+    is_target = (words == targets[..., None]).astype(logits.dtype)
+    return gradient[..., None] * (jnp.exp(logits - log_sums) - is_target), None
+
+
+_cross_entropy.defvjp(_cross_entropy_forward, _cross_entropy_backward)

@@ -16,6 +16,7 @@ import numpy as np
 import optax
 from jax import lax
 
+from jaxnas import ops
 from jaxnas._checks import check_sizes
 from jaxnas.types import Arch, Key, Metrics, Params
 
@@ -184,17 +185,6 @@ def _if_finite(
     )
 
 
-def cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
-    """Negative log-likelihood of each word, in nats; at least in float32.
-
-    Args:
-      logits: `[B, T, num_words]`.
-      targets: int32 `[B, T]`.
-    """
-    logits = logits.astype(np.promote_types(logits.dtype, jnp.float32))
-    return optax.softmax_cross_entropy_with_integer_labels(logits, targets)
-
-
 def reading_step(
     model: LanguageModel,
     optimizer: optax.GradientTransformation,
@@ -240,7 +230,7 @@ def reading_step(
                 key=key,
                 batch_axis=batch_axis,
             )
-            loss = cross_entropy(outputs.logits, words[:, 1:]).mean()
+            loss = ops.cross_entropy(outputs.logits, words[:, 1:]).mean()
             return loss + _penalties(outputs, settings), (loss, outputs.state)
 
         gradient, (loss, hidden) = jax.grad(objective, has_aux=True)(state.params)
@@ -335,7 +325,7 @@ def window_loss(
         size = params["embedding"].shape[1]
         zeros = jnp.zeros((words.shape[0], size), params["embedding"].dtype)
         outputs = model(params, arch, (words[:, :-1], zeros))
-        loss = cross_entropy(outputs.logits, words[:, 1:]).mean()
+        loss = ops.cross_entropy(outputs.logits, words[:, 1:]).mean()
         return loss if batch_axis is None else lax.pmean(loss, batch_axis)
 
     return loss
@@ -426,7 +416,7 @@ def language_loss(
         def read(hidden, window):
             words, targets, weights = window
             outputs = model(params, arch, (words, hidden))
-            nats = cross_entropy(outputs.logits, targets)
+            nats = ops.cross_entropy(outputs.logits, targets)
             return outputs.state, (nats * weights.astype(nats.dtype)).sum(1)
 
         _, sums = lax.scan(read, hidden, windows)
@@ -485,6 +475,7 @@ def mean_of_taken(
     mean = jnp.where(metrics["is_hopeless"], jnp.nan, mean)
     return epoch_metrics | {
         "train/loss": mean,
-        "train/perplexity": jnp.exp(mean),
+        # A mean may be large but finite; the run goes on.
+        "train/perplexity": jnp.exp(jnp.minimum(mean, 80)),
         "train/num_skipped": num_skipped,
     }
