@@ -61,8 +61,8 @@ class RecurrentNetwork(nn.Module):
 
 
 @count_params.register
-def _(network: RecurrentNetwork, image_shape: tuple[int, int, int]) -> int:
-    del image_shape
+def _(network: RecurrentNetwork, image_shape: tuple[int, int, int] = (0, 0, 0)) -> int:
+    del image_shape  # it takes words
     size, num_later = network.hidden_size, len(network.genotype.sources)
     return size * (network.num_words + 4 * size + 2 * size * num_later)
 

@@ -65,7 +65,7 @@ def search_page(tmp_path, result, history=HISTORY):
 
 
 def labels(page):
-    return [value for _, name, value in page.attributes if name == "aria-label"]
+    return [value or "" for _, name, value in page.attributes if name == "aria-label"]
 
 
 BETTER = study((60.0, 61.0), [(70.0, 70.5), (71.0, 71.5), (70.25, 71.25)])
