@@ -115,8 +115,9 @@ def find_cell(given: str):
     """The recurrent cell that `--genotype` names."""
     from jaxnas import genotypes
 
-    # Integers alone may be those of another space as well.
-    if re.fullmatch(r"[\s\d,()\[\]]+", given) and not os.path.exists(given):
+    # An odd number of integers, which may be those of another space as well.
+    is_script = re.fullmatch(r"[\s\d,()\[\]]+", given) and not os.path.exists(given)
+    if is_script and len(re.findall(r"\d+", given)) % 2:
         try:
             return genotypes.from_enas_recurrent(given)
         except ValueError as error:

