@@ -65,25 +65,33 @@ def step_decay(
 
 
 def exponential_by_epoch(
-    peak: float, factor: float, steps_per_epoch: int
+    peak: float, factor: float, steps_per_epoch: int, *, first_epoch: int = 0
 ) -> optax.Schedule:
-    """Multiplied by `factor` after every epoch, constant within one.
+    """Multiplied by `factor` after every epoch from some epoch on, constant within one.
 
-    Zhang et al. 2019 use peak 0.1 and factor 0.97 for ImageNet.
+    Epoch `e` (from 0) uses `peak * factor ** max(e - first_epoch, 0)`. Zhang et al.
+    2019 use peak 0.1 and factor 0.97 for ImageNet, Pham et al. 2018 peak 20 and factor
+    0.96 from epoch 15 on for language models.
 
     Args:
       peak: learning rate of the first epoch.
       factor: ratio of the learning rates of one epoch and the one before.
       steps_per_epoch: optimizer steps in one epoch.
+      first_epoch: the epoch (from 0) after which the learning rate first changes.
 
     Returns:
       A schedule over optimizer steps.
 
     Raises:
-      ValueError: if `factor` or `steps_per_epoch` is not positive.
+      ValueError: if `factor` or `steps_per_epoch` is not positive, or `first_epoch` is
+        negative.
     """
     _check_factor(factor)
-    decay = optax.exponential_decay(peak, transition_steps=1, decay_rate=factor)
+    if first_epoch < 0:
+        raise ValueError(f"first_epoch is {first_epoch}; expected 0 or more")
+    decay = optax.exponential_decay(
+        peak, transition_steps=1, decay_rate=factor, transition_begin=first_epoch
+    )
     return _by_epoch(decay, steps_per_epoch)
 
 
@@ -221,7 +229,7 @@ def sgd(
 
     Args:
       learning_rate: a number, or a schedule over steps.
-      momentum: decay of the sum of gradients.
+      momentum: decay of the sum of gradients; 0 for none, which then is not held.
       nesterov: whether to use Nesterov momentum.
       weight_decay: times the weights, is added to their gradient: the gradient of the
         penalty `weight_decay / 2 * sum(weights ** 2)`.
@@ -236,7 +244,7 @@ def sgd(
     return _clipped(
         clip_norm,
         optax.add_decayed_weights(weight_decay),
-        optax.sgd(learning_rate, momentum, nesterov),
+        optax.sgd(learning_rate, momentum or None, nesterov),
     )
 
 

@@ -78,6 +78,12 @@ def test_exponential_by_epoch():
     assert after == pytest.approx(0.1 * 0.97**249, rel=1e-4)
 
 
+def test_exponential_from_some_epoch_on():
+    schedule = optim.exponential_by_epoch(20.0, 0.96, 2, first_epoch=3)
+    expected = np.repeat(20.0 * 0.96 ** np.array([0, 0, 0, 0, 1, 2]), 2)
+    np.testing.assert_allclose(rates(schedule, 12), expected, rtol=1e-6)
+
+
 def test_warm_up_rises_to_the_schedule():
     cosine = optim.cosine_by_epoch(0.8, num_epochs=4, steps_per_epoch=3)
     schedule = optim.warm_up(cosine, num_epochs=2, steps_per_epoch=3)
@@ -92,6 +98,10 @@ def test_warm_up_rises_to_the_schedule():
         (lambda: optim.step_decay(1.0, 0.0, (1,), 3), "factor is 0.0; expected a pos"),
         (lambda: optim.exponential_by_epoch(1.0, -1.0, 3), "factor is -1.0; expected"),
         (lambda: optim.exponential_by_epoch(1.0, 0.5, 0), "steps_per_epoch is 0; exp"),
+        (
+            lambda: optim.exponential_by_epoch(1.0, 0.5, 3, first_epoch=-1),
+            "first_epoch is -1; expected 0 or more",
+        ),
         (lambda: optim.cosine_by_epoch(1.0, 2, 0), "steps_per_epoch is 0; expected"),
         (lambda: optim.warm_up(optax.constant_schedule(1.0), 1, 0), "per_epoch is 0;"),
         (lambda: optim.warm_up(optax.constant_schedule(1.0), -1, 3), "epochs is -1; "),
@@ -219,6 +229,12 @@ def test_sgd_without_a_limit_does_not_clip():
 def test_limits_that_are_not_positive_are_refused(make, clip_norm):
     with pytest.raises(ValueError, match=f"clip_norm is {clip_norm}; expected a pos"):
         make(0.1, clip_norm=clip_norm)
+
+
+def test_sgd_without_momentum_holds_no_gradients():
+    params = jax.tree.map(jnp.asarray, PARAMS)
+    state = optim.sgd(1.0, momentum=0.0).init(params)
+    assert not jax.tree.leaves(state)
 
 
 def test_sgd_follows_a_schedule():

@@ -14,7 +14,14 @@ from jaxnas.data.streaming import (
     digest,
     stream,
 )
-from jaxnas.data.text import TEXTS, TextDataset, describe_text, load_text
+from jaxnas.data.text import (
+    TEXTS,
+    TextDataset,
+    describe_text,
+    first_tokens,
+    load_text,
+    text_digest,
+)
 
 __all__ = [
     "NAMES",
@@ -30,9 +37,11 @@ __all__ = [
     "describe",
     "describe_text",
     "digest",
+    "first_tokens",
     "load",
     "load_text",
     "normalize",
     "split",
     "stream",
+    "text_digest",
 ]

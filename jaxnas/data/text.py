@@ -6,6 +6,7 @@ of the words' Unicode code points, as in the scripts of ENAS. Words that only th
 texts have become `<unk>`.
 """
 
+import hashlib
 import math
 import os
 import pathlib
@@ -17,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxnas._checks import reason
+from jaxnas._checks import check_sizes, reason
 from jaxnas.data import decoding, grammar
 from jaxnas.data.images import DatasetError
 
@@ -169,6 +170,37 @@ def describe_text(dataset: TextDataset) -> str:
         f"{dataset.source}: {sizes} tokens (training, validation, test), "
         f"{dataset.num_words:,} words"
     )
+
+
+def first_tokens(dataset: TextDataset, num: int) -> TextDataset:
+    """Keep the first tokens of each text, and the whole vocabulary.
+
+    Args:
+      dataset: the texts.
+      num: how many, at least 1.
+
+    Returns:
+      The shorter texts; those that have no more stay as they are.
+
+    Raises:
+      ValueError: if `num` is not positive.
+    """
+    check_sizes(num=num)
+    return dataset._replace(
+        train=dataset.train[:num],
+        validation=dataset.validation[:num],
+        test=dataset.test[:num],
+        source=f"{dataset.source}, at most {num:,} tokens of each text",
+    )
+
+
+def text_digest(dataset: TextDataset) -> str:
+    """SHA-256 of the texts and their vocabulary."""
+    result = hashlib.sha256("\0".join(dataset.vocabulary).encode())
+    for array in (dataset.train, dataset.validation, dataset.test):
+        result.update(f"\n{array.dtype} {array.shape}\n".encode())
+        result.update(np.ascontiguousarray(array).data)
+    return result.hexdigest()
 
 
 def _made_up() -> TextDataset:

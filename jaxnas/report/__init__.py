@@ -31,6 +31,11 @@ from jaxnas.report.inpainting import (
     restoration_report,
     restoration_text,
 )
+from jaxnas.report.language import (
+    language_model_report,
+    language_report,
+    language_text,
+)
 from jaxnas.report.search import scratch_text, search_report, train_report
 from jaxnas.report.toy_problem import toy_problem_report
 
@@ -43,6 +48,9 @@ __all__ = [
     "correlation_notes",
     "correlation_report",
     "inpainting_report",
+    "language_model_report",
+    "language_report",
+    "language_text",
     "number_of",
     "restoration_report",
     "restoration_text",

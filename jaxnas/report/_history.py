@@ -76,6 +76,31 @@ def convergence_curves(
     )
 
 
+def controller_curves(history: convergence.History) -> list[_render.Figure]:
+    """Draw reward, baseline and entropy of a controller, if they are logged.
+
+    Args:
+      history: lines of the log, with `reward`, `baseline` and `entropy` (nats).
+    """
+    return [
+        *metric_curves(
+            history,
+            {
+                "reward": ("last samples", curves.BLUE),
+                "baseline": ("moving average", curves.ORANGE),
+            },
+            title="Reward of the controller",
+            y_label="reward",
+        ),
+        *metric_curves(
+            history,
+            {"entropy": ("controller", curves.BLUE)},
+            title="Entropy of the controller",
+            y_label="entropy (nats)",
+        ),
+    ]
+
+
 def last_value(history: convergence.History, key: str) -> float | None:
     """The latest value of a metric, finite or not; `None` if no line has it."""
     lines = (line for line in reversed(history) if key in line)

@@ -66,6 +66,13 @@ def chart(chart: Chart, description: str, caption: str = "") -> Figure:
     return figure(curves.svg(chart, description), caption)
 
 
+def hidden(text: str) -> markupsafe.Markup:
+    """A long text for a cell of a table, to be shown on demand."""
+    return markupsafe.Markup(
+        "<details><summary>show</summary><code>{}</code></details>"
+    ).format(text)
+
+
 def write(path: str | os.PathLike[str], template: str, **context: Any) -> None:
     """Fill in a template and write it to a file, as a whole or not at all."""
     _files.write_text(path, _environment().get_template(template).render(context))

@@ -136,6 +136,7 @@ def line_chart(
     height: float = 215,
     levels: Mapping[str, float] | None = None,
     log_x: bool = False,
+    log_y: bool = False,
     whole_x: bool = True,
     y_limits: tuple[float, float] | None = None,
     percent: bool = False,
@@ -151,6 +152,7 @@ def line_chart(
       height: of the figure, in points.
       levels: named values to mark with a dashed horizontal line.
       log_x: whether equal steps to the right are equal factors; needs positive `x`.
+      log_y: the same upwards; needs positive `y`.
       whole_x: whether only whole numbers are marked on a horizontal axis that is not
         logarithmic.
       y_limits: ends of the vertical axis, which cut what is beyond; by default it
@@ -190,6 +192,12 @@ def line_chart(
         axes.set_ylim(y_limits)
     if percent:
         axes.yaxis.set_major_formatter(ticker.PercentFormatter(xmax=1.0, symbol=""))
+    if log_y:
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(ticker.StrMethodFormatter("{x:,g}"))
+        axes.yaxis.set_minor_formatter(
+            ticker.LogFormatter(labelOnlyBase=False, minor_thresholds=(1.5, 0.5))
+        )
     if log_x:
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter(ticker.StrMethodFormatter("{x:,g}"))

@@ -6,8 +6,6 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import markupsafe
-
 from jaxnas import analysis, genotypes
 from jaxnas.analysis import convergence
 from jaxnas.report import _history, _render, curves
@@ -63,21 +61,7 @@ def search_report(
     figures = [
         *_loss_and_accuracy(history, loss_unit),
         *_history.convergence_curves(history, uniform_level),
-        *_history.metric_curves(
-            history,
-            {
-                "reward": ("last samples", curves.BLUE),
-                "baseline": ("moving average", curves.ORANGE),
-            },
-            title="Reward of the controller",
-            y_label="reward",
-        ),
-        *_history.metric_curves(
-            history,
-            {"entropy": ("controller", curves.BLUE)},
-            title="Entropy of the controller",
-            y_label="entropy (nats)",
-        ),
+        *_history.controller_curves(history),
     ]
     _render.write(
         path,
@@ -236,9 +220,6 @@ def _candidate_table(
         **({"width (c)": ".1f", "depth": "d"} if has_cells else {}),
         "genotype": "",
     }
-    details = markupsafe.Markup(
-        "<details><summary>show</summary><code>{}</code></details>"
-    )
     rows = [
         (
             *((rank,) if ranks else ()),
@@ -249,7 +230,7 @@ def _candidate_table(
             candidate.num_params / 1e6,
             candidate.flops / 1e6,
             *(_topology(candidate.genotype) if has_cells else ()),
-            details.format(genotypes.to_text(candidate.genotype)),
+            _render.hidden(genotypes.to_text(candidate.genotype)),
         )
         for rank, candidate in enumerate(candidates, start=1)
     ]

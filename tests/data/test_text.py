@@ -252,3 +252,27 @@ def test_no_table_of_word_pairs_is_as_good_as_the_rules():
     test = dataset.test
     bigrams = np.exp(-np.log(probs[test[:-1], test[1:]]).mean())
     assert 7.56 * 1.1 < bigrams < 12
+
+
+def test_the_first_tokens_of_each_text():
+    whole = data.load_text("grammar")
+    first = data.first_tokens(whole, 5)
+    for short, long in zip(first[1:4], whole[1:4], strict=True):
+        np.testing.assert_array_equal(short, long[:5])
+    assert first.vocabulary == whole.vocabulary
+    assert first.source == f"{whole.source}, at most 5 tokens of each text"
+    assert data.first_tokens(whole, 10**6).test.size == whole.test.size
+    with pytest.raises(ValueError, match="num is 0; expected at least 1"):
+        data.first_tokens(whole, 0)
+
+
+def test_digests_tell_texts_apart():
+    whole = data.load_text("grammar")
+    digest = data.text_digest(whole)
+    assert digest == data.text_digest(whole._replace(source="elsewhere"))
+    others = (
+        whole._replace(test=whole.test[:-1]),
+        whole._replace(train=whole.validation, validation=whole.train),
+        whole._replace(vocabulary=whole.vocabulary[::-1]),
+    )
+    assert len({digest, *map(data.text_digest, others)}) == 4
