@@ -131,7 +131,10 @@ def language_model(
     )
     state, hidden = hidden[-1], hidden.swapaxes(0, 1)
     dropped = hidden * masks["outputs"][:, None]
-    return LanguageOutputs(dropped @ embedding.T, state, hidden, dropped)
+    # Products of matrices: XLA computes their gradients faster than those of arrays.
+    logits = dropped.reshape(-1, size) @ embedding.T
+    logits = logits.reshape(*tokens.shape, num_words)
+    return LanguageOutputs(logits, state, hidden, dropped)
 
 
 def _mask(
@@ -167,7 +170,8 @@ def cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
       `[B, T]`. It has derivatives in reverse mode only.
     """
     precise = logits.astype(np.promote_types(logits.dtype, jnp.float32))
-    return _cross_entropy(precise, targets)
+    precise = precise.reshape(-1, logits.shape[-1])
+    return _cross_entropy(precise, targets.reshape(-1)).reshape(targets.shape)
 
 
 @jax.custom_vjp

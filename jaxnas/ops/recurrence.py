@@ -2,9 +2,9 @@
 
 Differentiated as it stands, a loop over time computes the gradient of the weights in
 every step, and keeps what each activation and each choice of a node has computed. Here
-a step keeps what its nodes read and their products, from which the backward pass
-computes the rest anew; the gradients of the weights are one product each, over all
-words. Beside the plain loop that takes half the time on a CPU.
+a step keeps three numbers for each feature of a node: what it reads, the activation's
+value and the gate. The gradients of the weights are one product each, over all words.
+That takes half the time of the plain loop on a CPU.
 """
 
 import functools
@@ -21,18 +21,18 @@ class Activation(NamedTuple):
 
     Attributes:
       function: `x -> value`.
-      slope: `(x, value) -> derivative`.
+      slope: `value -> derivative`.
     """
 
     function: Callable[[jax.Array], jax.Array]
-    slope: Callable[[jax.Array, jax.Array], jax.Array]
+    slope: Callable[[jax.Array], jax.Array]
 
 
 ACTIVATIONS = {
-    "tanh": Activation(jnp.tanh, lambda x, value: 1 - value * value),
-    "relu": Activation(jax.nn.relu, lambda x, value: (x > 0).astype(x.dtype)),
-    "identity": Activation(lambda x: x, lambda x, value: jnp.ones_like(x)),
-    "sigmoid": Activation(jax.nn.sigmoid, lambda x, value: value * (1 - value)),
+    "tanh": Activation(jnp.tanh, lambda value: 1 - value * value),
+    "relu": Activation(jax.nn.relu, lambda value: (value > 0).astype(value.dtype)),
+    "identity": Activation(lambda x: x, jnp.ones_like),
+    "sigmoid": Activation(jax.nn.sigmoid, lambda value: value * (1 - value)),
 }
 """The activations of recurrent cells, by name."""
 
@@ -127,9 +127,9 @@ class _Decisions(NamedTuple):
         """The activation of a node."""
         return self._select(node, lambda activation: activation.function(x))
 
-    def slope(self, node: int, x: jax.Array, value: jax.Array) -> jax.Array:
-        """Its derivative."""
-        return self._select(node, lambda activation: activation.slope(x, value))
+    def slope(self, node: int, value: jax.Array) -> jax.Array:
+        """Its derivative, where it has a value."""
+        return self._select(node, lambda activation: activation.slope(value))
 
     def _select(self, node: int, apply: Callable[[Activation], jax.Array]) -> jax.Array:
         activation = self.activations[node]
@@ -155,8 +155,12 @@ class _Decisions(NamedTuple):
 
     def mean(self, states: Sequence[jax.Array]) -> jax.Array:
         """The new state of the cell."""
-        parts = map(_scaled, self.shares, states)
-        return functools.reduce(jnp.add, [part for part in parts if part is not None])
+        return _sum(list(map(_scaled, self.shares, states)))
+
+
+def _sum(parts: Sequence[jax.Array | None]) -> jax.Array:
+    """The sum of arrays; `None` stands for zero."""
+    return functools.reduce(jnp.add, [part for part in parts if part is not None])
 
 
 def _scaled(share: Any, x: jax.Array) -> jax.Array | None:
@@ -179,9 +183,30 @@ def _run(plan, traced, mask, products, first, later, state):
     return lax.scan(step, state, products)[1]
 
 
-def _step(decisions, mask, product, first, later, state):
-    """The mean of the nodes, and of every node what it reads and its product."""
-    states, reads, products = [], [], []
+class _Kept(NamedTuple):
+    """What the backward pass needs of a node: `[B, H]`, or with time before them.
+
+    Attributes:
+      read: what it reads.
+      value: of its activation.
+      opening: of its gate.
+    """
+
+    read: jax.Array
+    value: jax.Array
+    opening: jax.Array
+
+
+def _step(
+    decisions: _Decisions,
+    mask: jax.Array,
+    product: jax.Array,
+    first: jax.Array,
+    later: jax.Array,
+    state: jax.Array,
+) -> tuple[jax.Array, tuple[_Kept, ...]]:
+    """The mean of the nodes after a word, and what to keep of each."""
+    states, kept = [], []
     for node in range(len(decisions.activations)):
         if node == 0:
             read, product = state, product + (state * mask) @ first
@@ -189,63 +214,58 @@ def _step(decisions, mask, product, first, later, state):
             read = decisions.read(node, states)
             product = (read * mask) @ later[node - 1]
         inner, gate = jnp.split(product, 2, axis=-1)
-        value = decisions.value(node, inner)
-        states.append(read + jax.nn.sigmoid(gate) * (value - read))
-        reads.append(read)
-        products.append(product)
-    return decisions.mean(states), tuple(reads), tuple(products)
+        value, opening = decisions.value(node, inner), jax.nn.sigmoid(gate)
+        states.append(read + opening * (value - read))
+        kept.append(_Kept(read, value, opening))
+    return decisions.mean(states), tuple(kept)
 
 
 def _run_forward(plan, traced, mask, products, first, later, state):
     decisions = plan.decisions(traced)
 
     def step(state, product):
-        mean, reads, all_products = _step(decisions, mask, product, first, later, state)
+        mean, kept = _step(decisions, mask, product, first, later, state)
         state = _limited(mean, plan.max_norm)
-        kept = None if plan.max_norm is None else mean
-        return state, (state, reads, all_products, kept)
+        return state, (state, kept, None if plan.max_norm is None else mean)
 
-    _, (hidden, *kept) = lax.scan(step, state, products)
-    return hidden, (traced, mask, first, later, kept)
+    _, (hidden, kept, means) = lax.scan(step, state, products)
+    return hidden, (traced, mask, first, later, kept, means)
 
 
 def _run_backward(plan, residuals, gradient):
-    traced, mask, first, later, (reads, products, means) = residuals
+    traced, mask, first, later, kept, means = residuals
     decisions = plan.decisions(traced)
-    num_nodes = len(decisions.activations)
+    nodes = range(len(decisions.activations))
 
     def step(d_state, inputs):
-        d_hidden, reads, products, mean = inputs
+        d_hidden, kept, mean = inputs
         d_mean = d_hidden + d_state
         if mean is not None:
             limited = functools.partial(_limited, max_norm=plan.max_norm)
             (d_mean,) = jax.vjp(limited, mean)[1](d_mean)
         d_reads: dict[int, jax.Array] = {}
         d_products: dict[int, jax.Array] = {}
-        for node in reversed(range(num_nodes)):
+        for node in reversed(nodes):
+            read, value, opening = kept[node]
             parts = [_scaled(decisions.shares[node], d_mean)]
             for reader, d_read in d_reads.items():
                 parts.append(decisions.sent_to(node, reader, d_read))
-            parts = [part for part in parts if part is not None]
-            d_node = functools.reduce(jnp.add, parts)
-            read, (inner, gate) = reads[node], jnp.split(products[node], 2, axis=-1)
-            value, opening = decisions.value(node, inner), jax.nn.sigmoid(gate)
+            d_node = _sum(parts)
             d_value = d_node * opening
-            d_inner = d_value * decisions.slope(node, inner, value)
+            d_inner = d_value * decisions.slope(node, value)
             d_gate = d_value * (value - read) * (1 - opening)
             d_product = jnp.concatenate([d_inner, d_gate], axis=-1)
             matrix = first if node == 0 else later[node - 1]
             d_products[node] = d_product
             d_reads[node] = d_node - d_value + (d_product @ matrix.T) * mask
-        d_state = d_reads.pop(0)
-        return d_state, tuple(d_products[node] for node in range(num_nodes))
+        return d_reads[0], tuple(d_products[node] for node in nodes)
 
     d_state, d_products = lax.scan(
-        step, jnp.zeros_like(mask), (gradient, reads, products, means), reverse=True
+        step, jnp.zeros_like(mask), (gradient, kept, means), reverse=True
     )
     d_matrices = [
-        jnp.einsum("tbh,tbk->hk", read * mask[None], d_product)
-        for read, d_product in zip(reads, d_products, strict=True)
+        jnp.einsum("tbh,tbk->hk", node.read * mask[None], d_product)
+        for node, d_product in zip(kept, d_products, strict=True)
     ]
     d_later = jnp.stack(d_matrices[1:]) if len(d_matrices) > 1 else 0 * later
     return None, None, d_products[0], d_matrices[0], d_later, d_state
