@@ -874,7 +874,7 @@ def recurrent_network_case(size: Size) -> Case:
         networks.recurrent(genotype, num_words, hidden_size, dropout=dropout),
         clipped_sgd(),
         lambda compiled: torch_module("torch_recurrent").RecurrentNetwork(
-            *genotype, num_words, hidden_size, DROPOUT, compiled=compiled
+            *genotype[:2], num_words, hidden_size, DROPOUT, compiled=compiled
         ),
         lambda model: torch_module("torch_recurrent").make_optimizer(model),
         task=next_words(),

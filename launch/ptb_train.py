@@ -115,11 +115,13 @@ def find_cell(given: str):
     """The recurrent cell that `--genotype` names."""
     from jaxnas import genotypes
 
-    # An odd number of integers, which may be those of another space as well.
+    # Integers may be an architecture of another space as well.
     is_script = re.fullmatch(r"[\s\d,()\[\]]+", given) and not os.path.exists(given)
-    if is_script and len(re.findall(r"\d+", given)) % 2:
+    if is_script:
+        is_enas = len(re.findall(r"\d+", given)) % 2
+        read = genotypes.from_enas_recurrent if is_enas else genotypes.from_enas_lm
         try:
-            return genotypes.from_enas_recurrent(given)
+            return read(given)
         except ValueError as error:
             raise ValueError(
                 f"--genotype {architectures.shown(given)} is no recurrent cell: {error}"

@@ -96,7 +96,8 @@ def run_recurrent_cell(
     plan = _Plan(structure, known, cell.choices, max_norm)
     traced = [leaf for leaf in leaves if isinstance(leaf, jax.Array)]
     # The words' part of the product of node 0 takes one product for all of them.
-    products = x @ cell.first[:size]
+    products = x.reshape(-1, size) @ cell.first[:size]
+    products = products.reshape(*x.shape[:2], 2 * size)
     return _run(plan, traced, mask, products, cell.first[size:], cell.later, state)
 
 
@@ -263,8 +264,10 @@ def _run_backward(plan, residuals, gradient):
     d_state, d_products = lax.scan(
         step, jnp.zeros_like(mask), (gradient, kept, means), reverse=True
     )
+    # Products of matrices: XLA computes sums over two axes in a slower way.
+    size = mask.shape[-1]
     d_matrices = [
-        jnp.einsum("tbh,tbk->hk", node.read * mask[None], d_product)
+        (node.read * mask[None]).reshape(-1, size).T @ d_product.reshape(-1, 2 * size)
         for node, d_product in zip(kept, d_products, strict=True)
     ]
     d_later = jnp.stack(d_matrices[1:]) if len(d_matrices) > 1 else 0 * later
