@@ -127,6 +127,24 @@ def test_a_finished_training_says_the_same_again(trained, variables):
     assert (workdir / "result.json").read_bytes() == before
 
 
+@pytest.mark.parametrize("preset", ["enas-lm-ptb", "darts-ptb"])
+def test_presets_of_the_space_of_darts_run(variables, tmp_path, preset):
+    flags = (*SIZES, *SEARCH, "--no-random-windows", "--dataset", "grammar")
+    searched = tmp_path / "search"
+    status, output, errors = run(
+        variables, "ptb_search", "--preset", preset, *flags, "--workdir", searched
+    )
+    assert status == 0, errors
+    genotype = genotypes.load(searched / "genotype.json")
+    assert genotype.averaged == "later_nodes" and len(genotype.activations) == 4
+    (line,) = re.findall(r"^  python launch/ptb_train\.py (.*)$", output, re.M)
+    assert f"--preset {preset}" in line
+    flags = ("--epochs", 1, "--workdir", tmp_path / "train", "--no-random-windows")
+    status, output, errors = run(variables, "ptb_train", *shlex.split(line), *flags)
+    assert status == 0, errors
+    assert "perplexity: validation text" in output
+
+
 def test_own_texts_and_random_search(variables, tmp_path):
     for name, words in (("train", 99), ("valid", 40), ("test", 40)):
         text = " ".join(["a", "b", "c"] * words)
