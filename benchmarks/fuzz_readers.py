@@ -22,6 +22,7 @@ import resource
 import signal
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 import warnings
@@ -227,6 +228,42 @@ def read_image(path: pathlib.Path) -> None:
     assert decoding.open_image(path.read_bytes(), path).mode == "RGB"
 
 
+TEXT = b"the dog <unk> the bird\nthe bird sings\n" * 20
+
+
+def write_ptb(path: pathlib.Path) -> None:
+    """Write Penn Treebank's archive."""
+    with tarfile.open(path, "w:gz") as archive:
+        for split in ("train", "valid", "test"):
+            member = tarfile.TarInfo(f"./simple-examples/data/ptb.{split}.txt")
+            member.size = len(TEXT)
+            archive.addfile(member, io.BytesIO(TEXT))
+
+
+def write_wikitext(path: pathlib.Path) -> None:
+    """Write the archive of WikiText-2."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for split in ("train", "valid", "test"):
+            archive.writestr(f"wikitext-2/wiki.{split}.tokens", TEXT)
+
+
+def write_texts(path: pathlib.Path) -> None:
+    """Write three texts, of which that of the path is damaged."""
+    for split in ("train", "valid", "test"):
+        (path.parent / f"{split}.txt").write_bytes(TEXT)
+
+
+def text_reader(name: str) -> Callable[[pathlib.Path], None]:
+    """What loads texts by their name."""
+
+    def read(path: pathlib.Path) -> None:
+        texts = data.load_text(name, path.parent)
+        for text in texts[1:4]:
+            assert text.size > 0 and 0 <= text.min() <= text.max() < texts.num_words
+
+    return read
+
+
 def writer(text: str) -> Callable[[pathlib.Path], None]:
     """What writes a text."""
 
@@ -257,6 +294,16 @@ READERS = {
     "SVHN": Reader("test_32x32.mat", write_svhn, read_svhn, data.DatasetError),
     "CelebA": Reader(celeba.LANDMARKS, write_celeba, read_celeba, data.DatasetError),
     "CIFAR pickle": Reader("b", write_pickle, read_pickle, data.DatasetError),
+    "Penn Treebank": Reader(
+        *("simple-examples.tgz", write_ptb, text_reader("ptb"), data.DatasetError)
+    ),
+    "WikiText-2": Reader(
+        *("wikitext-2-v1.zip", write_wikitext, text_reader("wikitext2")),
+        data.DatasetError,
+    ),
+    "own text": Reader(
+        *("train.txt", write_texts, text_reader("text"), data.DatasetError)
+    ),
     **{
         f"image .{ending}": Reader(
             f"image.{ending}", write_image, read_image, data.DatasetError
@@ -325,8 +372,8 @@ def _mutate_members(content: bytes, rng: random.Random) -> bytes:
 
 
 def _mutate_header(data: bytes, rng: random.Random) -> bytes:
-    """Damage the header of an array, or its values."""
-    if rng.random() < 0.5:
+    """Damage the header of an array, or anything else."""
+    if data.startswith(b"\x93NUMPY") and rng.random() < 0.5:
         size = int.from_bytes(data[8:10], "little")
         header = data[10 : 10 + size].rstrip()
         values = re.finditer(rb"'[^']*'|\([^)]*\)|\d+|True|False", header)
