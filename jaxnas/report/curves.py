@@ -188,6 +188,7 @@ def line_chart(
     for label, level in (levels or {}).items():
         axes.axhline(level, color=INK, alpha=0.6, linestyle="--", label=_label(label))
     axes.set(title=title, xlabel=x_label, ylabel=y_label)
+    axes.ticklabel_format(axis="y", useOffset=False)
     if y_limits is not None:
         axes.set_ylim(y_limits)
     if percent:

@@ -163,6 +163,30 @@ def text_rows(tokens: np.ndarray, batch_size: int) -> np.ndarray:
     return np.asarray(tokens[: batch_size * length]).reshape(batch_size, length)
 
 
+def check_tokens(name: str, tokens: np.ndarray, num_words: int) -> None:
+    """Check that a text has words of a vocabulary only.
+
+    Args:
+      name: of the text, for the error.
+      tokens: int32 `[num_tokens]`.
+      num_words: size of the vocabulary of the model.
+
+    Raises:
+      ValueError: if it does not, or is not a row of integers.
+    """
+    if tokens.ndim != 1 or not np.issubdtype(tokens.dtype, np.integer):
+        raise ValueError(
+            f"the {name} has the shape {list(tokens.shape)} and the type "
+            f"{tokens.dtype}; expected a row of integers"
+        )
+    for token in (tokens.min(initial=0), tokens.max(initial=0)):
+        if not 0 <= token < num_words:
+            raise ValueError(
+                f"the {name} has a word of the number {token}; expected 0 to "
+                f"{num_words - 1}, the vocabulary of the model"
+            )
+
+
 def init_reader(
     params: Params, optimizer: optax.GradientTransformation, batch_size: int
 ) -> ReaderState:
@@ -383,7 +407,7 @@ def make_language_eval_fn(
 
     Raises:
       ValueError: if a number is not positive; when evaluating, if the text has less
-        than one word more than there are rows.
+        than one word more than there are rows, or words that the model does not know.
     """
     check_sizes(batch_size=batch_size, window=window)
     total_loss = jax.jit(language_loss(model))
@@ -391,6 +415,7 @@ def make_language_eval_fn(
     def evaluate(
         params: Params, tokens: np.ndarray, arch: Arch | None = None
     ) -> dict[str, float]:
+        check_tokens("text", tokens, params["embedding"].shape[0])
         if tokens.size <= batch_size:
             raise ValueError(
                 f"the text has {tokens.size} tokens; expected more than the batch of "

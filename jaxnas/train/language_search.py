@@ -239,8 +239,8 @@ def search_language(
       The final state and the most likely architecture.
 
     Raises:
-      ValueError: if a setting is out of range, a text too short for its rows, or the
-        devices cannot share them.
+      ValueError: if a setting is out of range, a text too short for its rows or of
+        words that the supernet does not know, or the devices cannot share the rows.
       Diverged: if too many steps in a row were not finite.
       Interrupted: after a signal; the state has been saved.
     """
@@ -260,6 +260,9 @@ def search_language(
     )
     if settings.searcher_steps:
         reading._replace(random_windows=False).steps_per_epoch(validation.size)
+    shapes = jax.eval_shape(net.init, jax.random.key(0))
+    for name, text in (("training text", train), ("validation text", validation)):
+        language.check_tokens(name, text, shapes["embedding"].shape[0])
     parts = _Parts(net, searcher, optimizer, schedule, settings, len(devices))
     texts = parallel.device_put(
         _Texts(

@@ -118,8 +118,8 @@ def make_language_train_fn(
       finite, and `Interrupted` after a signal, when the state has been saved.
 
     Raises:
-      ValueError: if a setting is out of range, a text too short for its rows, or the
-        devices cannot share them.
+      ValueError: if a setting is out of range, a text too short for its rows or of
+        words that the network does not know, or the devices cannot share the rows.
     """
     reading = settings.reading
     reading.check()
@@ -202,6 +202,9 @@ def make_language_train_fn(
             epoch_metrics=state.epoch_metrics | measured,
         )
 
+    shapes = jax.eval_shape(init, jax.random.key(0)).reader.params
+    for name, text in (("training text", train), ("validation text", validation)):
+        language.check_tokens(name, text, shapes["embedding"].shape[0])
     advance = parallel.replicated(
         epochs.repeat(step, lambda rows: None), devices, donate_argnums=0
     )

@@ -55,6 +55,8 @@ def test_a_text_that_is_too_short_for_its_rows(params):
     evaluate = train.make_language_eval_fn(MODEL, batch_size=4)
     with pytest.raises(ValueError, match="the text has 4 tokens; expected more than"):
         evaluate(params, TEXT[:4])
+    with pytest.raises(ValueError, match="word of the number 7; expected 0 to 6, the"):
+        evaluate(params, TEXT + 1)
 
 
 def test_an_infinite_loss_has_an_infinite_perplexity():

@@ -140,6 +140,8 @@ def test_a_run_that_is_not_finite_stops(tmp_path):
         ({"num_epochs": 0}, "num_epochs is 0"),
         ({"num_search_archs": 0}, "num_search_archs is 0"),
         ({"searcher_steps": -1}, "searcher_steps is -1; expected 0 or more"),
+        ({"train": texts().train + 1}, "training text has a word of the number 7"),
+        ({"validation": texts().validation[None]}, r"validation text has the shape \["),
         ({"batch_size": 200}, "640 tokens, which are 3 in each of 200 rows"),
         (
             {"validation": texts().validation[:40]},

@@ -161,6 +161,11 @@ def test_a_run_that_is_not_finite_stops(tmp_path):
             {"eval_batch_size": 160},
             "160 tokens; expected more than eval_batch_size",
         ),
+        (
+            {"validation": -texts().validation},
+            "validation text has a word of",
+        ),
+        ({"train": texts().train * 1.0}, "and the type float64; expected a row of int"),
         ({"batch_size": 200}, "640 tokens, which are 3 in each of 200 rows"),
         ({"devices": jax.devices()[:3]}, "batch_size of 8 cannot be divided among 3"),
         ({"window": 0}, "window is 0"),
