@@ -33,7 +33,7 @@ def main() -> None:
     report_results(experiment, networks)
 
 
-def prepare(preset: str, config: Config) -> images.Experiment:
+def prepare(preset: str, config: Config) -> session.Experiment:
     """Load and make everything; what is wrong with the settings shows here."""
     import jax
 
@@ -91,7 +91,7 @@ def prepare(preset: str, config: Config) -> images.Experiment:
         environment,
         ignored_keys=MAY_DIFFER,
     )
-    return images.Experiment(config, dataset, arguments, folder, environment)
+    return session.Experiment(config, dataset, arguments, folder, environment)
 
 
 def network_training(config: Config, dataset, devices: list, key):
@@ -135,7 +135,7 @@ def schedule(peak: float, factor: float, num_epochs: int, steps_per_epoch: int):
     return optim.step_decay(peak, factor, boundaries, steps_per_epoch)
 
 
-def report_results(experiment: images.Experiment, networks: list) -> None:
+def report_results(experiment: session.Experiment, networks: list) -> None:
     """Write and print what was found."""
     from jaxnas import _files, genotypes, metrics, report
     from jaxnas.report import drawing

@@ -55,6 +55,25 @@ def find_genotype(name_or_path: str, names: Sequence[str] = ()) -> Any:
     )
 
 
+def find_of_kind(given: str, names: Sequence[str], kind: type, command: str) -> Any:
+    """The genotype that `--genotype` names, which is to be of one kind.
+
+    Args:
+      given: what the flag says.
+      names: published ones of the kind, which messages list.
+      kind: its class.
+      command: what finds such genotypes.
+    """
+    genotype = find_genotype(given, names)
+    if not isinstance(genotype, kind):
+        article = "an" if kind.__name__[0] in "AEIOU" else "a"
+        raise ValueError(
+            f"--genotype {shown(given)} is a {type(genotype).__name__}; expected "
+            f"{article} {kind.__name__}, as {command} finds it"
+        )
+    return genotype
+
+
 def shown(given: str) -> str:
     """What a flag says, in a few words where it is a whole architecture."""
     return textwrap.shorten(given, 60)

@@ -49,7 +49,7 @@ def main() -> None:
     print_result(preset, experiment, study)
 
 
-def prepare(preset: str, config: Config) -> images.Experiment:
+def prepare(preset: str, config: Config) -> session.Experiment:
     """Load and make everything; what is wrong with the settings shows here."""
     from jaxnas import parallel, train, workdir
 
@@ -122,7 +122,7 @@ def prepare(preset: str, config: Config) -> images.Experiment:
         "epoch_metrics": epoch_metrics,
         "scratch_dir": scratch_folder,
     }
-    return images.Experiment(config, dataset, arguments, folder, environment)
+    return session.Experiment(config, dataset, arguments, folder, environment)
 
 
 def search_settings(config: Config):
@@ -203,7 +203,7 @@ def provider_maker(config: Config):
     return weights.shared
 
 
-def write_report(experiment: images.Experiment, study) -> None:
+def write_report(experiment: session.Experiment, study) -> None:
     """Write the report of a search."""
     from jaxnas import metrics, report
     from jaxnas.report import drawing
@@ -229,7 +229,7 @@ def write_report(experiment: images.Experiment, study) -> None:
     )
 
 
-def print_result(preset: str, experiment: images.Experiment, study) -> None:
+def print_result(preset: str, experiment: session.Experiment, study) -> None:
     """Print what was found, and the command that trains it."""
     from jaxnas import genotypes, report
 

@@ -46,7 +46,7 @@ def main() -> None:
     report_results(experiment, study)
 
 
-def prepare(preset: str, config: Config) -> images.Experiment:
+def prepare(preset: str, config: Config) -> session.Experiment:
     """Load and make everything; what is wrong with the settings shows here."""
     import jax
 
@@ -121,7 +121,7 @@ def prepare(preset: str, config: Config) -> images.Experiment:
         "resampling_seed": config.run.seed,
         "standalone_dir": standalone_folder,
     }
-    return images.Experiment(config, dataset, arguments, folder, environment)
+    return session.Experiment(config, dataset, arguments, folder, environment)
 
 
 def one_shot(config: Config, net, steps_per_epoch: int, key):
@@ -203,7 +203,7 @@ def make_sgd(config: Config, num_epochs: int, steps_per_epoch: int):
     )
 
 
-def report_results(experiment: images.Experiment, study) -> None:
+def report_results(experiment: session.Experiment, study) -> None:
     """Write scores.json and report.html, and print the correlations."""
     from jaxnas import _files, report
 

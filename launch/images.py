@@ -2,10 +2,10 @@
 
 import dataclasses
 import warnings
-from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal
 
 import session
-from session import Config, Count, Size
+from session import Count, Size
 
 if TYPE_CHECKING:
     import pathlib
@@ -50,24 +50,6 @@ class Images:
     crop_fill: Literal["black", "mean"] = "black"
     flip: bool = True
     cutout: Size = 16
-
-
-class Experiment(NamedTuple, Generic[Config]):
-    """A prepared study of images.
-
-    Attributes:
-      config: the settings.
-      dataset: the images.
-      arguments: those of the function of `jaxnas.studies`.
-      folder: of the run.
-      environment: what is recorded besides.
-    """
-
-    config: Config
-    dataset: "data.ImageDataset"
-    arguments: dict[str, Any]
-    folder: "pathlib.Path"
-    environment: dict[str, str]
 
 
 # Flags of the images that a training after a search has in common with it.

@@ -36,7 +36,7 @@ def main() -> None:
     print_result(preset, experiment, study)
 
 
-def prepare(preset: str, config: Config) -> images.Experiment:
+def prepare(preset: str, config: Config) -> session.Experiment:
     """Load and make everything; what is wrong with the settings shows here."""
     import jax
 
@@ -88,7 +88,7 @@ def prepare(preset: str, config: Config) -> images.Experiment:
         environment,
         ignored_keys=MAY_DIFFER,
     )
-    return images.Experiment(config, dataset, arguments, folder, environment)
+    return session.Experiment(config, dataset, arguments, folder, environment)
 
 
 def make_searcher(config: Config, space):
@@ -130,7 +130,7 @@ def network_training(config: Config, dataset, key):
     )
 
 
-def write_report(experiment: images.Experiment, study) -> None:
+def write_report(experiment: session.Experiment, study) -> None:
     """Write the report of a search."""
     from jaxnas import metrics, report
     from jaxnas.report import drawing
@@ -155,7 +155,7 @@ def write_report(experiment: images.Experiment, study) -> None:
     )
 
 
-def print_result(preset: str, experiment: images.Experiment, study) -> None:
+def print_result(preset: str, experiment: session.Experiment, study) -> None:
     """Print what was found, and the command that trains it."""
     from jaxnas import genotypes, report
 

@@ -108,13 +108,12 @@ def find_autoencoder(given: str):
     """The autoencoder that `--genotype` names."""
     from jaxnas import genotypes
 
-    genotype = architectures.find_genotype(given, genotypes.AUTOENCODER_NAMES)
-    if not isinstance(genotype, genotypes.AutoencoderGenotype):
-        raise ValueError(
-            f"--genotype {architectures.shown(given)} is a {type(genotype).__name__}; "
-            "expected an AutoencoderGenotype, as inpaint_search.py finds it"
-        )
-    return genotype
+    return architectures.find_of_kind(
+        given,
+        genotypes.AUTOENCODER_NAMES,
+        genotypes.AutoencoderGenotype,
+        "inpaint_search.py",
+    )
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ continues where it stopped.
 import dataclasses
 import pathlib
 import shlex
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import session
 import texts
@@ -31,24 +31,6 @@ _SIZES = (
 )
 
 
-class Experiment(NamedTuple):
-    """A prepared search.
-
-    Attributes:
-      config: the settings.
-      dataset: the texts.
-      arguments: those of `studies.language`.
-      folder: of the run.
-      environment: what is recorded besides.
-    """
-
-    config: Config
-    dataset: "data.TextDataset"
-    arguments: dict[str, Any]
-    folder: pathlib.Path
-    environment: dict[str, str]
-
-
 def main() -> None:
     """Search, train from scratch, compare, report."""
     preset, config = session.parse(PRESETS, __doc__)
@@ -64,7 +46,7 @@ def main() -> None:
     print_result(preset, experiment, study)
 
 
-def prepare(preset: str, config: Config) -> Experiment:
+def prepare(preset: str, config: Config) -> session.Experiment:
     """Load and make everything; what is wrong with the settings shows here."""
     import jax
 
@@ -114,7 +96,7 @@ def prepare(preset: str, config: Config) -> Experiment:
         environment,
         ignored_keys=MAY_DIFFER,
     )
-    return Experiment(config, dataset, arguments, folder, environment)
+    return session.Experiment(config, dataset, arguments, folder, environment)
 
 
 def scratch_training(
@@ -143,7 +125,9 @@ def scratch_training(
     )
 
 
-def write_report(experiment: Experiment, study: "studies.LanguageStudy") -> None:
+def write_report(
+    experiment: session.Experiment, study: "studies.LanguageStudy"
+) -> None:
     """Write the report of a search."""
     from jaxnas import metrics, report
     from jaxnas.report import drawing
@@ -163,7 +147,7 @@ def write_report(experiment: Experiment, study: "studies.LanguageStudy") -> None
 
 
 def print_result(
-    preset: str, experiment: Experiment, study: "studies.LanguageStudy"
+    preset: str, experiment: session.Experiment, study: "studies.LanguageStudy"
 ) -> None:
     """Print what was found, and the command that trains it."""
     from jaxnas import genotypes, report

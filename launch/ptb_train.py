@@ -126,13 +126,9 @@ def find_cell(given: str):
             raise ValueError(
                 f"--genotype {architectures.shown(given)} is no recurrent cell: {error}"
             ) from error
-    genotype = architectures.find_genotype(given, genotypes.RECURRENT_NAMES)
-    if not isinstance(genotype, genotypes.RecurrentGenotype):
-        raise ValueError(
-            f"--genotype {architectures.shown(given)} is a {type(genotype).__name__}; "
-            "expected a RecurrentGenotype, as ptb_search.py finds it"
-        )
-    return genotype
+    return architectures.find_of_kind(
+        given, genotypes.RECURRENT_NAMES, genotypes.RecurrentGenotype, "ptb_search.py"
+    )
 
 
 if __name__ == "__main__":

@@ -100,6 +100,24 @@ class Preset(NamedTuple, Generic[Config]):
 Presets = Mapping[str, Preset[Config]]
 
 
+class Experiment(NamedTuple, Generic[Config]):
+    """A prepared study of a data set.
+
+    Attributes:
+      config: the settings.
+      dataset: the images or texts.
+      arguments: those of the function of `jaxnas.studies`.
+      folder: of the run.
+      environment: what is recorded besides.
+    """
+
+    config: Config
+    dataset: Any
+    arguments: dict[str, Any]
+    folder: pathlib.Path
+    environment: dict[str, str]
+
+
 def parse(
     presets: Presets[Config], description: str | None, argv: list[str] | None = None
 ) -> tuple[str, Config]:

@@ -155,6 +155,20 @@ class Training:
 
 
 PTB = Texts(dataset="ptb")
+QUICK_MODEL = Model(hidden_size=64, max_norm=8.0)
+QUICK_TRAINING = Training(
+    epochs=15,
+    batch_size=32,
+    window=20,
+    learning_rate=0.005,
+    decay=0.8,
+    decay_from=3,
+    optimizer=Adam(),
+)
+# As for AWD-LSTM: a constant learning rate, windows of random lengths.
+AWD_TRAINING = Training(random_windows=True, decay=1.0, decay_from=0)
+# Of DARTS and enas_lm: embedded words and inputs together, 1 - 0.8 * 0.25.
+DARTS_MODEL = Model(drop_inputs=0.8, drop_states=0.25, drop_outputs=0.75)
 
 
 def load(config: Texts) -> "data.TextDataset":

@@ -236,8 +236,19 @@ def train_language_model(
       Diverged: if too many steps in a row were not finite.
       Interrupted: after a signal; the state has been saved.
     """
+    run = _make_training(training, texts, genotype, devices)
+    return run(seed, workdir, description)
+
+
+def _make_training(
+    training: LanguageTraining,
+    texts: data.TextDataset,
+    genotype: genotypes.RecurrentGenotype,
+    devices: Sequence[Device] | None,
+) -> Callable[..., tuple[train.LanguageTrainResult, dict[str, float]]]:
+    """Make `(seed, workdir, description) -> results`, compiled once for all seeds."""
     network = training.make_network(genotype)
-    run = train.make_language_train_fn(
+    train_network = train.make_language_train_fn(
         network,
         training.optimizer,
         texts.train,
@@ -245,21 +256,25 @@ def train_language_model(
         training.settings,
         devices=devices,
     )
-    result = run(
-        jax.random.fold_in(training.key, seed),
-        workdir=workdir,
-        description=description,
-    )
     evaluate = train.make_language_eval_fn(
         train.language_model_of(network),
         batch_size=training.eval_batch_size,
         window=training.settings.reading.window,
     )
-    perplexities = {
-        name: evaluate(result.params, text)["perplexity"]
-        for name, text in (("validation", texts.validation), ("test", texts.test))
-    }
-    return result, perplexities
+    measured = {"validation": texts.validation, "test": texts.test}
+
+    def run(
+        seed: int, workdir: str | os.PathLike[str] | None, description: str
+    ) -> tuple[train.LanguageTrainResult, dict[str, float]]:
+        key = jax.random.fold_in(training.key, seed)
+        result = train_network(key, workdir=workdir, description=description)
+        perplexities = {
+            name: evaluate(result.params, text)["perplexity"]
+            for name, text in measured.items()
+        }
+        return result, perplexities
+
+    return run
 
 
 def sample_text(
@@ -377,17 +392,10 @@ def _train_all(
     def measure(i: int) -> dict[str, float]:
         genotype = net.space.decode(archs[i])
         place, measured = _model_folder(folder, genotype), {}
+        run = _make_training(training, texts, genotype, devices)
         for seed in range(training.num_seeds):
             name = names[i] if training.num_seeds == 1 else f"{names[i]}, seed {seed}"
-            result, perplexities = train_language_model(
-                training,
-                texts,
-                genotype,
-                seed=seed,
-                devices=devices,
-                workdir=place / f"seed_{seed}",
-                description=name,
-            )
+            result, perplexities = run(seed, place / f"seed_{seed}", name)
             print(
                 f"{names[i]} trained, seed {seed}: perplexity of the validation text "
                 f"{perplexities['validation']:.2f}, of the test text "

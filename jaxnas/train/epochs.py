@@ -36,6 +36,15 @@ def repeat(
     return advance
 
 
+def strongly_typed(state: Any) -> Any:
+    """Give all leaves of an initial state the types that a step leaves them with.
+
+    A weak type would become a strong one in the first step, and the program would be
+    compiled twice.
+    """
+    return jax.tree.map(lambda leaf: lax.convert_element_type(leaf, leaf.dtype), state)
+
+
 def mean_over_epoch(
     epoch_metrics: Metrics, metrics: Metrics, position: jax.Array
 ) -> Metrics:

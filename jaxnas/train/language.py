@@ -18,6 +18,7 @@ from jax import lax
 
 from jaxnas import ops
 from jaxnas._checks import check_sizes
+from jaxnas.train import batches
 from jaxnas.types import Arch, Key, Metrics, Params
 
 _LENGTH_STEP = 5  # of windows of random length
@@ -203,7 +204,7 @@ def init_reader(
 def _if_finite(
     optimizer: optax.GradientTransformation,
 ) -> optax.GradientTransformation:
-    # It never gives in, as it would by applying what is not finite.
+    # After as many errors in a row, it would apply what is not finite.
     return optax.apply_if_finite(
         optimizer, max_consecutive_errors=np.iinfo("int32").max
     )
@@ -241,20 +242,19 @@ def reading_step(
         start = jnp.where(state.position + length < rows.shape[1], state.position, 0)
         hidden = jnp.where(start == 0, 0, state.hidden)
         words = lax.dynamic_slice_in_dim(rows, start, length + 1, axis=1)
-        words, local_hidden = (
-            _local_rows(x, batch_axis, num_devices) for x in (words, hidden)
-        )
+        batch = {"words": words, "hidden": hidden}
+        local = batches.local_batch(batch, batch_axis, num_devices)
 
         def objective(params):
             outputs = model(
                 params,
                 arch,
-                (words[:, :-1], local_hidden),
+                (local["words"][:, :-1], local["hidden"]),
                 train=True,
                 key=key,
                 batch_axis=batch_axis,
             )
-            loss = ops.cross_entropy(outputs.logits, words[:, 1:]).mean()
+            loss = ops.cross_entropy(outputs.logits, local["words"][:, 1:]).mean()
             return loss + _penalties(outputs, settings), (loss, outputs.state)
 
         gradient, (loss, hidden) = jax.grad(objective, has_aux=True)(state.params)
@@ -299,9 +299,7 @@ def reading_step(
         if len(lengths) == 1:
             return step_of_length(lengths[0], state, arch, rows, key)
         length_key, key = jax.random.split(key)
-        number = jax.random.choice(
-            length_key, len(lengths), p=jnp.asarray(probs, float)
-        )
+        number = jax.random.choice(length_key, len(lengths), p=probs)
         branches = [
             lambda *args, length=length: step_of_length(length, *args)
             for length in lengths
@@ -322,14 +320,6 @@ def _penalties(outputs: Any, settings: ReadingSettings) -> jax.Array | float:
     return penalty
 
 
-def _local_rows(x: jax.Array, batch_axis: str | None, num_devices: int) -> jax.Array:
-    """This device's rows of what all devices hold."""
-    if batch_axis is None:
-        return x
-    size = x.shape[0] // num_devices
-    return lax.dynamic_slice_in_dim(x, lax.axis_index(batch_axis) * size, size)
-
-
 def window_loss(
     model: LanguageModel, *, batch_axis: str | None = None, num_devices: int = 1
 ) -> Callable[[Params, Arch | None, jax.Array], jax.Array]:
@@ -345,8 +335,8 @@ def window_loss(
     """
 
     def loss(params: Params, arch: Arch | None, words: jax.Array) -> jax.Array:
-        words = _local_rows(words, batch_axis, num_devices)
-        size = params["embedding"].shape[1]
+        local = batches.local_batch({"words": words}, batch_axis, num_devices)
+        words, size = local["words"], params["embedding"].shape[1]
         zeros = jnp.zeros((words.shape[0], size), params["embedding"].dtype)
         outputs = model(params, arch, (words[:, :-1], zeros))
         loss = ops.cross_entropy(outputs.logits, words[:, 1:]).mean()
@@ -410,7 +400,7 @@ def make_language_eval_fn(
         than one word more than there are rows, or words that the model does not know.
     """
     check_sizes(batch_size=batch_size, window=window)
-    total_loss = jax.jit(language_loss(model))
+    total_loss = jax.jit(_text_loss(model))
 
     def evaluate(
         params: Params, tokens: np.ndarray, arch: Arch | None = None
@@ -428,7 +418,7 @@ def make_language_eval_fn(
     return evaluate
 
 
-def language_loss(
+def _text_loss(
     model: LanguageModel,
 ) -> Callable[[Params, Arch | None, TextWindows], jax.Array]:
     """Make the pure part of `make_language_eval_fn`: the loss of a text in windows."""

@@ -89,11 +89,8 @@ class _Parts(NamedTuple):
     optimizer: optax.GradientTransformation
     schedule: SearchSchedule
     settings: LanguageSearchSettings
+    batch_axis: str | None
     num_devices: int
-
-    @property
-    def batch_axis(self) -> str | None:
-        return None if self.num_devices == 1 else parallel.BATCH_AXIS
 
     def init(self, key: Key) -> LanguageSearchState:
         run_key, weights_key, searcher_key = jax.random.split(key, 3)
@@ -122,11 +119,7 @@ class _Parts(NamedTuple):
             dict.fromkeys(names, zero),
             jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), info),
         )
-        # A weak type would become a strong one in the first step, and the program
-        # would be compiled twice.
-        return jax.tree.map(
-            lambda leaf: lax.convert_element_type(leaf, leaf.dtype), state
-        )
+        return epochs.strongly_typed(state)
 
     def weight_step(self) -> Callable[..., tuple[LanguageSearchState, None]]:
         """Make one optimizer step on the weights, with one sampled architecture."""
@@ -263,7 +256,15 @@ def search_language(
     shapes = jax.eval_shape(net.init, jax.random.key(0))
     for name, text in (("training text", train), ("validation text", validation)):
         language.check_tokens(name, text, shapes["embedding"].shape[0])
-    parts = _Parts(net, searcher, optimizer, schedule, settings, len(devices))
+    parts = _Parts(
+        net,
+        searcher,
+        optimizer,
+        schedule,
+        settings,
+        parallel.batch_axis(devices),
+        len(devices),
+    )
     texts = parallel.device_put(
         _Texts(
             language.text_rows(train, reading.batch_size),

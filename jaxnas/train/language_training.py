@@ -137,10 +137,6 @@ def make_language_train_fn(
     parallel.per_device_size(reading.batch_size, len(devices), "batch_size")
     steps_per_epoch = reading.steps_per_epoch(train.size)
     model = language.language_model_of(network)
-    windows = language.evaluation_windows(
-        validation, settings.eval_batch_size, reading.window
-    )
-    text_loss = language.language_loss(model)
     read = language.reading_step(
         model,
         optimizer,
@@ -165,9 +161,7 @@ def make_language_train_fn(
             jnp.full(settings.num_epochs, jnp.inf, float),
             dict.fromkeys(names, zero),
         )
-        return jax.tree.map(
-            lambda leaf: lax.convert_element_type(leaf, leaf.dtype), state
-        )
+        return epochs.strongly_typed(state)
 
     def step(state: LanguageTrainState, orders: None, rows: jax.Array):
         del orders
@@ -179,11 +173,10 @@ def make_language_train_fn(
         state = state._replace(reader=reader, averaging=averaging, epoch_metrics=means)
         return state, None
 
-    def judge(state: LanguageTrainState) -> LanguageTrainState:
-        """Measure the validation loss after an epoch, and what follows from it."""
+    def judge(state: LanguageTrainState, loss: jax.Array) -> LanguageTrainState:
+        """What follows from the validation loss after an epoch."""
         last, averaging = state.reader.params, state.averaging
         params = _where(averaging.num_steps > 0, averaging.params, last)
-        loss = text_loss(params, None, windows).astype(state.losses.dtype)
         loss = jnp.where(jnp.isfinite(loss), loss, jnp.inf)
         epoch = state.step // steps_per_epoch - 1
         if settings.patience is not None:
@@ -217,7 +210,12 @@ def make_language_train_fn(
 
     def advance_by(state: LanguageTrainState, num_steps: int) -> LanguageTrainState:
         state = advance(state, rows, jnp.int32(num_steps))
-        return judge_on(state) if int(state.step) % steps_per_epoch == 0 else state
+        if int(state.step) % steps_per_epoch:
+            return state
+        is_averaged = int(state.averaging.num_steps) > 0
+        params = state.averaging.params if is_averaged else state.reader.params
+        loss = evaluate(params, validation)["loss"]
+        return judge_on(state, jnp.asarray(loss, state.losses.dtype))
 
     def end_epoch(state: LanguageTrainState) -> dict[str, float]:
         if int(state.step) > 0:

@@ -281,11 +281,7 @@ class _SearchParts(NamedTuple):
         state = state._replace(
             epoch_metrics=epoch_metrics, searcher_metrics=searcher_metrics
         )
-        # A weak type would become a strong one in the first step, and the program
-        # would be compiled twice.
-        return jax.tree.map(
-            lambda leaf: lax.convert_element_type(leaf, leaf.dtype), state
-        )
+        return epochs.strongly_typed(state)
 
     def _zero_metrics(
         self, state: OneShotState, splits: SearchSplits

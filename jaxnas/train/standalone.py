@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax import lax
 
 from jaxnas import metrics, parallel, weights
 from jaxnas._checks import check_sizes
@@ -116,9 +115,7 @@ def make_standalone_train_fn(
             steps.WeightState(params, optimizer.init(params)),
             {"train/loss": jnp.zeros((), jnp.float32)},
         )
-        # A weak type would become a strong one in the first call of `advance`, which
-        # would be compiled twice.
-        return jax.tree.map(lambda x: lax.convert_element_type(x, x.dtype), state)
+        return epochs.strongly_typed(state)
 
     def step(
         state: StandaloneState, order: batches.EpochOrder, arch: Arch, split: Split

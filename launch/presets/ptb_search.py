@@ -3,10 +3,19 @@
 import dataclasses
 from typing import TYPE_CHECKING, Literal
 
-from optimizers import Adam
 from searchers import Random, Reinforce
 from session import Count, Preset, Presets, Rate, Run, Size
-from texts import PTB, Model, Sgd, Texts, Training
+from texts import (
+    AWD_TRAINING,
+    DARTS_MODEL,
+    PTB,
+    QUICK_MODEL,
+    QUICK_TRAINING,
+    Model,
+    Sgd,
+    Texts,
+    Training,
+)
 
 if TYPE_CHECKING:
     from jaxnas.spaces import RecurrentSpace
@@ -104,16 +113,8 @@ QUICK = Config(
     screening_tokens=1000,
     space=Enas(num_nodes=6),
     scratch=Scratch(scratch_random=4, scratch_epochs=6),
-    model=Model(hidden_size=64, max_norm=8.0),
-    training=Training(
-        epochs=8,
-        batch_size=32,
-        window=20,
-        learning_rate=0.005,
-        decay=0.8,
-        decay_from=3,
-        optimizer=Adam(),
-    ),
+    model=QUICK_MODEL,
+    training=dataclasses.replace(QUICK_TRAINING, epochs=8),
     texts=Texts(),
 )
 ENAS_LM = Config(
@@ -121,20 +122,12 @@ ENAS_LM = Config(
     searcher_steps=25,
     space=Darts(num_nodes=9),
     searcher=Reinforce(controller="script"),
-    model=Model(
-        hidden_size=200,
-        drop_words=0.1,
-        drop_inputs=0.8,
-        drop_states=0.25,
-        drop_outputs=0.75,
-    ),
-    training=Training(
+    model=dataclasses.replace(DARTS_MODEL, hidden_size=200, drop_words=0.1),
+    training=dataclasses.replace(
+        AWD_TRAINING,
         epochs=600,
         batch_size=128,
-        random_windows=True,
         slowness_penalty=1.0,
-        decay=1.0,
-        decay_from=0,
         clip_norm=0.1,
     ),
 )
@@ -144,19 +137,12 @@ DARTS = Config(
     num_candidates=1000,
     space=Darts(),
     searcher=Random(),
-    model=Model(
-        hidden_size=300,
-        drop_inputs=0.8,
-        drop_states=0.25,
-        drop_outputs=0.75,
-    ),
-    training=Training(
+    model=dataclasses.replace(DARTS_MODEL, hidden_size=300),
+    training=dataclasses.replace(
+        AWD_TRAINING,
         epochs=50,
         batch_size=256,
-        random_windows=True,
         slowness_penalty=1e-3,
-        decay=1.0,
-        decay_from=0,
         optimizer=Sgd(weight_decay=5e-7),
     ),
 )

@@ -2,9 +2,18 @@
 
 import dataclasses
 
-from optimizers import Adam
 from session import Count, Preset, Presets, Run, Size
-from texts import PTB, Model, Sgd, Texts, Training
+from texts import (
+    AWD_TRAINING,
+    DARTS_MODEL,
+    PTB,
+    QUICK_MODEL,
+    QUICK_TRAINING,
+    Model,
+    Sgd,
+    Texts,
+    Training,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,16 +50,8 @@ class Config:
 ENAS = Config()
 QUICK = Config(
     patience=5,
-    model=Model(hidden_size=64, max_norm=8.0),
-    training=Training(
-        epochs=15,
-        batch_size=32,
-        window=20,
-        learning_rate=0.005,
-        decay=0.8,
-        decay_from=3,
-        optimizer=Adam(),
-    ),
+    model=QUICK_MODEL,
+    training=QUICK_TRAINING,
     texts=Texts(),
 )
 ENAS_LM = Config(
@@ -62,30 +63,20 @@ ENAS_LM = Config(
         drop_states=0.225,
         drop_outputs=0.75,
     ),
-    training=Training(
+    training=dataclasses.replace(
+        AWD_TRAINING,
         epochs=3000,
-        random_windows=True,
         activation_penalty=0.7,
-        decay=1.0,
-        decay_from=0,
         optimizer=Sgd(weight_decay=1.6e-6),
     ),
 )
 DARTS = Config(
     patience=5,
-    model=Model(
-        hidden_size=850,
-        drop_words=0.1,
-        drop_inputs=0.8,
-        drop_states=0.25,
-        drop_outputs=0.75,
-    ),
-    training=Training(
+    model=dataclasses.replace(DARTS_MODEL, hidden_size=850, drop_words=0.1),
+    training=dataclasses.replace(
+        AWD_TRAINING,
         epochs=3600,
-        random_windows=True,
         slowness_penalty=1e-3,
-        decay=1.0,
-        decay_from=0,
         optimizer=Sgd(weight_decay=8e-7),
     ),
 )
