@@ -137,6 +137,7 @@ def search_settings(config: Config):
         objective=train.mean_loss if config.objective == "loss" else train.error_rate,
         augment_validation=config.augment_validation,
         batch_per_arch=config.batch_per_arch,
+        archs_at_once=config.archs_at_once,
         shard=config.shard,
         stop_when_converged=config.stop_when_converged,
     )

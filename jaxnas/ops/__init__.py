@@ -19,7 +19,9 @@ from jaxnas.ops.language import (
     language_model,
     language_specs,
 )
+from jaxnas.ops.layers import Layer, LayerWeights
 from jaxnas.ops.operations import (
+    BatchNorm,
     Norm,
     Op,
     batch_norm,
@@ -41,8 +43,11 @@ from jaxnas.ops.weights import Distribution, WeightSpec, affine_specs, init
 __all__ = [
     "ACTIVATIONS",
     "Activation",
+    "BatchNorm",
     "Distribution",
     "LanguageOutputs",
+    "Layer",
+    "LayerWeights",
     "Norm",
     "Op",
     "RecurrentCell",

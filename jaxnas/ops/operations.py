@@ -9,7 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxnas.ops import layers
 from jaxnas.ops.convolutions import conv, factorized_reduce, pointwise_conv
+from jaxnas.ops.layers import Chain
 from jaxnas.ops.shifted import avg_pool_3x3, depthwise_conv, max_pool_3x3
 from jaxnas.ops.weights import WeightSpec, affine_specs
 from jaxnas.types import Weights
@@ -26,11 +28,14 @@ class Op(NamedTuple):
         `[B, H / stride, W / stride, C]`.
       num_norms: how often `apply` calls `norm` where the operation has weights; it
         does not where there are none.
+      chains: `stride -> chains` of layers, the sum of which the operation is; `None` if
+        it is no such sum.
     """
 
     specs: Callable[[int, int], dict[str, WeightSpec]]
     apply: Callable[[jax.Array, Weights, int, Norm], jax.Array]
     num_norms: int
+    chains: Callable[[int], tuple[Chain, ...]] | None = None
 
 
 def scale_and_offset(x: jax.Array, scale: jax.Array, offset: jax.Array) -> jax.Array:
@@ -56,7 +61,15 @@ def with_affine_norms(op: Op) -> Op:
             x, weights, stride, lambda y: scale_and_offset(norm(y), *next(affine))
         )
 
-    return Op(specs, apply, op.num_norms)
+    chains_of = op.chains
+    if chains_of is None:
+        return op._replace(specs=specs, apply=apply)
+    return Op(
+        specs,
+        apply,
+        op.num_norms,
+        lambda stride: tuple(map(layers.with_affine, chains_of(stride))),
+    )
 
 
 def batch_norm(
@@ -80,6 +93,22 @@ def batch_norm(
     # Rounding can make the difference of a constant channel slightly negative.
     variance = jnp.maximum(mean_of_squares - jnp.square(mean), 0.0)
     return ((wide - mean) * lax.rsqrt(variance + epsilon)).astype(x.dtype)
+
+
+class BatchNorm(NamedTuple):
+    """`batch_norm` with its settings.
+
+    Attributes:
+      batch_axis: name of the mapped axis over which the batch is sharded, if it is.
+      epsilon: added to the variance.
+    """
+
+    batch_axis: str | None = None
+    epsilon: float = 1e-5
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Normalize `[B, H, W, C]`."""
+        return batch_norm(x, batch_axis=self.batch_axis, epsilon=self.epsilon)
 
 
 def factorized_reduce_spec(channels_in: int, channels_out: int) -> WeightSpec:
@@ -124,6 +153,10 @@ def _skip(x, weights, stride, norm):
     return norm(factorized_reduce(jax.nn.relu(x), weights["kernel"]))
 
 
+def _skip_chains(stride):
+    return ((),) if stride == 1 else layers.factorized_reduce_chains()
+
+
 def _separable_specs(size, num_layers, channels, stride):
     del stride
     depthwise = WeightSpec((size, size, channels), size * size, spatial=(-3, -2))
@@ -149,12 +182,14 @@ def _separable(dilation, x, weights, stride, norm):
 
 def _sep_conv(size: int) -> Op:
     specs = functools.partial(_separable_specs, size, 2)
-    return Op(specs, functools.partial(_separable, 1), num_norms=2)
+    chain = layers.separable_chain(size, 2, 1)
+    return Op(specs, functools.partial(_separable, 1), 2, lambda stride: (chain,))
 
 
 def _dil_conv(size: int) -> Op:
     specs = functools.partial(_separable_specs, size, 1)
-    return Op(specs, functools.partial(_separable, 2), num_norms=1)
+    chain = layers.separable_chain(size, 1, 2)
+    return Op(specs, functools.partial(_separable, 2), 1, lambda stride: (chain,))
 
 
 def _conv_7x1_1x7_specs(channels, stride):
@@ -195,16 +230,23 @@ def primitives(*, count_include_pad: bool = False) -> dict[str, Op]:
       reduction; `conv_7x1_1x7` applies the 1x7 kernel first, as DARTS does.
     """
     avg_pool = functools.partial(_avg_pool, count_include_pad)
+    mean: layers.Taps = "mean" if count_include_pad else "mean_inside"
+
+    def pool(taps: layers.Taps) -> Callable[[int], tuple[Chain, ...]]:
+        return lambda stride: (layers.pool_chain(taps),)
+
     return {
-        "none": Op(_no_weights, _zero, 0),
-        "avg_pool_3x3": Op(_no_weights, avg_pool, 0),
-        "max_pool_3x3": Op(_no_weights, _max_pool_op, 0),
-        "skip_connect": Op(_skip_specs, _skip, 1),
+        "none": Op(_no_weights, _zero, 0, lambda stride: ()),
+        "avg_pool_3x3": Op(_no_weights, avg_pool, 0, pool(mean)),
+        "max_pool_3x3": Op(_no_weights, _max_pool_op, 0, pool("max")),
+        "skip_connect": Op(_skip_specs, _skip, 1, _skip_chains),
         "sep_conv_3x3": _sep_conv(3),
         "sep_conv_5x5": _sep_conv(5),
         "sep_conv_7x7": _sep_conv(7),
         "dil_conv_3x3": _dil_conv(3),
         "dil_conv_5x5": _dil_conv(5),
-        "conv_1x1": Op(_pointwise_specs, _pointwise, 1),
+        "conv_1x1": Op(
+            _pointwise_specs, _pointwise, 1, lambda stride: (layers.pointwise_chain(),)
+        ),
         "conv_7x1_1x7": Op(_conv_7x1_1x7_specs, _conv_7x1_1x7, 1),
     }

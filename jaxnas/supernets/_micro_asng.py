@@ -14,11 +14,11 @@ import numpy as np
 from jax import lax
 
 from jaxnas import ops
-from jaxnas.ops import Norm, Op, WeightSpec
+from jaxnas.ops import BatchNorm, Op, WeightSpec
 from jaxnas.spaces.micro import MicroSpace
 from jaxnas.supernets import _micro_cells, _micro_graph
 from jaxnas.supernets._micro_cells import NUM_CELL_INPUTS
-from jaxnas.supernets.edges import Edges, evaluate, select
+from jaxnas.supernets.edges import EdgeGroup, Edges, evaluate
 from jaxnas.types import NodeAssignment, Weights
 
 
@@ -49,7 +49,7 @@ def apply(
     space: MicroSpace,
     cells: jax.Array,
     stem: jax.Array,
-    norm: Norm,
+    norm: BatchNorm,
 ) -> jax.Array:
     """Run all stages and return the last cell's output."""
     outputs = (stem, stem)
@@ -177,27 +177,28 @@ def _reduction_parts(num_nodes: int) -> dict[str, np.ndarray]:
     return {"from_inputs": is_input, "from_nodes": ~is_input}
 
 
-def _reduction_edges(cell: jax.Array, name: str) -> Edges:
-    """Edges of a reduction cell, among its nodes only, with rows of one table."""
+def _reduction_edges(cell: jax.Array, name: str) -> tuple[Edges, jax.Array]:
+    """Edges of a reduction cell, among its nodes, and which have rows of that table."""
     edges = _micro_cells.all_edges(cell, row_per_side=False)
     part = jnp.asarray(_reduction_parts(cell.shape[0])[name])
     first_source = 0 if name == "from_inputs" else NUM_CELL_INPUTS
-    renumbered = edges._replace(
+    chosen = part[edges.row]
+    edges = edges._replace(
         source=edges.source - first_source,
         target=edges.target - NUM_CELL_INPUTS,
         row=(jnp.cumsum(part, dtype=jnp.int32) - 1)[edges.row],
     )
-    return select(renumbered, part[edges.row])
+    return edges, chosen
 
 
-def _preprocess(x: jax.Array, kernel: jax.Array, norm: Norm) -> jax.Array:
+def _preprocess(x: jax.Array, kernel: jax.Array, norm: BatchNorm) -> jax.Array:
     if kernel.ndim == 3:
         return norm(ops.factorized_reduce(jax.nn.relu(x), kernel))
     return norm(_micro_cells.project(x, kernel))
 
 
 def _cell_output(
-    states: jax.Array, cell: jax.Array, kernels: jax.Array, norm: Norm
+    states: jax.Array, cell: jax.Array, kernels: jax.Array, norm: BatchNorm
 ) -> jax.Array:
     return norm(_micro_cells.join_loose_ends(states, NUM_CELL_INPUTS, cell, kernels))
 
@@ -208,24 +209,33 @@ def _reduction_cell(
     operations: dict[str, Op],
     cell: jax.Array,
     inputs: jax.Array,
-    norm: Norm,
+    norm: BatchNorm,
 ) -> jax.Array:
     """Edges from the inputs have stride 2; the nodes have half of the inputs' size."""
     _, batch, height, width, channels = inputs.shape
-    shape = (cell.shape[0], batch, height // 2, width // 2, channels)
+    num_nodes = cell.shape[0]
+    edges, chosen = _reduction_edges(cell, "from_inputs")
+    groups = [EdgeGroup(2 * num_nodes, 0, num_nodes)]
     nodes = evaluate(
         _micro_cells.edge_ops(operations, 2, norm),
-        jnp.zeros(shape, inputs.dtype),
+        jnp.zeros((num_nodes, batch, height // 2, width // 2, channels), inputs.dtype),
         weights["from_inputs"],
-        _reduction_edges(cell, "from_inputs"),
-        sources=inputs,
+        edges,
+        inputs,
+        chosen=chosen,
+        layered=_micro_cells.layered_ops(operations, 2, norm, groups),
     )
-    if cell.shape[0] > 1:
+    if num_nodes > 1:
+        # The first node reads inputs only.
+        edges, chosen = _reduction_edges(cell, "from_nodes")
+        groups = [EdgeGroup(2, node) for node in range(1, num_nodes)]
         nodes = evaluate(
             _micro_cells.edge_ops(operations, 1, norm),
             nodes,
             weights["from_nodes"],
-            _reduction_edges(cell, "from_nodes"),
+            edges.after(2),
+            chosen=chosen[2:],
+            layered=_micro_cells.layered_ops(operations, 1, norm, groups),
         )
     return _cell_output(nodes, cell, kernels, norm)
 
@@ -235,7 +245,7 @@ def _apply_stage(
     space: MicroSpace,
     cells: jax.Array,
     outputs: tuple[jax.Array, jax.Array],
-    norm: Norm,
+    norm: BatchNorm,
 ) -> tuple[jax.Array, jax.Array]:
     """Run the cells of one stage, its normal cells as one scan.
 
@@ -307,8 +317,8 @@ def _apply_stage(
     steps = {
         "edges": stage["normal"],
         "output": stage["output"][first_normal:],
-        "index": jnp.arange(first_normal, num_cells),
+        "index": np.arange(first_normal, num_cells),
     }
-    _, results = lax.scan(run_cell, carry, steps)
+    _, results = _micro_cells.scan_cells(run_cell, carry, steps)
     before = results[-2] if results.shape[0] > 1 else outputs[1]
     return before, results[-1]

@@ -1,12 +1,24 @@
 """Cells of the micro supernets, as lists of edges over a buffer of states."""
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from jaxnas import ops
-from jaxnas.ops import Norm, Op
-from jaxnas.supernets.edges import EdgeOp, Edges, evaluate, select
+from jaxnas.ops import BatchNorm, Layer, LayerWeights, Norm, Op
+from jaxnas.ops.layers import Chain
+from jaxnas.supernets.edges import (
+    EdgeGroup,
+    EdgeOp,
+    Edges,
+    LayeredOps,
+    evaluate,
+    uses_kernels,
+)
 from jaxnas.types import Weights
 
 NUM_CELL_INPUTS = 2
@@ -31,6 +43,31 @@ def edge_ops(operations: dict[str, Op], stride: int, norm: Norm) -> list[EdgeOp]
         lambda x, row, name=name, op=op: op.apply(x, row[name], stride, norm)
         for name, op in operations.items()
     ]
+
+
+def layered_ops(
+    operations: dict[str, Op],
+    stride: int,
+    norm: BatchNorm,
+    groups: Sequence[EdgeGroup],
+) -> LayeredOps | None:
+    """The same as `edge_ops` as chains of layers; `None` if one is not such a chain."""
+
+    def chains(name: str, op: Op) -> tuple[Chain, ...]:
+        assert op.chains is not None
+        return tuple(
+            tuple(layer.of_row(name) for layer in chain) for chain in op.chains(stride)
+        )
+
+    if any(op.chains is None for op in operations.values()):
+        return None
+    return LayeredOps(
+        tuple(chains(name, op) for name, op in operations.items()),
+        tuple(groups),
+        stride,
+        norm.batch_axis,
+        norm.epsilon,
+    )
 
 
 def num_rows(num_nodes: int) -> int:
@@ -85,12 +122,27 @@ def join_loose_ends(
     Returns:
       `[B, H, W, C]`, not normalized.
     """
-    loose = ~is_read(cell)[first_state:]
-    state = jnp.arange(kernels.shape[0], dtype=jnp.int32)
-    offset = states.shape[0] - kernels.shape[0]
-    ends = Edges(state + offset, 0 * state, 0 * state, state, jnp.int32(0))
-    total = jnp.zeros((1, *states.shape[1:]), states.dtype)
-    return evaluate([project], total, kernels, select(ends, loose), sources=states)[0]
+    loose, num = ~is_read(cell)[first_state:], kernels.shape[0]
+    state = jnp.arange(num, dtype=jnp.int32)
+    source = state + states.shape[0] - num
+    ends = Edges(source, 0 * state, 0 * state, state, jnp.int32(num))
+    return evaluate(
+        [project],
+        jnp.zeros((1, *states.shape[1:]), states.dtype),
+        kernels,
+        ends,
+        states,
+        chosen=loose,
+        layered=LayeredOps((((_PROJECTION,),),), (EdgeGroup(num, 0),)),
+    )[0]
+
+
+_PROJECTION = Layer(
+    lambda kernel: LayerWeights(matrix=kernel),
+    relu=True,
+    product=True,
+    normalizes=False,
+)
 
 
 def project(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -98,20 +150,36 @@ def project(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return ops.pointwise_conv(jax.nn.relu(x), kernel)
 
 
+def scan_cells(
+    run: Callable[[Any, Any], tuple[Any, Any]], carry: Any, steps: Any
+) -> tuple[Any, Any]:
+    """`lax.scan`, unrolled where cells are few kernels: a loop on a GPU costs more."""
+    if not uses_kernels():
+        return lax.scan(run, carry, steps)
+    outputs = []
+    for number in range(len(jax.tree.leaves(steps)[0])):
+        step = jax.tree.map(lambda leaf, number=number: leaf[number], steps)
+        carry, output = run(carry, step)
+        outputs.append(output)
+    return carry, jax.tree.map(lambda *leaves: jnp.stack(leaves), *outputs)
+
+
 def run_cell(
     operations: dict[str, Op],
     weights: Weights,
     cell: jax.Array,
     inputs: jax.Array,
-    norm: Norm,
+    norm: BatchNorm,
     *,
     row_per_side: bool,
 ) -> jax.Array:
     """All states of a cell whose edges have stride 1, its inputs first."""
     nodes = jnp.zeros((cell.shape[0], *inputs.shape[1:]), inputs.dtype)
+    groups = [EdgeGroup(2, NUM_CELL_INPUTS + n) for n in range(cell.shape[0])]
     return evaluate(
         edge_ops(operations, 1, norm),
         jnp.concatenate([inputs, nodes]),
         weights,
         all_edges(cell, row_per_side=row_per_side),
+        layered=layered_ops(operations, 1, norm, groups),
     )

@@ -12,10 +12,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from jaxnas import ops
-from jaxnas.ops import Norm, Op, WeightSpec
+from jaxnas.ops import BatchNorm, Op, WeightSpec
 from jaxnas.spaces.micro import MicroSpace
 from jaxnas.supernets import _micro_cells, _micro_graph
 from jaxnas.supernets._micro_cells import NUM_CELL_INPUTS
@@ -42,7 +41,7 @@ def apply(
     space: MicroSpace,
     cells: jax.Array,
     stem: jax.Array,
-    norm: Norm,
+    norm: BatchNorm,
 ) -> jax.Array:
     """Run all stages and return the last cell's output, after a ReLU."""
     output = stem
@@ -131,7 +130,7 @@ def _stage_specs(
     }
 
 
-def _calibrate(x: jax.Array, weights: Weights, norm: Norm) -> jax.Array:
+def _calibrate(x: jax.Array, weights: Weights, norm: BatchNorm) -> jax.Array:
     if weights["kernel"].ndim == 3:
         y = ops.factorized_reduce(x, weights["kernel"])
     else:
@@ -144,7 +143,7 @@ def _apply_stage(
     space: MicroSpace,
     cells: jax.Array,
     x: jax.Array,
-    norm: Norm,
+    norm: BatchNorm,
 ) -> jax.Array:
     """Run the cells of one stage as one scan.
 
@@ -186,5 +185,5 @@ def _apply_stage(
 
     stacked = {"edges": stage["edges"], "output": stage["output"]}
     carry = (input_0, input_1, next_input_0, first_cell)
-    (_, output, _, _), _ = lax.scan(run_cell, carry, stacked)
+    (_, output, _, _), _ = _micro_cells.scan_cells(run_cell, carry, stacked)
     return output

@@ -11,13 +11,17 @@ whole buffer for each edge; walking the edges backwards and recomputing each ope
 needs the final buffer only.
 """
 
+import functools
+import os
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.custom_batching import custom_vmap
 
+from jaxnas.ops.layers import Chain
 from jaxnas.types import Weights
 
 EdgeOp = Callable[[jax.Array, Weights], jax.Array]
@@ -44,6 +48,53 @@ class Edges(NamedTuple):
     def exists(self) -> jax.Array:
         """Whether each edge exists, bool `[max_edges]`."""
         return jnp.arange(self.op.size, dtype=jnp.int32) < self.num_edges
+
+    def after(self, num: int) -> "Edges":
+        """The list without its first edges."""
+        source, target, op, row = (column[num:] for column in self[:-1])
+        return Edges(source, target, op, row, self.num_edges - num)
+
+
+class EdgeGroup(NamedTuple):
+    """Consecutive edges, none of which reads a state that another one adds to.
+
+    Attributes:
+      num_edges: how many.
+      first_target: the first state that they may add to.
+      num_targets: states from there on that they may add to.
+    """
+
+    num_edges: int
+    first_target: int
+    num_targets: int = 1
+
+
+class LayeredOps(NamedTuple):
+    """Operations as chains of layers, and the edges that have them.
+
+    Attributes:
+      chains: of each operation; its result is their sum.
+      groups: of the edges, in order.
+      stride: of all operations.
+      batch_axis: mapped axis over which the batch is sharded, if it is.
+      epsilon: of the normalizations.
+    """
+
+    chains: tuple[tuple[Chain, ...], ...]
+    groups: tuple[EdgeGroup, ...]
+    stride: int = 1
+    batch_axis: str | None = None
+    epsilon: float = 1e-5
+
+    @property
+    def num_layers(self) -> int:
+        """Layers of the longest chain."""
+        return max((len(c) for chains in self.chains for c in chains), default=0)
+
+    @property
+    def chains_per_edge(self) -> int:
+        """Chains of the operation that has the most."""
+        return max(1, *(len(chains) for chains in self.chains))
 
 
 def _read(buffer: jax.Array, index: jax.Array) -> jax.Array:
@@ -101,6 +152,9 @@ def evaluate(
     weights: Weights,
     edges: Edges,
     sources: jax.Array | None = None,
+    *,
+    chosen: jax.Array | None = None,
+    layered: LayeredOps | None = None,
 ) -> jax.Array:
     """Run all edges in order.
 
@@ -118,12 +172,36 @@ def evaluate(
         they are traced.
       sources: where edges read from, `[num_sources, ...]`, if not from `states`;
         its elements may have another shape (edges of stride 2).
+      chosen: bool `[max_edges]`; only these edges run, and `edges.num_edges` is
+        ignored.
+      layered: the same operations as chains of layers, of states `[B, H, W, C]`.
+        Programs for NVIDIA GPUs then run many edges in one kernel, and under `jax.vmap`
+        those of all architectures.
 
     Returns:
       The final states, of the shape of `states`.
     """
+    run = functools.partial(_forward, ops, layered)
 
-    def run(states, sources, weights, edges):
+    def forward(states, sources, weights, edges, chosen):
+        final = run(states, sources, weights, edges, chosen)
+        inputs = final if sources is None else sources
+        return final, (inputs, weights, edges, chosen)
+
+    def backward(residuals, gradient):
+        gradients = _backward(ops, layered, sources is not None, residuals, gradient)
+        return *gradients, None, None
+
+    evaluate_edges = jax.custom_vjp(run)
+    evaluate_edges.defvjp(forward, backward)
+    return evaluate_edges(states, sources, weights, edges, chosen)
+
+
+def _forward(ops, layered, states, sources, weights, edges, chosen):
+    def by_loop(states, sources, weights, edges, chosen):
+        if chosen is not None:
+            edges = select(edges, chosen)
+
         def add_edge(e, states):
             x = _read(states if sources is None else sources, edges.source[e])
             y = lax.switch(edges.op[e], ops, x, _rows(weights, edges.row[e]))
@@ -131,13 +209,28 @@ def evaluate(
 
         return lax.fori_loop(0, edges.num_edges, add_edge, states)
 
-    def forward(states, sources, weights, edges):
-        final = run(states, sources, weights, edges)
-        inputs = final if sources is None else sources
-        return final, (inputs, weights, edges)
+    def by_kernels(states, sources, weights, edges, exists, *, interpret=False):
+        from jaxnas.supernets import _layered_edges
 
-    def backward(residuals, gradient):
-        inputs, weights, edges = residuals
+        return _layered_edges.forward(
+            layered, states, sources, weights, edges, exists, interpret=interpret
+        )
+
+    return _run_by_platform(
+        layered,
+        by_loop,
+        by_kernels,
+        (states, sources, weights, edges, chosen),
+        shares_weights=True,
+    )
+
+
+def _backward(ops, layered, has_sources, residuals, gradient):
+    inputs, weights, edges, chosen = residuals
+
+    def by_loop(inputs, gradient, weights, edges, chosen):
+        if chosen is not None:
+            edges = select(edges, chosen)
         pullbacks = [
             lambda x, row, g, op=op: jax.vjp(op, x, row)[1](g)  # recomputes op
             for op in ops
@@ -154,24 +247,115 @@ def evaluate(
                 _rows(weights, row),
                 _read(states_gradient, edges.target[e]),
             )
-            if sources is None:
-                states_gradient = _add(states_gradient, source, x_gradient)
-            else:
+            if has_sources:
                 sources_gradient = _add(sources_gradient, source, x_gradient)
+            else:
+                states_gradient = _add(states_gradient, source, x_gradient)
             weights_gradient = jax.tree.map(
                 lambda total, g: _add(total, row, g), weights_gradient, row_gradient
             )
             return states_gradient, sources_gradient, weights_gradient
 
         zeros = jax.tree.map(jnp.zeros_like, weights)
-        sources_gradient = None if sources is None else jnp.zeros_like(sources)
-        return (
-            *lax.fori_loop(
-                0, edges.num_edges, pull_back_edge, (gradient, sources_gradient, zeros)
-            ),
-            None,
+        sources_gradient = jnp.zeros_like(inputs) if has_sources else None
+        return lax.fori_loop(
+            0, edges.num_edges, pull_back_edge, (gradient, sources_gradient, zeros)
         )
 
-    evaluate_edges = jax.custom_vjp(run)
-    evaluate_edges.defvjp(forward, backward)
-    return evaluate_edges(states, sources, weights, edges)
+    def by_kernels(inputs, gradient, weights, edges, exists, *, interpret=False):
+        from jaxnas.supernets import _layered_edges
+
+        return _layered_edges.backward(
+            layered,
+            inputs,
+            weights,
+            edges,
+            exists,
+            gradient,
+            has_sources=has_sources,
+            interpret=interpret,
+        )
+
+    return _run_by_platform(
+        layered,
+        by_loop,
+        by_kernels,
+        (inputs, gradient, weights, edges, chosen),
+        shares_weights=False,  # each architecture has a gradient of its own
+    )
+
+
+def uses_kernels() -> bool:
+    """Whether programs for NVIDIA GPUs hold kernels for layers of many edges.
+
+    They do if `JAXNAS_GPU_KERNELS` is 1 in the environment while they are traced, and
+    this process has such a GPU; otherwise the kernels need not even be traced.
+    """
+    return os.environ.get("JAXNAS_GPU_KERNELS") == "1" and _has_gpu()
+
+
+@functools.cache
+def _has_gpu() -> bool:
+    try:
+        return bool(jax.devices("cuda"))
+    except RuntimeError:
+        return False
+
+
+def _have_kernels(images):
+    """Whether there are kernels for images of this type and so many channels."""
+    return images.dtype in (jnp.float32, jnp.bfloat16) and images.shape[-1] <= 128
+
+
+def _by_platform(*args, kernels, loop):
+    return lax.platform_dependent(*args, cuda=kernels, default=loop)
+
+
+def _run_by_platform(layered, by_loop, by_kernels, args, *, shares_weights):
+    """Run one architecture by the loop or by kernels, as the platform has it.
+
+    Args:
+      layered: the operations as layers, if they are such.
+      by_loop: function of the arguments.
+      by_kernels: the same of several architectures, with a leading axis on all
+        arguments, which may be of length 1 for weights.
+      args: two arrays or pytrees of images, weights, edges and which of them exist.
+      shares_weights: whether several architectures may share them.
+    """
+    if layered is None or not (uses_kernels() and _have_kernels(args[0])):
+        return by_loop(*args)
+
+    def run_all(num, args):
+        *inputs, edges, chosen = args
+        exists = (
+            jax.vmap(lambda edges: edges.exists)(edges) if chosen is None else chosen
+        )
+
+        def loop(*args):
+            if num == 1:
+                one = by_loop(*jax.tree.map(lambda leaf: leaf[0], args))
+                return jax.tree.map(lambda leaf: leaf[None], one)
+            whole = jax.tree.map(
+                lambda leaf: jnp.broadcast_to(leaf, (num, *leaf.shape[1:])), args
+            )
+            return lax.map(lambda args: by_loop(*args), whole)
+
+        return _by_platform(*inputs, edges, exists, kernels=by_kernels, loop=loop)
+
+    @custom_vmap
+    def run(*args):
+        results = run_all(1, jax.tree.map(lambda leaf: leaf[None], args))
+        return jax.tree.map(lambda leaf: leaf[0], results)
+
+    @run.def_vmap
+    def run_batched(num, is_batched, *args):
+        def spread(leaf, is_batched):
+            return leaf if is_batched else jnp.broadcast_to(leaf, (num, *leaf.shape))
+
+        spread_args = list(jax.tree.map(spread, args, tuple(is_batched)))
+        if shares_weights and not any(jax.tree.leaves(is_batched[2])):
+            spread_args[2] = jax.tree.map(lambda leaf: leaf[None], args[2])
+        results = run_all(num, spread_args)
+        return results, jax.tree.map(lambda _: True, results)
+
+    return run(*args)

@@ -1,6 +1,5 @@
 """The supernet of convolutional cells (ENAS micro)."""
 
-import functools
 from typing import Any, Literal
 
 import jax
@@ -91,7 +90,7 @@ def micro(
         batch_axis: str | None = None,
     ) -> jax.Array:
         _images.check_inputs(space, arch, images)
-        norm = functools.partial(ops.batch_norm, batch_axis=batch_axis)
+        norm = ops.BatchNorm(batch_axis)
         cells = arch.reshape(2, space.num_nodes, 4)
         stem = _images.stem(weights["stem"], images, norm)
         output = stages.apply(weights["stages"], space, cells, stem, norm)

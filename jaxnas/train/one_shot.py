@@ -141,6 +141,8 @@ class SearchSettings(NamedTuple):
         augmented like training images while searching (ASNG-NAS), or not (ENAS).
       batch_per_arch: evaluate every architecture on a batch of its own (ENAS) instead
         of all on the same (ASNG-NAS).
+      archs_at_once: architectures that a device runs at the same time, if there are
+        more; see `weight_gradient`.
       shard: what several devices share out: `"batch"`, where each runs its share of
         every batch with all architectures; or `"archs"`, where each runs whole batches
         with its share of the architectures of an update, which needs no exchange
@@ -156,6 +158,7 @@ class SearchSettings(NamedTuple):
     objective: Objective = mean_loss
     augment_validation: bool = True
     batch_per_arch: bool = False
+    archs_at_once: int = 1
     shard: Literal["batch", "archs"] = "batch"
     stop_when_converged: float | None = None
 
@@ -210,19 +213,20 @@ def search_steps(
       Functions that leave the state's `step` as it is; `scan_steps` counts.
 
     Raises:
-      ValueError: if the devices cannot share batches or architectures, or `shard` is
-        unknown.
+      ValueError: if the devices cannot share batches or architectures,
+        `archs_at_once` does not divide them, or `shard` is unknown.
     """
     devices = pipeline.on_devices()
     axis = search_axis(settings)
-    if settings.shard == "archs":
-        parallel.per_device_size(
-            settings.num_weight_archs, len(devices), "num_weight_archs"
-        )
-        if schedule.searcher_steps != 0:
-            parallel.per_device_size(
-                settings.num_search_archs, len(devices), "num_search_archs"
-            )
+    used = ["num_weight_archs"]
+    if schedule.searcher_steps != 0:
+        used.append("num_search_archs")
+    for name in used:
+        num = getattr(settings, name)
+        if settings.shard == "archs":
+            num = parallel.per_device_size(num, len(devices), name)
+        if name == "num_weight_archs" or not settings.batch_per_arch:
+            steps.num_at_once(num, settings.archs_at_once)
     shares = len(devices) > 1
     parts = _SearchParts(
         net,
@@ -321,6 +325,7 @@ class _SearchParts(NamedTuple):
             self.optimizer,
             batch_axis=self.batch_axis,
             arch_axis=self.arch_axis,
+            archs_at_once=self.settings.archs_at_once,
         )
 
         def update_weights(
@@ -346,7 +351,11 @@ class _SearchParts(NamedTuple):
     def searcher_step(self) -> SearchStep:
         """Make one update of the searcher."""
         evaluate = steps.evaluation_step(
-            self.net, self.provider, self.task, batch_axis=self.batch_axis
+            self.net,
+            self.provider,
+            self.task,
+            batch_axis=self.batch_axis,
+            archs_at_once=self.settings.archs_at_once,
         )
         schedule, num_archs = self.schedule, self.settings.num_search_archs
 

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
+from jaxnas._checks import check_sizes
 from jaxnas.types import (
     Arch,
     Batch,
@@ -53,6 +54,17 @@ def _mean_over(tree, *axes: str | None):
     return tree
 
 
+def num_at_once(num: int, archs_at_once: int) -> int:
+    """Architectures that run at the same time; `ValueError` if some are left over."""
+    size = min(num, archs_at_once)
+    if num % size:
+        raise ValueError(
+            f"archs_at_once is {archs_at_once}, which does not divide "
+            f"{num} architectures"
+        )
+    return size
+
+
 def weight_gradient(
     net: Supernet,
     provider: WeightProvider,
@@ -60,6 +72,7 @@ def weight_gradient(
     *,
     batch_axis: str | None = None,
     arch_axis: str | None = None,
+    archs_at_once: int = 1,
 ) -> Callable[[Params, Arch, Batch, Key], tuple[Params, Metrics]]:
     """Make the gradient of the loss, averaged over architectures.
 
@@ -69,12 +82,16 @@ def weight_gradient(
       task: what it is trained for.
       batch_axis: mapped axis over which the batch is sharded, if any.
       arch_axis: mapped axis over which the architectures are sharded, if any.
+      archs_at_once: architectures that run at the same time, if there are more. It is
+        of use to supernets that run several in one kernel, and takes their memory.
 
     Returns:
       `(params, archs, batch, key) -> (gradient, metrics)` for archs
       `[num, num_decisions]`; both results are means over the architectures and over
-      the devices. Architectures run one after the other.
+      the devices. It raises `ValueError` if `archs_at_once` does not divide a larger
+      `num`.
     """
+    check_sizes(archs_at_once=archs_at_once)
 
     def loss(params, arch, batch, key):
         weights = provider.apply(params, arch)
@@ -83,7 +100,13 @@ def weight_gradient(
         )
         return task.loss(outputs, batch)
 
-    gradient_of_one = jax.grad(loss, has_aux=True)
+    def mean_loss(params, archs, batch, keys):
+        if archs.shape[0] == 1:
+            return loss(params, archs[0], batch, keys[0])
+        losses, metrics = jax.vmap(loss, (None, 0, None, 0))(params, archs, batch, keys)
+        return losses.mean(), jax.tree.map(lambda values: values.mean(0), metrics)
+
+    gradient_of_some = jax.grad(mean_loss, has_aux=True)
 
     def split(key, num):
         """Keys of this device's architectures, the same on any number of devices."""
@@ -93,19 +116,21 @@ def weight_gradient(
         return keys.reshape(-1, num)[lax.axis_index(arch_axis)]
 
     def gradient(params, archs, batch, key):
-        num = archs.shape[0]
-        keys = split(key, num)
+        size = num_at_once(archs.shape[0], archs_at_once)
+        keys, num = split(key, archs.shape[0]), archs.shape[0] // size
         if num == 1:
-            sums = gradient_of_one(params, archs[0], batch, keys[0])
-            return _mean_over(sums, batch_axis, arch_axis)
+            means = gradient_of_some(params, archs, batch, keys)
+            return _mean_over(means, batch_axis, arch_axis)
+        parts = archs.reshape(num, size, -1), keys.reshape(num, size)
 
-        def add_one(total, arch_and_key):
-            one = gradient_of_one(params, arch_and_key[0], batch, arch_and_key[1])
-            return jax.tree.map(jnp.add, total, one), None
+        def add_some(total, part):
+            some = gradient_of_some(params, part[0], batch, part[1])
+            return jax.tree.map(jnp.add, total, some), None
 
-        shapes = jax.eval_shape(gradient_of_one, params, archs[0], batch, keys[0])
+        first, first_keys = jax.tree.map(lambda leaf: leaf[0], parts)
+        shapes = jax.eval_shape(gradient_of_some, params, first, batch, first_keys)
         zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-        sums, _ = lax.scan(add_one, zeros, (archs, keys))
+        sums, _ = lax.scan(add_some, zeros, parts)
         means = jax.tree.map(lambda total: total / num, sums)
         return _mean_over(means, batch_axis, arch_axis)
 
@@ -120,6 +145,7 @@ def weight_step(
     *,
     batch_axis: str | None = None,
     arch_axis: str | None = None,
+    archs_at_once: int = 1,
 ) -> Callable[[WeightState, Arch, Batch, Key], tuple[WeightState, Metrics]]:
     """Make one optimizer step on the weights.
 
@@ -130,12 +156,18 @@ def weight_step(
       optimizer: an optax transformation.
       batch_axis: mapped axis over which the batch is sharded, if any.
       arch_axis: mapped axis over which the architectures are sharded, if any.
+      archs_at_once: as for `weight_gradient`.
 
     Returns:
       `(state, archs, batch, key) -> (state, metrics)`; see `weight_gradient`.
     """
     gradient = weight_gradient(
-        net, provider, task, batch_axis=batch_axis, arch_axis=arch_axis
+        net,
+        provider,
+        task,
+        batch_axis=batch_axis,
+        arch_axis=arch_axis,
+        archs_at_once=archs_at_once,
     )
 
     def step(state, archs, batch, key):
@@ -154,6 +186,7 @@ def evaluation_step(
     task: Task,
     *,
     batch_axis: str | None = None,
+    archs_at_once: int = 1,
 ) -> Callable[[Params, Arch, Batch], Metrics]:
     """Make the evaluation of several architectures on one batch.
 
@@ -162,11 +195,13 @@ def evaluation_step(
       provider: where its weights come from.
       task: what it is evaluated for.
       batch_axis: mapped axis over which the batch is sharded, if any.
+      archs_at_once: as for `weight_gradient`.
 
     Returns:
       `(params, archs, batch) -> metrics`, each metric of shape `[num]`, means over the
-      batch and the devices. Architectures run one after the other.
+      batch and the devices. It raises `ValueError` as the former does.
     """
+    check_sizes(archs_at_once=archs_at_once)
 
     def step(params, archs, batch):
         def evaluate(arch):
@@ -176,7 +211,8 @@ def evaluation_step(
             )
             return task.loss(outputs, batch)[1]
 
-        metrics = lax.map(evaluate, archs)
+        size = num_at_once(archs.shape[0], archs_at_once)
+        metrics = lax.map(evaluate, archs, batch_size=None if size == 1 else size)
         if batch_axis is None:
             return metrics
         # Shares may count unequally: padding has weight 0.

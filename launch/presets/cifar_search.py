@@ -88,6 +88,8 @@ class Config:
       augment_validation: augment the images that architectures are judged by in
         the search.
       batch_per_arch: judge every architecture by a batch of its own.
+      archs_at_once: architectures that a device runs at the same time, if a step
+        has more; of use on GPUs, with JAXNAS_GPU_KERNELS=1 in the environment.
       shard: what several devices share: every batch, or the architectures of a
         step.
       stop_when_converged: end after an epoch in which the mean over the decisions of
@@ -106,6 +108,7 @@ class Config:
     objective: Literal["loss", "error"] = "loss"
     augment_validation: bool = True
     batch_per_arch: bool = False
+    archs_at_once: Count = 1
     shard: Literal["batch", "archs"] = "batch"
     stop_when_converged: Rate | None = None
     validation_images: Count | None = None

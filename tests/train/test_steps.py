@@ -1,5 +1,7 @@
 """Pure steps: means over architectures, the same on one device and on four."""
 
+from typing import Any
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -105,6 +107,27 @@ def test_gradient_is_the_mean_over_architectures(num, x64):
     assert bool((result[0]["out"][0] != 0).any()) == (num > 1)
 
 
+@pytest.mark.parametrize(("at_once", "num"), [(2, 4), (3, 3), (8, 5)])
+def test_architectures_at_the_same_time(at_once, num, x64):
+    params, batch = NET.init(jax.random.key(0)), images_and_labels()
+    archs, key = jnp.asarray(ARCHS[:num]), jax.random.key(1)
+    gradient, evaluate = (
+        [make(NET, PROVIDER, TASK, archs_at_once=size) for size in (1, at_once)]
+        for make in (train.weight_gradient, train.evaluation_step)
+    )
+    expected, actual = (jax.jit(f)(params, archs, batch, key) for f in gradient)
+    chex.assert_trees_all_close(actual, expected, rtol=1e-12, atol=1e-14)
+    expected, actual = (jax.jit(f)(params, archs, batch) for f in evaluate)
+    chex.assert_trees_all_close(actual, expected, rtol=1e-12, atol=1e-14)
+
+
+def test_architectures_that_would_be_left_over():
+    params, batch = NET.init(jax.random.key(0)), images_and_labels()
+    step = train.weight_gradient(NET, PROVIDER, TASK, archs_at_once=2)
+    with pytest.raises(ValueError, match="2, which does not divide 3 architectures"):
+        step(params, jnp.asarray(ARCHS[:3]), batch, jax.random.key(1))
+
+
 def test_every_architecture_has_a_key_of_its_own():
     def apply(weights, arch, inputs, *, train, key=None, batch_axis=None):
         del arch, batch_axis
@@ -143,7 +166,8 @@ def test_gradient_passes_through_the_provider(x64):
 def test_gradient_is_the_same_on_four_devices(mapped, axis, divided, x64):
     params, batch = NET.init(jax.random.key(0)), images_and_labels()
     archs, key = jnp.asarray(ARCHS), jax.random.key(1)
-    step = train.weight_gradient(NET, PROVIDER, TASK, **{axis: "devices"})
+    options: Any = {axis: "devices"}
+    step = train.weight_gradient(NET, PROVIDER, TASK, **options)
     results = mapped(step, "devices", [divided])(params, archs, batch, key)
     chex.assert_trees_all_close(
         results, mean_gradient(params, ARCHS, batch), rtol=1e-12, atol=1e-14
