@@ -26,7 +26,10 @@ important first:
    groups of architectures; what counts is the median of the ratios PyTorch / jaxnas
    (above 1: jaxnas is faster). Both sides may use TF32, and PyTorch chooses its
    convolutions by timing them, as XLA does.
-5. `search`: the preset asng-cifar10 for the rest of the time: losses, images a second
+5. `kernels`, after `micro`: the same step with kernels for layers of many edges, of 1,
+   2, 4 and 8 architectures at once, beside the step without; here the ratios are below
+   1 where the kernels are faster.
+6. `search`: the preset asng-cifar10 for the rest of the time: losses, images a second
    and the projected hours of the whole search.
 
 Two more parts run only where `--parts` names them: `profile`, the kernels of each
@@ -70,7 +73,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -155,11 +158,13 @@ class Size(NamedTuple):
 
 FUNCTIONS = (
     "micro, ASNG's skeleton",
+    "micro, ASNG's skeleton, kernels",
     "macro",
     "dag",
     "retraining",
     "hypernetwork",
     "micro, ENAS's skeleton",
+    "micro, ENAS's skeleton, kernels",
     "autoencoder",
     "recurrent",
 )
@@ -389,13 +394,21 @@ def functions(size: NetSize, image_size: int) -> dict[str, Callable[[], Function
         genotype = genotypes.named("DARTS_V2")
         return network_function(networks.micro(genotype, channels, num), batch)
 
+    def asng():
+        return micro("asng")
+
+    def enas():
+        return micro("enas")
+
     return {
-        "micro, ASNG's skeleton": shared(lambda: micro("asng")),
+        "micro, ASNG's skeleton": shared(asng),
+        "micro, ASNG's skeleton, kernels": shared(asng),
         "macro": shared(lambda: supernets.macro(spaces.enas_macro(num), channels)),
         "dag": shared(dag),
         "retraining": retraining,
         "hypernetwork": hypernetwork,
-        "micro, ENAS's skeleton": shared(lambda: micro("enas")),
+        "micro, ENAS's skeleton": shared(enas),
+        "micro, ENAS's skeleton, kernels": shared(enas),
         "autoencoder": autoencoder,
         "recurrent": recurrent,
     }
@@ -477,9 +490,26 @@ def compare_by_name(name: str, size: NetSize) -> dict[str, dict[str, float]]:
     import jax
 
     device, cpu = jax.devices()[0], jax.local_devices(backend="cpu")[0]
-    with jax.default_device(cpu):
+    with use_kernels(name.endswith("kernels")), jax.default_device(cpu):
         function = functions(size, 16)[name]()
-    return compare_precisions(function, device, cpu)
+        return compare_precisions(function, device, cpu)
+
+
+@contextlib.contextmanager
+def use_kernels(used: bool) -> Iterator[None]:
+    """Trace programs with kernels for layers of many edges, or without.
+
+    Without a GPU, ordinary operations take the place of kernels.
+    """
+    name = "JAXNAS_GPU_KERNELS"
+    before = os.environ.get(name)
+    os.environ[name] = "0" if not used else "1" if has_gpu() else "interpret"
+    try:
+        yield
+    finally:
+        del os.environ[name]
+        if before is not None:
+            os.environ[name] = before
 
 
 def check_numerics(task: Task) -> dict[str, Any]:
@@ -639,7 +669,7 @@ def make_words(size: LanguageSize) -> dict[str, Any]:
 
 
 def repeated(
-    step: Callable[[Any, Any, Any, Any], Any],
+    step: Callable[[Any, Any, Any, Any], Any], archs_at_once: int = 1
 ) -> Callable[[Any, Any, Any], Any]:
     """A step for each of some architectures, in one compiled loop as in a search.
 
@@ -652,10 +682,10 @@ def repeated(
         key = jax.random.key(0)
 
         def body(i, state):
-            arch = lax.dynamic_slice_in_dim(archs, i, 1)
-            return step(state, arch, batch, jax.random.fold_in(key, i))
+            some = lax.dynamic_slice_in_dim(archs, i * archs_at_once, archs_at_once)
+            return step(state, some, batch, jax.random.fold_in(key, i))
 
-        return lax.fori_loop(0, archs.shape[0], body, state)
+        return lax.fori_loop(0, archs.shape[0] // archs_at_once, body, state)
 
     return advance
 
@@ -669,6 +699,7 @@ def supernet_case(
     make_optimizer: Callable[[Any], Any],
     decode: Callable[[Any], Any] = list,
     task: Any = None,
+    archs_at_once: int = 1,
     **others: Any,
 ) -> Case:
     """Training steps of a supernet with shared weights; classification by default."""
@@ -678,12 +709,14 @@ def supernet_case(
 
     provider = weights.shared(net)
     task = train.classification() if task is None else task
-    step = train.weight_step(net, provider, task, optimizer)
+    step = train.weight_step(
+        net, provider, task, optimizer, archs_at_once=archs_at_once
+    )
     key = jax.random.key(0)
     keys = jax.random.split(key, size.num_groups * size.group_size)
     archs = jax.vmap(net.space.sample)(keys)
     return Case(
-        repeated(lambda *args: step(*args)[0]),
+        repeated(lambda *args: step(*args)[0], archs_at_once),
         jax.jit(functools.partial(train.init_weights, provider, optimizer))(key),
         archs.reshape(size.num_groups, size.group_size, -1),
         jax.device_put(batch),
@@ -694,7 +727,7 @@ def supernet_case(
     )
 
 
-def micro_case(size: Size) -> Case:
+def micro_case(size: Size, archs_at_once: int = 1) -> Case:
     from jaxnas import optim, spaces, supernets
 
     channels, num_cells, batch_size = size.micro
@@ -707,6 +740,7 @@ def micro_case(size: Size) -> Case:
             channels, num_cells, channels_last=channels_last
         ),
         lambda model: torch_module("torch_micro").make_optimizer(model),
+        archs_at_once=archs_at_once,
     )
 
 
@@ -1102,6 +1136,47 @@ def check_graph(task: Task) -> dict[str, Any]:
     return result
 
 
+def compile_kernels(size: Size, archs_at_once: int) -> float:
+    """Compile the micro step with kernels into the persistent cache; its seconds."""
+    with use_kernels(True):
+        return seconds(case_program(micro_case(size, archs_at_once)).compile)[0]
+
+
+def check_kernels(task: Task) -> dict[str, Any]:
+    """Time the step of the micro supernet with kernels for layers of many edges.
+
+    Several architectures run at the same time; all times are per architecture, beside
+    the step without kernels. The difference of the weights is that after the first
+    call, of one architecture at a time.
+    """
+    sizes = [n for n in (1, 2, 4, 8) if n <= task.size.group_size]
+    result: dict[str, Any] = {"compile_seconds": {}}
+    with make_pool(min(num_workers(), len(sizes))) as pool:
+        pending = {
+            pool.submit(compile_kernels, task.size, num): num for num in sizes[::-1]
+        }
+        for future in concurrent.futures.as_completed(pending):
+            result["compile_seconds"][str(pending[future])] = number(future.result())
+            task.save(result)
+    with use_kernels(False):
+        case = micro_case(task.size)
+        compiled = case_program(case).compile()
+    sides = {"jaxnas": jax_side(case, compiled)}
+    expected = compiled(case.state, case.groups[0], case.batch).params
+    for num in sizes:
+        with use_kernels(True):
+            case = micro_case(task.size, num)
+            compiled = case_program(case).compile()
+        sides[f"kernels, {num} at once"] = jax_side(case, compiled)
+        if num == 1:
+            params = compiled(case.state, case.groups[0], case.batch).params
+            distance = relative_distance(expected, params)
+            result["relative_difference_of_weights"] = number(distance)
+        time_in_turns(sides, case, task, 1, result)
+    time_in_turns(sides, case, task, task.size.max_rounds, result)
+    return result
+
+
 def check_profile(task: Task) -> dict[str, Any]:
     """Count and time the kernels of each training step."""
     result: dict[str, Any] = {"steps": {}}
@@ -1488,6 +1563,7 @@ PARTS = {
     "numerics": Part(check_numerics, 200),
     "compile": Part(check_compile, 130),
     "micro": Part(functools.partial(check_speed, "micro"), 90),
+    "kernels": Part(check_kernels, 150),
     "macro": Part(functools.partial(check_speed, "macro"), 80),
     "dag": Part(functools.partial(check_speed, "dag"), 90),
     "autoencoder": Part(functools.partial(check_speed, "autoencoder"), 90),

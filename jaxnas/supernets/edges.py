@@ -14,7 +14,7 @@ needs the final buffer only.
 import functools
 import os
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -285,13 +285,31 @@ def _backward(ops, layered, has_sources, residuals, gradient):
     )
 
 
-def uses_kernels() -> bool:
-    """Whether programs for NVIDIA GPUs hold kernels for layers of many edges.
+def kernel_mode() -> Literal["0", "1", "interpret"]:
+    """What programs hold for layers of many edges, by `JAXNAS_GPU_KERNELS`.
 
-    They do if `JAXNAS_GPU_KERNELS` is 1 in the environment while they are traced, and
-    this process has such a GPU; otherwise the kernels need not even be traced.
+    It is read from the environment while they are traced.
+
+    Returns:
+      `"0"`, the default: loops over edges. `"1"`: kernels in programs for NVIDIA GPUs,
+      loops in others. `"interpret"`: kernels that run by ordinary operations on any
+      device, slowly.
+
+    Raises:
+      ValueError: if it is anything else.
     """
-    return os.environ.get("JAXNAS_GPU_KERNELS") == "1" and _has_gpu()
+    mode = os.environ.get("JAXNAS_GPU_KERNELS", "0")
+    if mode not in ("0", "1", "interpret"):
+        raise ValueError(
+            f"JAXNAS_GPU_KERNELS is {mode!r}; expected '0', '1' or 'interpret'"
+        )
+    return mode
+
+
+def uses_kernels() -> bool:
+    """Whether some program of this process may hold kernels."""
+    mode = kernel_mode()
+    return mode == "interpret" or (mode == "1" and _has_gpu())
 
 
 @functools.cache
@@ -304,10 +322,14 @@ def _has_gpu() -> bool:
 
 def _have_kernels(images):
     """Whether there are kernels for images of this type and so many channels."""
+    if kernel_mode() == "interpret":
+        return True
     return images.dtype in (jnp.float32, jnp.bfloat16) and images.shape[-1] <= 128
 
 
 def _by_platform(*args, kernels, loop):
+    if kernel_mode() == "interpret":
+        return kernels(*args, interpret=True)
     return lax.platform_dependent(*args, cuda=kernels, default=loop)
 
 

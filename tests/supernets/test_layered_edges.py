@@ -21,15 +21,8 @@ NAMES = (
 
 @pytest.fixture
 def interpreted(monkeypatch):
-    """Run kernels by ordinary operations, for images of any type."""
-    monkeypatch.setattr(edges, "uses_kernels", lambda: True)
-    monkeypatch.setattr(_micro_cells, "uses_kernels", lambda: True)
-    monkeypatch.setattr(edges, "_have_kernels", lambda images: True)
-    monkeypatch.setattr(
-        edges,
-        "_by_platform",
-        lambda *args, kernels, loop: kernels(*args, interpret=True),
-    )
+    """Run kernels by ordinary operations."""
+    monkeypatch.setenv("JAXNAS_GPU_KERNELS", "interpret")
 
 
 def operations_of(*, affine=False, count_include_pad=False):
@@ -216,6 +209,12 @@ def test_groups_must_be_of_all_edges(interpreted):
             Edges(column, column + 1, column, column, jnp.int32(2)),
             layered=_micro_cells.layered_ops(operations, 1, norm, [EdgeGroup(1, 1)]),
         )
+
+
+def test_a_mode_that_is_unknown(monkeypatch):
+    monkeypatch.setenv("JAXNAS_GPU_KERNELS", "yes")
+    with pytest.raises(ValueError, match="is 'yes'; expected '0', '1' or 'interpret'"):
+        edges.uses_kernels()
 
 
 def test_programs_hold_the_loop_for_a_cpu_and_kernels_for_a_gpu(monkeypatch):
