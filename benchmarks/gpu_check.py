@@ -133,6 +133,8 @@ class Size(NamedTuple):
       image_size: side of the images that are timed; of autoencoders, twice that.
       num_groups: groups of architectures that are timed.
       group_size: steps, of one architecture each, in one call.
+      archs_at_once: numbers of architectures that kernels are timed with, which divide
+        `group_size`.
       max_rounds: how often all groups are timed, if there is time.
       chunk: steps of the search between two reports.
       max_steps: of the search, if there is time.
@@ -151,6 +153,7 @@ class Size(NamedTuple):
     image_size: int
     num_groups: int
     group_size: int
+    archs_at_once: tuple[int, ...]
     max_rounds: int
     chunk: int
     max_steps: int
@@ -187,6 +190,7 @@ SIZES = {
         image_size=32,
         num_groups=3,
         group_size=8,
+        archs_at_once=(1, 2, 4, 8),
         max_rounds=10,
         chunk=100,
         max_steps=39_000,
@@ -205,6 +209,7 @@ SIZES = {
         image_size=8,
         num_groups=1,
         group_size=2,
+        archs_at_once=(2,),
         max_rounds=2,
         chunk=2,
         max_steps=6,
@@ -1149,7 +1154,7 @@ def check_kernels(task: Task) -> dict[str, Any]:
     the step without kernels. The difference of the weights is that after the first
     call, of one architecture at a time.
     """
-    sizes = [n for n in (1, 2, 4, 8) if n <= task.size.group_size]
+    sizes = task.size.archs_at_once
     result: dict[str, Any] = {"compile_seconds": {}}
     with make_pool(min(num_workers(), len(sizes))) as pool:
         pending = {

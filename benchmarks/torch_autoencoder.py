@@ -69,7 +69,7 @@ class Autoencoder(nn.Module):
 
     def forward(self, images: Tensor, arch: Sequence[int]) -> Tensor:
         """Map `[B, C, H, W]` to restored images, for an architecture of integers."""
-        x, nodes = images.contiguous(memory_format=self.memory_format), []
+        x, nodes = images, []
         for node in self.active(arch):
             operation, width = arch[3 * node : 3 * node + 2]
             size, skip = KERNELS[operation // 2], 1 - operation % 2
@@ -78,7 +78,10 @@ class Autoencoder(nn.Module):
                 continue
             kernel = self.weights[f"encoder_{node}_{skip}_{size}"]
             kernel = kernel[:channels, : x.shape[1]]
+            if not nodes:  # PyTorch 2.13 crashes in the gradient of 3 channels in NHWC
+                kernel = kernel.contiguous()
             x = F.relu(F.conv2d(x, kernel, stride=stride, padding=size // 2))
+            x = x.contiguous(memory_format=self.memory_format)
             nodes.append((node, size, skip, channels, x))
         for node, size, skip, channels, encoded in reversed(nodes):
             kernel = self.weights[f"decoder_{node}_{skip}_{size}"]

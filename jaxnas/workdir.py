@@ -20,7 +20,7 @@ CONFIG_NAME = "config.json"
 def environment(devices: Sequence[Device]) -> dict[str, str]:
     """Versions, compiler flags, device and command of this process, for the record.
 
-    `xla_flags` is there if the environment sets `XLA_FLAGS`.
+    `xla_flags` and `jaxnas_gpu_kernels` are there if the environment sets them.
     """
     versions = {
         name: importlib.metadata.version(name)
@@ -29,12 +29,16 @@ def environment(devices: Sequence[Device]) -> dict[str, str]:
     kind = devices[0].device_kind
     if devices[0].platform == "cpu":
         kind = f"CPU, {os.cpu_count()} cores, {platform.machine()}"
-    flags = os.environ.get("XLA_FLAGS", "")
+    flags = {
+        name.lower(): os.environ[name]
+        for name in ("XLA_FLAGS", "JAXNAS_GPU_KERNELS")
+        if os.environ.get(name)
+    }
     return {
         "device": kind if len(devices) == 1 else f"{len(devices)} x {kind}",
         "python": platform.python_version(),
         **versions,
-        **({"xla_flags": flags} if flags else {}),
+        **flags,
         "command": " ".join(["python", *sys.argv]),
     }
 

@@ -106,10 +106,11 @@ def test_environment_says_where_it_ran():
     assert four["device"] == f"4 x {one['device']}"
 
 
-def test_environment_names_the_flags_of_the_compiler(monkeypatch):
-    monkeypatch.delenv("XLA_FLAGS", raising=False)
-    assert "xla_flags" not in workdir.environment(jax.devices()[:1])
-    monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_experimental_ynn_fusion_type=")
+@pytest.mark.parametrize("name", ["XLA_FLAGS", "JAXNAS_GPU_KERNELS"])
+def test_environment_names_what_changes_programs(monkeypatch, name):
+    monkeypatch.delenv(name, raising=False)
+    assert name.lower() not in workdir.environment(jax.devices()[:1])
+    monkeypatch.setenv(name, "--xla_cpu_experimental_ynn_fusion_type=")
     environment = workdir.environment(jax.devices()[:1])
-    assert environment["xla_flags"] == "--xla_cpu_experimental_ynn_fusion_type="
+    assert environment[name.lower()] == "--xla_cpu_experimental_ynn_fusion_type="
     assert environment["jaxlib"]

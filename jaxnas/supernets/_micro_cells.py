@@ -11,13 +11,13 @@ from jax import lax
 from jaxnas import ops
 from jaxnas.ops import BatchNorm, Layer, LayerWeights, Norm, Op
 from jaxnas.ops.layers import Chain
+from jaxnas.supernets._platforms import uses_kernels
 from jaxnas.supernets.edges import (
     EdgeGroup,
     EdgeOp,
     Edges,
     LayeredOps,
     evaluate,
-    uses_kernels,
 )
 from jaxnas.types import Weights
 

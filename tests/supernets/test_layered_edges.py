@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from jaxnas import ops
-from jaxnas.supernets import _micro_asng, _micro_cells, edges
+from jaxnas.supernets import _micro_asng, _micro_cells, _platforms
 from jaxnas.supernets.edges import EdgeGroup, Edges, evaluate
 
 NAMES = (
@@ -214,11 +214,11 @@ def test_groups_must_be_of_all_edges(interpreted):
 def test_a_mode_that_is_unknown(monkeypatch):
     monkeypatch.setenv("JAXNAS_GPU_KERNELS", "yes")
     with pytest.raises(ValueError, match="is 'yes'; expected '0', '1' or 'interpret'"):
-        edges.uses_kernels()
+        _platforms.uses_kernels()
 
 
 def test_programs_hold_the_loop_for_a_cpu_and_kernels_for_a_gpu(monkeypatch):
-    monkeypatch.setattr(edges, "_has_gpu", lambda: True)
+    monkeypatch.setattr(_platforms, "_has_gpu", lambda: True)
     operations = operations_of()
     table = random_table(operations, 2, 2, 1, np.random.default_rng(0))
     inputs = jnp.zeros((2, 2, 4, 4, 2))
