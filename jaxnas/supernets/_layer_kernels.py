@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
@@ -123,8 +124,17 @@ class Call(NamedTuple):
 
         Returns:
           The outputs.
+
+        Raises:
+          ValueError: if an array has more elements than the kernels can count.
         """
         leaves, tree = jax.tree.flatten(dict(inputs))
+        most = max(array.size for array in (*leaves, *outputs.values()))
+        if most > np.iinfo(np.int32).max:
+            raise ValueError(
+                f"an array of {most} elements is too large for kernels; run fewer "
+                "architectures at once, or smaller batches"
+            )
         changed = [v for v in outputs.values() if isinstance(v, jax.Array)]
         places = [
             place
@@ -139,7 +149,7 @@ class Call(NamedTuple):
 
         results = pl.pallas_call(
             body,
-            grid=(self.num_archs, num, num_tiles),
+            grid=(num_tiles, num, self.num_archs),
             out_shape=[
                 jax.ShapeDtypeStruct(v.shape, v.dtype) for v in outputs.values()
             ],
@@ -154,12 +164,12 @@ class Call(NamedTuple):
 
     def edge(self, first: Any) -> tuple[Any, Any]:
         """Number of a program's edge among all, and among those of the group."""
-        arch, place = pl.program_id(0), pl.program_id(1)
+        arch, place = pl.program_id(2), pl.program_id(1)
         return arch * self.num_edges + first[0] + place, arch * self.size + place
 
     def state(self, first: Any) -> Any:
         """Number of the state that a program is about."""
-        return pl.program_id(0) * self.num_states + first[1] + pl.program_id(1)
+        return pl.program_id(2) * self.num_states + first[1] + pl.program_id(1)
 
     def means(self, tile: "_Tile", sums: Any, place: Any) -> tuple[Any, Any]:
         """Means over all pixels of what is written, `[1, C]`, from two sums."""
@@ -236,7 +246,7 @@ class _Tile(NamedTuple):
     @classmethod
     def of(cls, images: Images, dtype: Any) -> "_Tile":
         """The tile of this program."""
-        number = pl.program_id(2)
+        number = pl.program_id(0)
         pixel = number * images.tile + lax.iota(jnp.int32, images.tile)
         return cls(
             number,
@@ -459,7 +469,7 @@ def combine(
     `sources`.
     """
     tile, target = _Tile.of(call.images.output, call.dtype), call.state(first)
-    arch, first_edge = pl.program_id(0), first[0]
+    arch, first_edge = pl.program_id(2), first[0]
     sources = states if sources is None else sources
 
     def add_edge(number, total):
@@ -489,15 +499,17 @@ def gather_gradient(
     reached: Any,
     gradient: Any,
 ) -> None:
-    """Add what the edges that read a state pass back to its gradient.
+    """Add what the edges that read a state or source pass back to its gradient.
 
     `arriving` `[E, pixels, C]` are the gradients of the edges' inputs; that of an edge
-    without layers is the gradient of its target, among `reached` or, if there are
-    none, among the gradients themselves.
+    without layers is the gradient of its target, among `reached`. Without these, the
+    gradients are those of states: they contain the targets' and what did not come by
+    edges.
     """
     tile, state = _Tile.of(call.images, call.dtype), call.state(first)
+    total = tile.read(gradient, state) if reached is None else tile.zeros
     reached = gradient if reached is None else reached
-    arch = pl.program_id(0)
+    arch = pl.program_id(2)
 
     def add_edge(number, total):
         edge = _Edge(numbers, arch * call.num_edges + number)
@@ -507,7 +519,7 @@ def gather_gradient(
         passes = adds & (edge.get(NUM_LAYERS) == 0)
         return total + tile.read_if(passes, reached, edge.get(TARGET))
 
-    total = lax.fori_loop(0, call.num_edges, add_edge, tile.read(gradient, state))
+    total = lax.fori_loop(0, call.num_edges, add_edge, total)
     tile.write(gradient, state, total)
 
 

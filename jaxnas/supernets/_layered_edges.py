@@ -428,7 +428,7 @@ def backward(
     back = _Backward(run, layers, read)
     g = _pixels(gradient)
     arriving = jnp.empty((run.num_archs * run.num_edges, *read.shape[1:]), read.dtype)
-    sums = [back.zero_sums(layer) for layer in range(len(arrays))]
+    sums = [back.empty_sums(layer) for layer in range(len(arrays))]
     affine_gradients, complete = [], set()
     first = run.num_edges
     for group in ops.groups[::-1]:
@@ -444,9 +444,9 @@ def backward(
         affine_gradients.append(affine)
     sources_gradient = None
     if has_sources:
-        sources_gradient = back.gather(
-            jnp.zeros_like(read), arriving, g, 0, run.num_sources
-        ).reshape(inputs.shape)
+        shape = jax.ShapeDtypeStruct(read.shape, read.dtype)
+        sources_gradient = back.gather(shape, arriving, g, 0, run.num_sources)
+        sources_gradient = sources_gradient.reshape(inputs.shape)
     else:
         for start, num in _runs(set(range(run.num_states)) - complete):
             g = back.gather(g, arriving, None, start, num)
@@ -481,8 +481,8 @@ class _Backward(NamedTuple):
     def images(self, layer: int) -> Images:
         return self.run.call(layer, 0).images
 
-    def zero_sums(self, layer: int) -> tuple[jax.Array, jax.Array | None]:
-        """Sums over tiles, of the gradients of matrices and of taps."""
+    def empty_sums(self, layer: int) -> tuple[jax.Array, jax.Array | None]:
+        """Room for sums over tiles, of the gradients of matrices and of taps."""
         num, images = self.run.num_archs * self.run.num_edges, self.images(layer)
         channels = images.channels
         matrix = (num, images.output.num_tiles, channels, channels)
@@ -492,13 +492,13 @@ class _Backward(NamedTuple):
             for chain in _flat_chains(self.run.ops)
         )
         return (
-            jnp.zeros(matrix, self.run.dtype),
-            jnp.zeros(taps, self.run.dtype) if has_taps else None,
+            jnp.empty(matrix, self.run.dtype),
+            jnp.empty(taps, self.run.dtype) if has_taps else None,
         )
 
     def gather(
         self,
-        g: jax.Array,
+        g: jax.Array | jax.ShapeDtypeStruct,
         arriving: jax.Array,
         reached: jax.Array | None,
         first_target: int,
@@ -631,7 +631,9 @@ class _Backward(NamedTuple):
         result = []
         for layer, weights in enumerate(self.run.arrays):
             matrix, taps = sums[layer]
-            offset = scale = None
+            runs = self.run.numbers[:, kernels.EXISTS] > 0
+            runs = runs & (self.run.numbers[:, kernels.NUM_LAYERS] > layer)
+            runs, offset, scale = runs[:, None, None], None, None
             if weights.scale is not None:
                 parts = [
                     part.reshape(self.run.num_archs, -1, *part.shape[1:])
@@ -642,8 +644,10 @@ class _Backward(NamedTuple):
                 both = both.reshape(-1, *both.shape[2:])
                 offset, scale = both[:, 0], both[:, 1]
             gradients = _LayerArrays(
-                jnp.zeros_like(weights.taps) if taps is None else taps.sum(1),
-                matrix.sum(1),
+                jnp.zeros_like(weights.taps)
+                if taps is None
+                else jnp.where(runs, taps.sum(1), 0),
+                jnp.where(runs, matrix.sum(1), 0),
                 scale,
                 offset,
             )
