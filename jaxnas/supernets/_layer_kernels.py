@@ -5,6 +5,8 @@ data: a program reads the numbers of its edge, and branches. Images are rows of 
 `[images, B * H * W, C]`. Sums over pixels are written tile by tile and added up
 outside, so that results do not depend on the order in which programs run.
 
+They are written for Triton; JAX 0.12 says that it will remove that backend of Pallas.
+
 The edges of all architectures are numbered one after the other. A call is about a group
 of them, `[G, ...]` below, of each architecture; other arrays are of all edges,
 `[E, ...]`. An edge that does not exist writes nothing.
