@@ -69,8 +69,8 @@ ITERATIONS = 5
 # of 5, 2 have two layers, 2 have one, 1 has none.
 LAYER_IMAGES = {
     "forward_layer": 0.6 * 2,
-    "combine": 2 + 2 * 1.0,
-    "gather_gradient": 2 + 2 * 1.0,
+    "combine": 4,
+    "gather_gradient": 4,
     "sum_gradients": 0.8 * 2,
     "product_backward": 0.6 * 4,
     "window_backward": 0.6 * 3,
@@ -266,11 +266,7 @@ def layer_bytes(instruction: Instruction) -> float:
     arrays = re.findall(r"\b(f32|bf16)\[([\d,]+)\]", instruction.type)
     if name == "forward_layer":
         images += 0.4 * (len(arrays) == 3)  # keeps windows
-    kind, shape = (
-        next((kind, shape) for kind, shape in arrays[::-1] if shape.count(",") == 2)
-        if any(shape.count(",") == 2 for _, shape in arrays)
-        else arrays[0]
-    )
+    kind, shape = next((a for a in arrays if a[1].count(",") == 2), arrays[0])
     channels = int(shape.split(",")[-1])
     elements = Images(1, 1, 1, channels).tile * channels
     return programs * elements * SIZES[kind] * images

@@ -26,6 +26,13 @@ from jax.experimental.pallas import triton as plgpu
 # Columns of the numbers of an edge: of the edge, and then of each of its layers.
 EDGE_COLUMNS = EXISTS, SOURCE, TARGET, NUM_LAYERS = range(4)
 LAYER_COLUMNS = SIZE, DILATION, SHIFT, TAPS, RELU, PRODUCT, NORMALIZES = range(7)
+
+
+def layer_column(layer: int, column: int) -> int:
+    """Where a number of a layer is among those of an edge."""
+    return len(EDGE_COLUMNS) + layer * len(LAYER_COLUMNS) + column
+
+
 # What is done over the taps.
 SUM, MEAN_INSIDE, MAX = range(3)
 
@@ -137,12 +144,11 @@ class Call(NamedTuple):
                 f"an array of {most} elements is too large for kernels; run fewer "
                 "architectures at once, or smaller batches"
             )
-        changed = [v for v in outputs.values() if isinstance(v, jax.Array)]
-        places = [
-            place
+        changed = {
+            place: value
             for place, value in enumerate(outputs.values())
             if isinstance(value, jax.Array)
-        ]
+        }
 
         def body(*references):
             ins = jax.tree.unflatten(tree, references[: len(leaves)])
@@ -156,12 +162,12 @@ class Call(NamedTuple):
                 jax.ShapeDtypeStruct(v.shape, v.dtype) for v in outputs.values()
             ],
             input_output_aliases={
-                len(leaves) + number: place for number, place in enumerate(places)
+                len(leaves) + number: place for number, place in enumerate(changed)
             },
             compiler_params=plgpu.CompilerParams(num_warps=4, num_stages=2),
             interpret=self.interpret,
             name=kernel.__name__,
-        )(*leaves, *changed)
+        )(*leaves, *changed.values())
         return dict(zip(outputs, results, strict=True))
 
     def edge(self, first: Any) -> tuple[Any, Any]:
@@ -323,6 +329,11 @@ class _Tile(NamedTuple):
         total = value.sum(0).astype(ref.dtype)
         plgpu.store(ref.at[(*index, self.channel)], total, mask=self.channel_exists)
 
+    def write_sums(self, ref: Any, place: Any, values: Any, factors: Any) -> None:
+        """Write the sums of values, and of their products with factors."""
+        self.write_sum(ref, place, self.number, 0, value=values)
+        self.write_sum(ref, place, self.number, 1, value=values * factors)
+
     def _matrix_places(self, ref: Any, index: tuple[Any, ...]) -> tuple[Any, Any]:
         exists, shape = self.channel_exists, (self.channel.size,) * 2
         mask = jnp.broadcast_to(exists[:, None], shape)
@@ -353,7 +364,7 @@ class _Edge(NamedTuple):
 
     def of_layer(self, layer: int, column: int) -> Any:
         """A number of one of its layers."""
-        return self.get(len(EDGE_COLUMNS) + layer * len(LAYER_COLUMNS) + column)
+        return self.get(layer_column(layer, column))
 
     def has_layer(self, layer: int) -> Any:
         """Whether it exists and has so many layers and one more."""
@@ -451,8 +462,7 @@ def forward_layer(
         v = call.product(u, tile.read_matrix(matrix, index))
         v = tile.where(has_product, v, u)
         tile.write(values, place, v)
-        tile.write_sum(sums, place, tile.number, 0, value=v)
-        tile.write_sum(sums, place, tile.number, 1, value=v * v)
+        tile.write_sums(sums, place, v, v)
 
 
 def combine(
@@ -552,8 +562,7 @@ def sum_gradients(
             factor, offset = normal.standard(tile, index, call)
             v = v * factor + offset
             normalized = tile.where(edge.ends_with(layer), v, normalized)
-        tile.write_sum(sums, place, tile.number, 0, value=g)
-        tile.write_sum(sums, place, tile.number, 1, value=g * normalized)
+        tile.write_sums(sums, place, g, normalized)
 
 
 def product_backward(
@@ -679,6 +688,4 @@ def window_backward(
         tile.write(input_gradient, index if before is None else place, total)
         if before is not None:
             factor, offset = before.standard(tile, index, call)
-            tile.write_sum(sums, place, tile.number, 0, value=total)
-            value = total * (v * factor + offset)
-            tile.write_sum(sums, place, tile.number, 1, value=value)
+            tile.write_sums(sums, place, total, v * factor + offset)

@@ -70,14 +70,12 @@ def _flat_chains(ops: LayeredOps) -> list[Chain | None]:
 
 def _numbers_of(chain: Chain | None, num_layers: int) -> list[int]:
     """What the kernels read of a chain; where edges are is filled in later."""
-    numbers = [0] * (
-        len(kernels.EDGE_COLUMNS) + num_layers * len(kernels.LAYER_COLUMNS)
-    )
+    numbers = [0] * kernels.layer_column(num_layers, 0)
     if chain is None:
         return numbers
     numbers[kernels.EXISTS], numbers[kernels.NUM_LAYERS] = 1, len(chain)
     for place, layer in enumerate(chain):
-        start = len(kernels.EDGE_COLUMNS) + place * len(kernels.LAYER_COLUMNS)
+        start = kernels.layer_column(place, 0)
         normalizes = layer.product and layer.normalizes
         numbers[start : start + len(kernels.LAYER_COLUMNS)] = [
             *(layer.size, layer.dilation, layer.shift, _KINDS[layer.taps]),
@@ -200,14 +198,21 @@ def _weights_of(
 def _choose(chosen: jax.Array, own: LayerWeights, total: _LayerArrays) -> _LayerArrays:
     """Put a layer's weights in the place of those of the chosen edges."""
 
-    def put(new: jax.Array | None, old: jax.Array | None) -> jax.Array | None:
-        if new is None or old is None:
-            return old if new is None else new
+    def put(new: jax.Array, old: jax.Array | None) -> jax.Array:
+        if old is None:
+            return new
         if new.shape[1] < old.shape[1]:  # fewer taps than others
             new = jnp.pad(new, ((0, 0), (0, old.shape[1] - new.shape[1]), (0, 0)))
         return jnp.where(chosen.reshape(-1, *(1 for _ in old.shape[1:])), new, old)
 
-    return _LayerArrays(*map(put, own, total))  # type: ignore[arg-type]
+    weights = own._asdict().items()
+    return total._replace(
+        **{
+            name: put(new, getattr(total, name))
+            for name, new in weights
+            if new is not None
+        }
+    )
 
 
 class _Evaluation(NamedTuple):
@@ -265,10 +270,14 @@ class _Evaluation(NamedTuple):
             arrays,
         )
 
+    def images_of(self, layer: int) -> Images:
+        """What a layer reads and writes."""
+        return self.images if layer == 0 else self.images.output
+
     def call(self, layer: int, size: int, num_states: int | None = None) -> Call:
         """A call about so many edges of each architecture."""
         return Call(
-            self.images if layer == 0 else self.images.output,
+            self.images_of(layer),
             self.num_archs,
             self.num_edges,
             size,
@@ -293,13 +302,11 @@ class _Evaluation(NamedTuple):
         shape = (self.num_archs * size, images.num_tiles, 2, images.channels)
         return jax.ShapeDtypeStruct(shape, self.dtype)
 
-    def total(self, sums: jax.Array) -> jax.Array:
-        """Sums over all pixels, `[G, 2, C]`, from those over tiles."""
-        total = sums.sum(1)
-        if self.ops.batch_axis is not None:
-            # The mean over devices: each divides by its own number of pixels.
-            total = lax.pmean(total, self.ops.batch_axis)
-        return total
+    def over_devices(self, sums: jax.Array) -> jax.Array:
+        """Mean over devices of sums over pixels; each divides by its own number."""
+        if self.ops.batch_axis is None:
+            return sums
+        return lax.pmean(sums, self.ops.batch_axis)
 
     def run_layers(
         self, first: int, size: int, inputs: jax.Array, *, keep_windows: bool
@@ -326,7 +333,8 @@ class _Evaluation(NamedTuple):
                 outputs,
                 layer=layer,
             )
-            normal = Normal(self.total(outputs["sums"]), weights.scale, weights.offset)
+            sums = self.over_devices(outputs["sums"].sum(1))
+            normal = Normal(sums, weights.scale, weights.offset)
             results.append(
                 _LayerResults(outputs["values"], normal, outputs.get("windows"))
             )
@@ -429,7 +437,7 @@ def backward(
     g = _pixels(gradient)
     arriving = jnp.empty((run.num_archs * run.num_edges, *read.shape[1:]), read.dtype)
     sums = [back.empty_sums(layer) for layer in range(len(arrays))]
-    affine_gradients, complete = [], set()
+    normal_sums, complete = [], set()
     first = run.num_edges
     for group in ops.groups[::-1]:
         size = group.num_edges * ops.chains_per_edge
@@ -440,8 +448,8 @@ def backward(
         if not has_sources and complete:
             g = back.gather(g, arriving, None, group.first_target, group.num_targets)
         complete |= set(targets)
-        arriving, sums, affine = back.group(g, arriving, sums, first, size)
-        affine_gradients.append(affine)
+        arriving, sums, of_group = back.group(g, arriving, sums, first, size)
+        normal_sums.append(of_group)
     sources_gradient = None
     if has_sources:
         shape = jax.ShapeDtypeStruct(read.shape, read.dtype)
@@ -450,7 +458,7 @@ def backward(
     else:
         for start, num in _runs(set(range(run.num_states)) - complete):
             g = back.gather(g, arriving, None, start, num)
-    of_arrays = back.of_arrays(sums, affine_gradients[::-1])
+    of_arrays = back.of_arrays(sums, normal_sums[::-1])
     return g.reshape(gradient.shape), sources_gradient, pull_back(of_arrays)[0]
 
 
@@ -478,12 +486,10 @@ class _Backward(NamedTuple):
     layers: list[_LayerResults]
     read: jax.Array
 
-    def images(self, layer: int) -> Images:
-        return self.run.call(layer, 0).images
-
     def empty_sums(self, layer: int) -> tuple[jax.Array, jax.Array | None]:
         """Room for sums over tiles, of the gradients of matrices and of taps."""
-        num, images = self.run.num_archs * self.run.num_edges, self.images(layer)
+        images = self.run.images_of(layer)
+        num = self.run.num_archs * self.run.num_edges
         channels = images.channels
         matrix = (num, images.output.num_tiles, channels, channels)
         taps = (num, images.num_tiles, *self.run.arrays[layer].taps.shape[1:])
@@ -523,30 +529,35 @@ class _Backward(NamedTuple):
         first: int,
         size: int,
     ) -> tuple[Any, Any, Any]:
-        """Go back through all layers of a group of edges."""
+        """Go back through all layers of a group of edges.
+
+        Returns:
+          `arriving` and `sums` as they become; and for each layer the sums over pixels,
+          `[G, 2, C]`, of the gradients of its results and of their products with the
+          normalized values: the last are those of edges that end in any layer, others
+          those of edges that go on.
+        """
         run, images = self.run, self.run.images.output
         common, sums_shape = run.common(first), run.sums_shape(size, images)
         if not self.layers:
             return arriving, sums, []
-        last_sums = run.call(1, size).run(
-            kernels.sum_gradients,
-            size,
-            images.num_tiles,
-            common | {"gradient": g, "layers": [layer[:2] for layer in self.layers]},
-            {"sums": sums_shape},
-        )["sums"]
-        last_total, inner, inner_sums, inner_total = (
-            run.total(last_sums),
-            None,
-            None,
-            None,
+        last = (
+            run.call(1, size)
+            .run(
+                kernels.sum_gradients,
+                size,
+                images.num_tiles,
+                common
+                | {"gradient": g, "layers": [layer[:2] for layer in self.layers]},
+                {"sums": sums_shape},
+            )["sums"]
+            .sum(1)
         )
-        sums, affine = list(sums), []
+        sums, totals, inner = list(sums), [last], None
         for layer in range(len(self.layers) - 1, -1, -1):
             call, kept = run.call(layer, size), self.layers[layer]
             before = self.layers[layer - 1] if layer else None
             matrix_sums, taps_sums = sums[layer]
-            affine.append(self._affine(layer, first, size, last_sums, inner_sums))
             outputs = call.run(
                 kernels.product_backward,
                 size,
@@ -554,9 +565,11 @@ class _Backward(NamedTuple):
                 common
                 | {
                     "gradient": g,
-                    "last_sums": last_total,
+                    "last_sums": run.over_devices(last),
                     "inner": inner,
-                    "inner_sums": inner_total,
+                    "inner_sums": None
+                    if inner is None
+                    else run.over_devices(totals[0]),
                     "values": kept.values,
                     "normal": kept.normal,
                     "windows": kept.windows,
@@ -596,53 +609,32 @@ class _Backward(NamedTuple):
             if before is None:
                 arriving = outputs["input_gradient"]
             else:
-                inner, inner_sums = outputs["input_gradient"], outputs["sums"]
-                inner_total = run.total(inner_sums)
-        return arriving, sums, affine[::-1]
-
-    def _affine(
-        self,
-        layer: int,
-        first: int,
-        size: int,
-        last: jax.Array,
-        inner: jax.Array | None,
-    ) -> jax.Array | None:
-        """Gradients of the offsets and scales of a group, if there are any."""
-        if self.run.arrays[layer].scale is None:
-            return None
-        parts = self.run.numbers.reshape(self.run.num_archs, self.run.num_edges, -1)
-        parts = parts[:, first : first + size].reshape(-1, parts.shape[-1])
-        is_last = parts[:, kernels.NUM_LAYERS] == layer + 1
-        start = len(kernels.EDGE_COLUMNS) + layer * len(kernels.LAYER_COLUMNS)
-        normalizes = parts[:, start + kernels.NORMALIZES] > 0
-        exists = normalizes & (parts[:, kernels.EXISTS] > 0)
-        total = last.sum(1)
-        if inner is not None:
-            total = jnp.where(is_last[:, None, None], total, inner.sum(1))
-        return jnp.where(exists[:, None, None], total, 0)
+                inner = outputs["input_gradient"]
+                totals.insert(0, outputs["sums"].sum(1))
+        return arriving, sums, totals
 
     def of_arrays(
         self,
         sums: list[tuple[jax.Array, jax.Array | None]],
-        affine: list[list[jax.Array | None]],
+        normal_sums: list[list[jax.Array]],
     ) -> list[_LayerArrays]:
         """Gradients of all layers' weights, from the sums of all groups."""
-        result = []
+
+        def of_all_edges(*groups: jax.Array) -> jax.Array:
+            parts = [x.reshape(self.run.num_archs, -1, *x.shape[1:]) for x in groups]
+            return jnp.concatenate(parts, axis=1).reshape(-1, *groups[0].shape[1:])
+
+        totals = [of_all_edges(*groups) for groups in zip(*normal_sums, strict=True)]
+        numbers, result = self.run.numbers[:, :, None, None], []
         for layer, weights in enumerate(self.run.arrays):
             matrix, taps = sums[layer]
-            runs = self.run.numbers[:, kernels.EXISTS] > 0
-            runs = runs & (self.run.numbers[:, kernels.NUM_LAYERS] > layer)
-            runs, offset, scale = runs[:, None, None], None, None
+            length, offset, scale = numbers[:, kernels.NUM_LAYERS], None, None
+            runs = (numbers[:, kernels.EXISTS] > 0) & (length > layer)
             if weights.scale is not None:
-                parts = [
-                    part.reshape(self.run.num_archs, -1, *part.shape[1:])
-                    for part in (group[layer] for group in affine)
-                    if part is not None
-                ]
-                both = jnp.concatenate(parts, axis=1)
-                both = both.reshape(-1, *both.shape[2:])
-                offset, scale = both[:, 0], both[:, 1]
+                total = jnp.where(length == layer + 1, totals[-1], totals[layer])
+                column = kernels.layer_column(layer, kernels.NORMALIZES)
+                total = jnp.where(runs & (numbers[:, column] > 0), total, 0)
+                offset, scale = total[:, 0], total[:, 1]
             gradients = _LayerArrays(
                 jnp.zeros_like(weights.taps)
                 if taps is None
