@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import keystr
 
-from jaxnas.ghn.propagation import linear, linear_specs
+from jaxnas.ghn.functions import linear, linear_specs
 from jaxnas.ops import WeightSpec
 from jaxnas.types import NodeAssignment, Params
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxnas import ops
-from jaxnas.ghn import decoder
+from jaxnas.ghn import decoder, functions
 from jaxnas.ghn import propagation as message_passing
 from jaxnas.ghn.propagation import (
     PASS_EMBEDDINGS,
@@ -133,9 +133,7 @@ def hypernetwork(
         net_key, key = jax.random.split(key)
         arch = jnp.zeros(len(net.space.cardinalities), jnp.int32)
         arrays = decoder.weight_arrays(graph_spec.specs, graph_spec.assignments(arch))
-        blocks = message_passing.specs(
-            hidden_size, virtual_edges=virtual_edges is not None
-        )
+        blocks = functions.specs(hidden_size, virtual_edges=virtual_edges is not None)
         if not share_blocks:
             num_blocks = graph_spec.graph(arch).node_mask.shape[0]
             blocks = jax.tree.map(

@@ -11,78 +11,13 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxnas.ops import WeightSpec
+from jaxnas.ghn import _visits, functions
 from jaxnas.types import Graph, Params
 
 Propagation = Literal["forward_backward", "forward", "synchronous"]
 PROPAGATIONS = ("forward_backward", "forward", "synchronous")
 PassEmbeddings = Literal["every_phase", "once", "none"]
 PASS_EMBEDDINGS = ("every_phase", "once", "none")
-
-
-def linear_specs(size_in: int, *shape_out: int) -> dict[str, WeightSpec]:
-    """Specs of a linear layer from a vector to an array."""
-    return {
-        "kernel": WeightSpec((size_in, *shape_out), size_in),
-        "bias": WeightSpec(shape_out, size_in),
-    }
-
-
-def linear(params: Params, x: jax.Array) -> jax.Array:
-    """Apply a linear layer to vectors `[..., size_in]`."""
-    kernel, bias = params["kernel"], params["bias"]
-    y = jnp.tensordot(x, kernel, axes=1)
-    return y + bias.reshape((1,) * (y.ndim - bias.ndim) + bias.shape)
-
-
-def specs(size: int, *, virtual_edges: bool) -> dict[str, Any]:
-    """Specs of the message functions M and of the update function U.
-
-    Args:
-      size: of the embedding of a node.
-      virtual_edges: whether far nodes send messages too, by a function of their own;
-        both functions then have half of the hidden units.
-    """
-    num, hidden = (2, size // 2) if virtual_edges else (1, size)
-    return {
-        "message": {
-            "hidden": WeightSpec((num, size, hidden), size),
-            "hidden_bias": WeightSpec((num, hidden), size),
-            "output": WeightSpec((num, hidden, size), hidden),
-            "output_bias": WeightSpec((num, size), hidden),
-        },
-        "update": {
-            "from_message": linear_specs(size, 3 * size),
-            "from_state": WeightSpec((size, 3 * size), size),
-            "candidate_bias": WeightSpec((size,), size),
-        },
-    }
-
-
-def _messages(params: Params, states: jax.Array) -> jax.Array:
-    """Messages of states `[..., size]` by all functions, `[..., num, size]`."""
-
-    def add(products: jax.Array, bias: jax.Array) -> jax.Array:
-        return products + bias.reshape((1,) * (states.ndim - 1) + bias.shape)
-
-    hidden = jnp.einsum("...d,kdh->...kh", states, params["hidden"])
-    hidden = jax.nn.relu(add(hidden, params["hidden_bias"]))
-    messages = jnp.einsum("...kh,khd->...kd", hidden, params["output"])
-    return add(messages, params["output_bias"])
-
-
-def update(params: Params, message: jax.Array, state: jax.Array) -> jax.Array:
-    """A gated recurrent unit: `[..., size]` and `[..., size]` to the new state."""
-    gates = linear(params["from_message"], message)
-    reset_m, keep_m, new_m = jnp.split(gates, 3, -1)
-    products = jnp.tensordot(state, params["from_state"], axes=1)
-    reset_s, keep_s, new_s = jnp.split(products, 3, -1)
-    bias = params["candidate_bias"]
-    bias = bias.reshape((1,) * (state.ndim - 1) + bias.shape)
-    reset = jax.nn.sigmoid(reset_m + reset_s)
-    keep = jax.nn.sigmoid(keep_m + keep_s)
-    new = jnp.tanh(new_m + reset * (new_s + bias))
-    return (1 - keep) * new + keep * state
 
 
 def distances(adjacency: jax.Array) -> jax.Array:
@@ -164,42 +99,25 @@ def propagate(
     if propagation == "synchronous":
 
         def step(states, _):
-            messages = _messages(params["message"], states)
+            messages = functions.messages(params["message"], states)
             received = jnp.einsum("ukv,ukd->vd", onward, messages)
-            new = update(params["update"], received + outside, states)
+            new = functions.update(params["update"], received + outside, states)
             return jnp.where(node_mask[:, None], new, states), None
 
         return lax.scan(step, states, length=num_steps)[0]
 
-    # A row for every visit: the node, whether it is updated, whom it listens to, and
-    # what it receives from outside.
-    nodes = jnp.arange(num_nodes, dtype=jnp.int32)
-    visits = nodes, node_mask, onward.T, outside
+    nodes = tuple(range(num_nodes))
+    rows = outside, _visits.Visits(node_mask, onward.T)
     if propagation == "forward_backward":
         is_read = adjacency.any(axis=1)
-        back = nodes, node_mask & is_read, onward, outside
-        visits = [
-            jnp.concatenate([there, returning[-2::-1]])
-            for there, returning in zip(visits, back, strict=True)
-        ]
-
-    def visit(tables, visited):
-        states, messages = tables
-        node, is_updated, listens, given = visited
-        received = jnp.tensordot(listens, messages, axes=([0, 1], [1, 0])) + given
-        state = lax.dynamic_index_in_dim(states, node, keepdims=False)
-        new = jnp.where(is_updated, update(params["update"], received, state), state)
-        rows = new, _messages(params["message"], new)
-        return [
-            lax.dynamic_update_index_in_dim(table, row, node, 0)
-            for table, row in zip(tables, rows, strict=True)
-        ], None
-
-    def phase(tables, _):
-        return lax.scan(visit, tables, visits)[0], None
-
-    tables = [states, _messages(params["message"], states)]
-    return lax.scan(phase, tables, length=num_steps)[0][0]
+        back = outside, _visits.Visits(node_mask & is_read, onward)
+        nodes += nodes[-2::-1]
+        rows = jax.tree.map(
+            lambda there, returning: jnp.concatenate([there, returning[-2::-1]]),
+            rows,
+            back,
+        )
+    return _visits.run(nodes, num_steps, params, states, *rows)
 
 
 def embed(
@@ -260,7 +178,7 @@ def embed(
         states, adjacency, node_mask, own = block
         shared = params["blocks"] if are_shared else own
         if pass_embeddings == "once":
-            told = update(shared["update"], before, states[:2])
+            told = functions.update(shared["update"], before, states[:2])
             states = jnp.concatenate([told, states[2:]])
         states = propagate(
             shared,

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from jaxnas import ops, spaces
+from jaxnas.ghn import _visits, functions
 from jaxnas.ghn import propagation as message_passing
 from jaxnas.types import Graph
 
@@ -13,7 +14,7 @@ SIZE = 4
 
 
 def draw(*, virtual_edges=False, num_blocks=None, seed=0):
-    specs = message_passing.specs(SIZE, virtual_edges=virtual_edges)
+    specs = functions.specs(SIZE, virtual_edges=virtual_edges)
     if num_blocks is not None:
         specs = jax.tree.map(
             lambda spec: spec.stack(num_blocks),
@@ -130,6 +131,44 @@ def test_propagation(x64, order, virtual_edges, num_nodes, max_nodes, has_passed
     )
     np.testing.assert_allclose(final, expected, rtol=1e-12)
     np.testing.assert_array_equal(final[num_nodes:], states[num_nodes:])
+
+
+@pytest.mark.parametrize("virtual_edges", [None, 2])
+@pytest.mark.parametrize("order", ["forward_backward", "forward"])
+def test_gradients_are_those_of_automatic_differentiation(
+    x64, monkeypatch, order, virtual_edges
+):
+    num_nodes, max_nodes = 5, 7
+    params = draw(virtual_edges=virtual_edges is not None)
+    adjacency, present = sample(num_nodes, 3, max_nodes)
+    graph = jnp.asarray(adjacency), jnp.asarray(present)
+    weights = initial(max_nodes, 8)
+
+    def loss(params, states, passed):
+        final = message_passing.propagate(
+            params,
+            states,
+            *graph,
+            num_steps=3,
+            propagation=order,
+            virtual_edges=virtual_edges,
+            passed=passed,
+        )
+        return (final * weights).sum()
+
+    def gradients():  # compiled anew
+        of_all = jax.jit(lambda *args: jax.grad(loss, (0, 1, 2))(*args))
+        return of_all(params, initial(max_nodes), initial(2, 7))
+
+    found = gradients()
+    monkeypatch.setattr(_visits, "run", lambda *args: _visits._forward(*args)[0])
+    expected = gradients()
+    assert all(np.abs(leaf).max() > 1e-3 for leaf in jax.tree.leaves(expected))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12),
+        found,
+        expected,
+    )
 
 
 def test_distances():
