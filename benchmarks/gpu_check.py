@@ -705,14 +705,15 @@ def supernet_case(
     decode: Callable[[Any], Any] = list,
     task: Any = None,
     archs_at_once: int = 1,
+    make_provider: Callable[[Any], Any] | None = None,
     **others: Any,
 ) -> Case:
-    """Training steps of a supernet with shared weights; classification by default."""
+    """Training steps of a supernet: shared weights and classification by default."""
     import jax
 
     from jaxnas import train, weights
 
-    provider = weights.shared(net)
+    provider = (make_provider or weights.shared)(net)
     task = train.classification() if task is None else task
     step = train.weight_step(
         net, provider, task, optimizer, archs_at_once=archs_at_once
@@ -780,6 +781,25 @@ def dag_case(size: Size) -> Case:
         ),
         lambda model: torch_module("torch_ghn").make_optimizer(model),
         space.decode,
+    )
+
+
+def hypernetwork_case(size: Size) -> Case:
+    from jaxnas import ghn, optim, spaces, supernets
+
+    channels, num_blocks, batch_size = size.dag
+    space = spaces.ghn_dag(7)
+    return supernet_case(
+        size,
+        make_batch(batch_size, size.image_size),
+        supernets.dag(space, channels, num_blocks),
+        optim.adam(1e-3, clip_norm=5.0),
+        lambda channels_last: torch_module("torch_ghn").DagNetwork(
+            channels, num_blocks, channels_last=channels_last
+        ),
+        lambda model: torch_module("torch_ghn").make_optimizer(model),
+        space.decode,
+        make_provider=ghn.hypernetwork,
     )
 
 
@@ -927,6 +947,7 @@ CASES = {
     "micro": micro_case,
     "macro": macro_case,
     "dag": dag_case,
+    "hypernetwork": hypernetwork_case,
     "autoencoder": autoencoder_case,
     "retraining": retraining_case,
     "recurrent": recurrent_case,

@@ -138,6 +138,7 @@ def search_settings(config: Config):
         augment_validation=config.augment_validation,
         batch_per_arch=config.batch_per_arch,
         archs_at_once=config.archs_at_once,
+        precision=config.precision,
         shard=config.shard,
         stop_when_converged=config.stop_when_converged,
     )

@@ -93,6 +93,7 @@ def main() -> None:
             drop_path=train.DropPath(
                 config.network.drop_path, config.network.drop_path_growth
             ),
+            precision=config.precision,
             workdir=folder,
         )
     except data.DatasetError as error:  # an image that is read while training

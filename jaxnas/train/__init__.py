@@ -43,6 +43,7 @@ from jaxnas.train.one_shot import (
     search_schedule,
     search_steps,
 )
+from jaxnas.train.precision import Precision
 from jaxnas.train.ranking import Ranked, rank, rank_by
 from jaxnas.train.restoration import MAX_PSNR, inpainting, psnr, ssim
 from jaxnas.train.standalone import (
@@ -82,6 +83,7 @@ __all__ = [
     "LanguageTrainingSettings",
     "Objective",
     "OneShotState",
+    "Precision",
     "Preprocess",
     "Ranked",
     "ReadingSettings",

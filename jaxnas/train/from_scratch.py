@@ -16,6 +16,7 @@ from jaxnas import parallel
 from jaxnas.data import Split, Stream, streaming
 from jaxnas.train import batches, epochs, loop
 from jaxnas.train.batches import InputPipeline, Preprocess
+from jaxnas.train.precision import Precision, check_precision, narrowed, widened
 from jaxnas.types import Batch, Key, Metrics, Task
 
 Options = Mapping[str, Any]
@@ -48,6 +49,7 @@ def train_step(
     optimizer: optax.GradientTransformation,
     *,
     batch_axis: str | None = None,
+    precision: Precision = "float32",
 ) -> Callable[..., tuple[TrainState, Metrics]]:
     """Make one optimizer step on a network.
 
@@ -57,6 +59,8 @@ def train_step(
       task: the loss.
       optimizer: an optax transformation.
       batch_axis: mapped axis over which the batch is sharded, if any.
+      precision: what the network computes in; parameters, their gradients, statistics
+        and losses stay in float32.
 
     Returns:
       `(state, batch, key, drop_path_prob, options=None) -> (state, metrics)`;
@@ -70,15 +74,16 @@ def train_step(
         options = dict(options or {})
         if drop_path_prob is not None:
             options["drop_path_prob"] = drop_path_prob
+        params, inputs = narrowed((params, batch["image"]), precision)
         outputs, updated = network.apply(
             {"params": params, "batch_stats": batch_stats},
-            batch["image"],
+            inputs,
             train=True,
             rngs={"drop_path": drop_path_key, "dropout": dropout_key},
             mutable=["batch_stats"],
             **options,
         )
-        value, metrics = task.loss(outputs, batch)
+        value, metrics = task.loss(widened(outputs, precision), batch)
         return value, (metrics, updated.get("batch_stats", {}))
 
     def step(state, batch, key, drop_path_prob, options=None):
@@ -219,6 +224,7 @@ def make_train_fn(
     num_epochs: int,
     test: Split | Stream | None = None,
     drop_path: DropPath | None = None,
+    precision: Precision = "float32",
     save_seconds: float = 30.0,
 ) -> Callable[..., TrainResult]:
     """Make the training of networks from scratch, evaluated after each epoch.
@@ -237,6 +243,7 @@ def make_train_fn(
       num_epochs: length of the training.
       test: images for the evaluation after each epoch.
       drop_path: dropping of edges, for a network with `drop_path_prob`; none if `None`.
+      precision: as for `train_step`. Evaluations are in float32.
       save_seconds: least time between two checkpoints.
 
     Returns:
@@ -250,8 +257,9 @@ def make_train_fn(
 
     Raises:
       ValueError: if there are fewer images than a batch, the devices cannot share a
-        batch, or `drop_path` is out of range.
+        batch, `drop_path` is out of range, or `precision` is unknown.
     """
+    check_precision(precision)
     drop_path = DropPath() if drop_path is None else drop_path
     drop_path.check()
     batch_size, devices = pipeline.batch_size, pipeline.on_devices()
@@ -265,6 +273,7 @@ def make_train_fn(
         steps_per_epoch,
         num_epochs,
         drop_path,
+        precision,
     )
     # It has running statistics, so that shares need not know of each other.
     evaluate_on = make_network_eval_fn(
@@ -338,6 +347,7 @@ class _TrainingParts(NamedTuple):
     steps_per_epoch: int
     num_epochs: int
     drop_path: DropPath
+    precision: Precision
 
     def init(self, key: Key, initial: Any, options: Options) -> TrainState:
         run_key, params_key = jax.random.split(key)
@@ -380,7 +390,11 @@ class _TrainingParts(NamedTuple):
         devices = self.pipeline.on_devices()
         num_devices, batch_axis = len(devices), parallel.batch_axis(devices)
         step_on_batch = train_step(
-            self.network, self.task, self.optimizer, batch_axis=batch_axis
+            self.network,
+            self.task,
+            self.optimizer,
+            batch_axis=batch_axis,
+            precision=self.precision,
         )
 
         def step(

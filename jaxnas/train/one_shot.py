@@ -19,6 +19,7 @@ from jaxnas.data import Split
 from jaxnas.train import batches, epochs, loop, steps
 from jaxnas.train.batches import EpochOrder, InputPipeline
 from jaxnas.train.evaluation import make_eval_fn
+from jaxnas.train.precision import Precision
 from jaxnas.train.tasks import Objective, mean_loss
 from jaxnas.types import (
     Arch,
@@ -143,6 +144,7 @@ class SearchSettings(NamedTuple):
         of all on the same (ASNG-NAS).
       archs_at_once: architectures that a device runs at the same time, if there are
         more; see `weight_gradient`.
+      precision: what the supernet computes in while searching; see `weight_gradient`.
       shard: what several devices share out: `"batch"`, where each runs its share of
         every batch with all architectures; or `"archs"`, where each runs whole batches
         with its share of the architectures of an update, which needs no exchange
@@ -159,6 +161,7 @@ class SearchSettings(NamedTuple):
     augment_validation: bool = True
     batch_per_arch: bool = False
     archs_at_once: int = 1
+    precision: Precision = "float32"
     shard: Literal["batch", "archs"] = "batch"
     stop_when_converged: float | None = None
 
@@ -214,7 +217,7 @@ def search_steps(
 
     Raises:
       ValueError: if the devices cannot share batches or architectures,
-        `archs_at_once` does not divide them, or `shard` is unknown.
+        `archs_at_once` does not divide them, or `shard` or `precision` is unknown.
     """
     devices = pipeline.on_devices()
     axis = search_axis(settings)
@@ -326,6 +329,7 @@ class _SearchParts(NamedTuple):
             batch_axis=self.batch_axis,
             arch_axis=self.arch_axis,
             archs_at_once=self.settings.archs_at_once,
+            precision=self.settings.precision,
         )
 
         def update_weights(
@@ -356,6 +360,7 @@ class _SearchParts(NamedTuple):
             self.task,
             batch_axis=self.batch_axis,
             archs_at_once=self.settings.archs_at_once,
+            precision=self.settings.precision,
         )
         schedule, num_archs = self.schedule, self.settings.num_search_archs
 

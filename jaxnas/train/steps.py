@@ -15,6 +15,7 @@ import optax
 from jax import lax
 
 from jaxnas._checks import check_sizes
+from jaxnas.train.precision import Precision, check_precision, narrowed, widened
 from jaxnas.types import (
     Arch,
     Batch,
@@ -73,6 +74,7 @@ def weight_gradient(
     batch_axis: str | None = None,
     arch_axis: str | None = None,
     archs_at_once: int = 1,
+    precision: Precision = "float32",
 ) -> Callable[[Params, Arch, Batch, Key], tuple[Params, Metrics]]:
     """Make the gradient of the loss, averaged over architectures.
 
@@ -84,6 +86,8 @@ def weight_gradient(
       arch_axis: mapped axis over which the architectures are sharded, if any.
       archs_at_once: architectures that run at the same time, if there are more. It is
         of use to supernets that run several in one kernel, and takes their memory.
+      precision: what the network computes in; parameters, their gradients, statistics
+        and losses stay in float32.
 
     Returns:
       `(params, archs, batch, key) -> (gradient, metrics)` for archs
@@ -92,13 +96,15 @@ def weight_gradient(
       `num`.
     """
     check_sizes(archs_at_once=archs_at_once)
+    check_precision(precision)
 
     def loss(params, arch, batch, key):
         weights = provider.apply(params, arch)
+        weights, inputs = narrowed((weights, batch["image"]), precision)
         outputs = net.apply(
-            weights, arch, batch["image"], train=True, key=key, batch_axis=batch_axis
+            weights, arch, inputs, train=True, key=key, batch_axis=batch_axis
         )
-        return task.loss(outputs, batch)
+        return task.loss(widened(outputs, precision), batch)
 
     def mean_loss(params, archs, batch, keys):
         if archs.shape[0] == 1:
@@ -146,6 +152,7 @@ def weight_step(
     batch_axis: str | None = None,
     arch_axis: str | None = None,
     archs_at_once: int = 1,
+    precision: Precision = "float32",
 ) -> Callable[[WeightState, Arch, Batch, Key], tuple[WeightState, Metrics]]:
     """Make one optimizer step on the weights.
 
@@ -157,6 +164,7 @@ def weight_step(
       batch_axis: mapped axis over which the batch is sharded, if any.
       arch_axis: mapped axis over which the architectures are sharded, if any.
       archs_at_once: as for `weight_gradient`.
+      precision: as for `weight_gradient`.
 
     Returns:
       `(state, archs, batch, key) -> (state, metrics)`; see `weight_gradient`.
@@ -168,6 +176,7 @@ def weight_step(
         batch_axis=batch_axis,
         arch_axis=arch_axis,
         archs_at_once=archs_at_once,
+        precision=precision,
     )
 
     def step(state, archs, batch, key):
@@ -187,6 +196,7 @@ def evaluation_step(
     *,
     batch_axis: str | None = None,
     archs_at_once: int = 1,
+    precision: Precision = "float32",
 ) -> Callable[[Params, Arch, Batch], Metrics]:
     """Make the evaluation of several architectures on one batch.
 
@@ -196,20 +206,23 @@ def evaluation_step(
       task: what it is evaluated for.
       batch_axis: mapped axis over which the batch is sharded, if any.
       archs_at_once: as for `weight_gradient`.
+      precision: as for `weight_gradient`.
 
     Returns:
       `(params, archs, batch) -> metrics`, each metric of shape `[num]`, means over the
       batch and the devices. It raises `ValueError` as the former does.
     """
     check_sizes(archs_at_once=archs_at_once)
+    check_precision(precision)
 
     def step(params, archs, batch):
         def evaluate(arch):
             weights = provider.apply(params, arch)
+            weights, inputs = narrowed((weights, batch["image"]), precision)
             outputs = net.apply(
-                weights, arch, batch["image"], train=False, batch_axis=batch_axis
+                weights, arch, inputs, train=False, batch_axis=batch_axis
             )
-            return task.loss(outputs, batch)[1]
+            return task.loss(widened(outputs, precision), batch)[1]
 
         size = num_at_once(archs.shape[0], archs_at_once)
         metrics = lax.map(evaluate, archs, batch_size=None if size == 1 else size)

@@ -90,6 +90,8 @@ class Config:
       batch_per_arch: judge every architecture by a batch of its own.
       archs_at_once: architectures that a device runs at the same time, if a step
         has more; of use on GPUs, with JAXNAS_GPU_KERNELS=1 in the environment.
+      precision: what the supernet computes in while searching. Rankings and trainings
+        from scratch are in float32.
       shard: what several devices share: every batch, or the architectures of a
         step.
       stop_when_converged: end after an epoch in which the mean over the decisions of
@@ -109,6 +111,7 @@ class Config:
     augment_validation: bool = True
     batch_per_arch: bool = False
     archs_at_once: Count = 1
+    precision: Literal["float32", "bfloat16"] = "float32"
     shard: Literal["batch", "archs"] = "batch"
     stop_when_converged: Rate | None = None
     validation_images: Count | None = None

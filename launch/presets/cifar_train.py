@@ -169,12 +169,15 @@ class Config:
       params_limit: most parameters, not counting the auxiliary head.
       flops_limit: instead of --params-limit: most floating-point operations of an
         image, a multiplication and an addition being two.
+      precision: what the network computes in while training. Evaluations are in
+        float32.
     """
 
     genotype: str = ""
     channels: Count | None = None
     params_limit: Count = 4_000_000
     flops_limit: Annotated[int, AtLeast(1), AtMost(2**63 - 1)] | None = None
+    precision: Literal["float32", "bfloat16"] = "float32"
     network: Network = Nasnet()
     training: Training = Training()
     images: Images = Images()
