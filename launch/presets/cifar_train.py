@@ -169,12 +169,15 @@ class Config:
       params_limit: most parameters, not counting the auxiliary head.
       flops_limit: instead of --params-limit: most floating-point operations of an
         image, a multiplication and an addition being two.
+      stream: read the images of a folder while training, in random crops of all sizes,
+        instead of once into memory (auto: if they take more than 1 GiB decoded).
     """
 
     genotype: str = ""
     channels: Count | None = None
     params_limit: Count = 4_000_000
     flops_limit: Annotated[int, AtLeast(1), AtMost(2**63 - 1)] | None = None
+    stream: Literal["auto", "always", "never"] = "auto"
     network: Network = Nasnet()
     training: Training = Training()
     images: Images = Images()
@@ -295,10 +298,10 @@ PRESETS: Presets[Config] = {
     "folder": Preset(
         """A small network on your own images, for a laptop CPU: --data-dir FOLDER.
 
-    FOLDER holds train/CLASS/* and test/CLASS/*; images are cut to 32x32, or to
-    --image-size. Measured on 2,000 images of 4 classes of Tiny-ImageNet: test accuracy
-    of 85.5 % (one seed, 200 test images). Cost: 60 epochs of 2,000 images take 77
-    minutes of CPU time, 40 minutes on 2 idle CPU cores (estimated).
+    FOLDER holds train/CLASS/* and test/CLASS/*, or CLASS/* only; images are cut to
+    32x32, or to --image-size. Measured on 2,000 images of 4 classes of Tiny-ImageNet:
+    test accuracy of 85.5 % (one seed, 200 test images). Cost: 60 epochs of 2,000 images
+    take 77 minutes of CPU time, 40 minutes on 2 idle CPU cores (estimated).
     """,
         FOLDER_CELLS,
     ),
