@@ -5,6 +5,7 @@ folder of the run gets genotype.json, report.html, metrics.jsonl and checkpoints
 same command again continues where it stopped.
 """
 
+import math
 import pathlib
 
 import architectures
@@ -15,6 +16,16 @@ from presets.cifar_train import PRESETS, Config, DagImagenet
 
 # A run may go on in another place or on another number of devices.
 MAY_DIFFER = ("workdir", "data_dir", "devices", "genotype")
+
+# Bytes of decoded images above which those of a folder are read while training.
+STREAM_ABOVE = 2**30
+
+# Data sets that can be read while training, and where they lie.
+STREAMED = {
+    "imagenet": "a folder with train/CLASS and val/CLASS or a TFDS folder with "
+    "imagenet2012",
+    "folder": "a folder with train/CLASS and test/CLASS, or with the classes",
+}
 
 # What goes around a genotype, by its class.
 NETWORKS = {
@@ -121,29 +132,52 @@ def main() -> None:
 
 
 def load(config: Config):
-    """The data set of the settings, in memory unless it is as large as ImageNet."""
+    """The data set of the settings: in memory, or read while training."""
     from jaxnas import data
 
-    if config.images.dataset != "imagenet":
-        return images.load(config.images)
-    if config.images.data_dir is None:
+    given, name = config.images, config.images.dataset
+    check_stream(config)
+    automatic = name == "folder" and config.stream == "auto"
+    if automatic and not is_large(given):
+        return images.load(given)
+    if name not in STREAMED or config.stream == "never":
+        return images.load(given)
+    if given.data_dir is None:
+        raise ValueError(f"--dataset {name} needs --data-dir, {STREAMED[name]}")
+    if given.max_images is not None:
         raise ValueError(
-            "--dataset imagenet needs --data-dir, a folder with train/CLASS and "
-            "val/CLASS or a TFDS folder with imagenet2012"
-        )
-    if config.images.max_images is not None:
-        raise ValueError(
-            f"--max-images is {config.images.max_images}, which has no effect with "
-            "--dataset imagenet"
-        )
-    if config.images.skip_corrupt:
-        raise ValueError(
-            "--skip-corrupt has no effect with --dataset imagenet, whose images are "
-            "read while training"
+            f"--max-images is {given.max_images}, which has no effect on images that "
+            "are read while training"
         )
     return data.stream(
-        config.images.data_dir, image_size=config.images.image_size or 224
+        given.data_dir,
+        image_size=given.image_size or 224,
+        name=name,
+        skip_corrupt=given.skip_corrupt,
     )
+
+
+def check_stream(config: Config) -> None:
+    """Refuse --stream for a data set that is read in one way only."""
+    name = config.images.dataset
+    if config.stream == "always" and name not in STREAMED:
+        raise ValueError(
+            f"--stream is always, but the data set is {name}; expected "
+            f"{' or '.join(STREAMED)}"
+        )
+    if config.stream == "never" and name == "imagenet":
+        raise ValueError("--stream is never; expected auto or always for imagenet")
+
+
+def is_large(given: images.Images) -> bool:
+    """Whether the images of a folder are better read while training."""
+    from jaxnas import data
+
+    if given.data_dir is None or given.image_size is None or given.max_images:
+        return False
+    found = data.stream(given.data_dir, image_size=given.image_size, name="folder")
+    num_images = found.train.num_images + found.test.num_images
+    return num_images * math.prod(found.train.image_shape) > STREAM_ABOVE
 
 
 def check_network(config: Config, genotype) -> None:

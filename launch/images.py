@@ -85,10 +85,15 @@ def announce(
     environment: "Mapping[str, str]",
     folder: "pathlib.Path",
 ) -> None:
-    """Say which images were found, and on which device and in which folder it runs."""
+    """Say which images were found, and on which device and in which folder it runs.
+
+    What the images of a folder look like, with warnings, is said too.
+    """
     from jaxnas import data
 
     session.announce(data.describe(dataset), environment, folder)
+    if dataset.data_dir is not None:
+        print(data.survey_text(data.survey(dataset)), flush=True)
 
 
 def identity(dataset: "data.ImageDataset | data.StreamedDataset") -> dict[str, str]:
@@ -112,6 +117,8 @@ def study_images(
     """The images of a study, some of them held out."""
     from jaxnas import studies
 
+    if num_validation and config.max_images is None:
+        check_classes(dataset)
     if num_validation >= dataset.train.num_images:
         raise ValueError(
             f"--validation-images is {num_validation}, but there are only "
@@ -125,6 +132,23 @@ def study_images(
         normalize=normalize,
         **augmentation(config),
     )
+
+
+def check_classes(dataset: "data.ImageDataset") -> None:
+    """Refuse classes that cannot be both learned and judged by."""
+    import numpy as np
+
+    counts = np.bincount(dataset.train.labels, minlength=len(dataset.class_names))
+    single = [
+        name
+        for name, count in zip(dataset.class_names, counts, strict=False)
+        if count == 1
+    ]
+    if single:
+        raise ValueError(
+            f"class {single[0]!r} has one training image ({len(single)} such classes); "
+            "a search needs two or more, for weights and for validation"
+        )
 
 
 def steps_per_epoch(train: "data.Split | data.Stream", batch_size: int) -> int:

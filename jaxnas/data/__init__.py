@@ -14,6 +14,15 @@ from jaxnas.data.streaming import (
     digest,
     stream,
 )
+from jaxnas.data.surveying import (
+    Proposal,
+    Survey,
+    propose,
+    survey,
+    survey_dict,
+    survey_folder,
+    survey_text,
+)
 from jaxnas.data.text import (
     TEXTS,
     TextDataset,
@@ -29,9 +38,11 @@ __all__ = [
     "DatasetError",
     "Example",
     "ImageDataset",
+    "Proposal",
     "Split",
     "Stream",
     "StreamedDataset",
+    "Survey",
     "TextDataset",
     "augment",
     "describe",
@@ -41,7 +52,12 @@ __all__ = [
     "load",
     "load_text",
     "normalize",
+    "propose",
     "split",
     "stream",
+    "survey",
+    "survey_dict",
+    "survey_folder",
+    "survey_text",
     "text_digest",
 ]

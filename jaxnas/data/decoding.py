@@ -1,5 +1,6 @@
 """Decoding of image files: what is read, its limits, and the pixels made of it."""
 
+import collections
 import concurrent.futures
 import contextlib
 import io
@@ -10,11 +11,12 @@ import pathlib
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, BinaryIO, NoReturn, TypeVar
 
 import numpy as np
 
+from jaxnas import _memory
 from jaxnas._checks import reason
 from jaxnas.data import images
 
@@ -45,10 +47,21 @@ ZIP_ERRORS = (
 # Handed to Ghostscript; only recognized.
 _NOT_DECODED = ("EPS", "MPEG")
 
+# Damaged EXIF data, as some cameras write them, say nothing.
+_EXIF_FAULTS = (
+    *(ArithmeticError, LookupError, SyntaxError, TypeError, ValueError),
+    struct.error,
+)
+_ORIENTATION = 274
+_TURNED = (5, 6, 7, 8)  # orientations whose width and height change places
+
 # To be raised when the pixels made of a file change, or how they are kept.
-_VERSION = 3
+_VERSION = 4
+
+_AHEAD = 256  # images that are decoded before they are needed
 
 _Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 
 
 class CorruptImage(images.DatasetError):
@@ -142,7 +155,9 @@ def check_size(num_bytes: int, name: object, max_bytes: int = MAX_BYTES) -> None
         )
 
 
-def open_image(contents: bytes, name: object) -> "Image.Image":
+def open_image(
+    contents: bytes, name: object, *, least_side: int | None = None
+) -> "Image.Image":
     """Decode an image file, upright as its EXIF data say.
 
     Gray images of more than 8 bits are scaled to 8; of colors with more, Pillow keeps
@@ -151,6 +166,8 @@ def open_image(contents: bytes, name: object) -> "Image.Image":
     Args:
       contents: the file.
       name: what to call it in a message.
+      least_side: how many pixels of the shorter side are needed: of a JPEG file with
+        many more, as few as possible are made, which takes less time and memory.
 
     Returns:
       The image as RGB.
@@ -159,19 +176,54 @@ def open_image(contents: bytes, name: object) -> "Image.Image":
       CorruptImage: if it cannot be read, has more than `MAX_PIXELS`, or pixels that
         are 32-bit integers or floating-point numbers.
     """
-    from PIL import Image, UnidentifiedImageError
-
     if not contents:
         raise CorruptImage(f"{name} cannot be read: it is empty")
+    with _opened(io.BytesIO(contents), name) as image:
+        if least_side is not None:
+            image.draft(None, (least_side, least_side))
+        image.load()
+        _check_mode(image, name)
+        _turn_upright(image)
+        return _to_rgb(image)
+
+
+def sides(path: pathlib.Path) -> tuple[int, int]:
+    """Read the size of an image, upright as its EXIF data say, from its header.
+
+    Args:
+      path: the file, which may be damaged behind its header.
+
+    Returns:
+      Width and height in pixels.
+
+    Raises:
+      CorruptImage: if it cannot be read, or has more than `MAX_PIXELS`.
+      DatasetError: if it cannot be opened.
+    """
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise images.DatasetError(
+            f"{path} cannot be read: {error.strerror or error}"
+        ) from error
+    with file, _opened(file, path) as image:
+        orientation = 1
+        with contextlib.suppress(*_EXIF_FAULTS):
+            orientation = image.getexif().get(_ORIENTATION, 1)
+        width, height = image.size
+        return (height, width) if orientation in _TURNED else (width, height)
+
+
+@contextlib.contextmanager
+def _opened(file: BinaryIO, name: object) -> "Iterator[Image.Image]":
+    """An image that is not decoded yet; faults end in `CorruptImage`."""
+    from PIL import Image, UnidentifiedImageError
+
     kinds = list(dict.fromkeys(formats().values()))
-    file = io.BytesIO(contents)
     try:
         with Image.open(file, formats=kinds) as image:
             _check_sides(image.size, name)
-            image.load()
-            _check_mode(image, name)
-            _turn_upright(image)
-            return _to_rgb(image)
+            yield image
     except CorruptImage:
         raise
     except UnidentifiedImageError as error:
@@ -213,11 +265,7 @@ def _max_gray(image: "Image.Image") -> int | None:
 def _turn_upright(image: "Image.Image") -> None:
     from PIL import ImageOps
 
-    # Damaged EXIF data, as some cameras write them, say nothing.
-    with contextlib.suppress(
-        *(ArithmeticError, LookupError, SyntaxError, TypeError, ValueError),
-        struct.error,
-    ):
+    with contextlib.suppress(*_EXIF_FAULTS):
         ImageOps.exif_transpose(image, in_place=True)
 
 
@@ -358,22 +406,20 @@ def decode_all(
 
     is_read = np.ones(len(items), bool)
     pixels, first, num = None, 0, 0
-    # One for each core: of the largest images, each thread holds some hundred MiB.
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        for index, image in enumerate(pool.map(attempt, items)):
-            if isinstance(image, CorruptImage):
-                is_read[index] = False
-                continue
-            if pixels is None:
-                pixels, first = _allocate(len(items), image.shape), index
-            if image.shape != pixels.shape[1:]:
-                raise images.DatasetError(
-                    f"{items[first]} is {size_text(pixels.shape[1:])} pixels but "
-                    f"{items[index]} is {size_text(image.shape)}; give image_size to "
-                    "bring all images to one size"
-                )
-            pixels[num] = image
-            num += 1
+    for index, image in enumerate(in_threads(attempt, items, _AHEAD)):
+        if isinstance(image, CorruptImage):
+            is_read[index] = False
+            continue
+        if pixels is None:
+            pixels, first = _allocate(len(items), image.shape), index
+        if image.shape != pixels.shape[1:]:
+            raise images.DatasetError(
+                f"{items[first]} is {size_text(pixels.shape[1:])} pixels but "
+                f"{items[index]} is {size_text(image.shape)}; give image_size to "
+                "bring all images to one size"
+            )
+        pixels[num] = image
+        num += 1
     if pixels is None:
         raise images.DatasetError(
             f"{items[0]} and all other images are corrupt; expected one or more that "
@@ -382,11 +428,61 @@ def decode_all(
     return pixels[:num], is_read
 
 
+def in_threads(
+    function: Callable[[_Item], _Result], items: Iterable[_Item], num_ahead: int
+) -> Iterator[_Result]:
+    """Compute results in threads, one for each core, not too many ahead.
+
+    Args:
+      function: `item -> result`.
+      items: what it is called with.
+      num_ahead: the most results that wait until they are taken.
+
+    Yields:
+      The results, in the order of the items.
+    """
+    # Of the largest images, each thread holds some hundred MiB.
+    pool = concurrent.futures.ThreadPoolExecutor(os.cpu_count())
+    pending: collections.deque[concurrent.futures.Future[_Result]] = collections.deque()
+    try:
+        for item in items:
+            pending.append(pool.submit(function, item))
+            if len(pending) > num_ahead:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def check_memory(num: int, image_shape: tuple[int, ...]) -> None:
+    """Check that images fit into memory, and into that of a device beside it.
+
+    Args:
+      num: how many there are.
+      image_shape: `(height, width, channels)`.
+
+    Raises:
+      DatasetError: if they do not.
+    """
+    available = _memory.available_bytes()
+    needed = 2 * num * math.prod(image_shape)
+    if available is not None and needed > available:
+        _raise_too_large(num, image_shape, f"{available:,} bytes are available")
+
+
+def _raise_too_large(num: int, image_shape: tuple[int, ...], found: str) -> NoReturn:
+    num_bytes = num * math.prod(image_shape)
+    raise images.DatasetError(
+        f"{num:,} images of {size_text(image_shape)} pixels take {num_bytes:,} bytes, "
+        f"and as many on the device; {found}: expected fewer images or a smaller "
+        "--image-size, or, for a training, --stream always"
+    )
+
+
 def _allocate(num: int, image_shape: tuple[int, ...]) -> np.ndarray:
+    check_memory(num, image_shape)
     try:
         return np.empty((num, *image_shape), np.uint8)
-    except MemoryError as error:
-        raise images.DatasetError(
-            f"{num} images of {size_text(image_shape)} pixels do not fit into memory; "
-            "expected fewer or smaller ones"
-        ) from error
+    except MemoryError:
+        _raise_too_large(num, image_shape, "there is no such memory")

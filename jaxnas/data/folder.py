@@ -2,6 +2,7 @@
 
 import collections
 import functools
+import hashlib
 import os
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,7 +10,20 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxnas.data import cache, decoding, files, images
+from jaxnas.data import cache, contents, decoding, files, images
+
+HELD_OUT = 5
+"""Without a folder of test images, one of so many of each class is for testing."""
+
+# Names of folders that hold a split; others than `train`, `test` and `val` have to be
+# renamed.
+_SPLIT_NAMES = (
+    *("train", "training", "test", "tests", "testing", "eval", "evaluation", "dev"),
+    *("val", "valid", "validation", "holdout"),
+)
+
+# Made beside images by unpacked archives and by file servers.
+_HIDDEN = ("__MACOSX", "@eaDir")
 
 
 class FolderFiles(NamedTuple):
@@ -28,29 +42,60 @@ class FolderFiles(NamedTuple):
     skipped: collections.Counter[str]
 
 
-def find(data_dir: pathlib.Path) -> tuple[FolderFiles, FolderFiles, tuple[str, ...]]:
-    """Find `data_dir/train/CLASS/*` and `data_dir/test/CLASS/*` (or `val/`).
+class FoundImages(NamedTuple):
+    """The images of a folder, before they are decoded.
+
+    Attributes:
+      train: those for training.
+      test: those for testing.
+      class_names: in alphabetical order.
+      source: one line saying where they lie, and how they were divided.
+    """
+
+    train: FolderFiles
+    test: FolderFiles
+    class_names: tuple[str, ...]
+    source: str
+
+
+def find(data_dir: pathlib.Path) -> FoundImages:
+    """Find images in folders, one for each class.
+
+    Looked for are `data_dir/train/CLASS/*` with `data_dir/test/CLASS/*` (or `val/`).
+    Where there is no folder of test images, or `data_dir/CLASS/*` only, a fifth of each
+    class is held out for testing, one image or more. Which ones depends on their paths
+    only, and one more image moves at most one other. Equal files are on one side; those
+    of several classes are for training.
 
     Args:
-      data_dir: the folder that holds `train` and `test`, or `train` and `val`.
+      data_dir: the folder.
 
     Returns:
-      The files for training, those for testing, and the names of the classes in
-      alphabetical order. Links are followed; what is hidden is left out.
+      The files. Links are followed; what is hidden is left out.
 
     Raises:
-      DatasetError: if a folder or its images are missing, there is one class only, or
-        the classes of the two splits differ.
+      DatasetError: if a folder or its images are missing, there is one class only, the
+        classes of the two splits differ, or a class has a single image, of which none
+        can be held out.
     """
     train_dir, test_dir = _split_dirs(data_dir)
-    (train, skipped), (test, test_skipped) = map(_class_files, (train_dir, test_dir))
+    train, skipped = _class_files(train_dir)
     if len(train) == 1:
         raise images.DatasetError(_one_class(train_dir, *train))
-    check_same_classes(train_dir, train, test_dir, test)
-    return (
+    if test_dir is None:
+        _check_no_splits(train_dir, train)
+        train, test = _hold_out(train_dir, train)
+        test_skipped = collections.Counter()
+        source = f"images in {train_dir}, a fifth of each class held out for testing"
+    else:
+        test, test_skipped = _class_files(test_dir)
+        check_same_classes(train_dir, train, test_dir, test)
+        source = f"images in {data_dir}, {train_dir.name} and {test_dir.name}"
+    return FoundImages(
         FolderFiles(train_dir, *_list(train), skipped),
-        FolderFiles(test_dir, *_list(test), test_skipped),
+        FolderFiles(test_dir or train_dir, *_list(test), test_skipped),
         tuple(train),
+        source,
     )
 
 
@@ -60,14 +105,15 @@ def load(
     *,
     skip_corrupt: bool = False,
 ) -> images.ImageDataset:
-    """Load `data_dir/train/CLASS/*` and `data_dir/test/CLASS/*` (or `val/`).
+    """Load images in folders, one for each class, as `find` finds them.
 
     Images may lie in deeper folders of their class. The decoded images are kept in
     `data_dir/.jaxnas-cache`, and used again until a file's path, size or time of
     change differs, or the version of the decoder.
 
     Args:
-      data_dir: the folder that holds `train` and `test`, or `train` and `val`.
+      data_dir: the folder that holds `train` and `test`, `train` and `val`, only
+        `train`, or the classes.
       image_size: side of the square images to make, in pixels: the shorter side is
         resized to it (bilinear, antialiased) and the center is kept. Without it,
         all images must have one size.
@@ -75,16 +121,16 @@ def load(
 
     Returns:
       RGB images, those for training in one fixed random order, so that the first
-      ones are a sample of all classes, those for testing ordered by class and path;
+      ones are a sample of each class, those for testing ordered by class and path;
       class names in alphabetical order.
 
     Raises:
-      DatasetError: if a folder or its images are missing, there is one class only, the
-        classes of the two splits differ, an image cannot be read, or sizes differ.
+      DatasetError: as `find` does, or if an image cannot be read, sizes differ, or
+        memory cannot hold the images.
     """
-    train, test, class_names = find(data_dir)
-    dataset = _decode(data_dir, train, test, image_size, skip_corrupt)
-    return dataset._replace(class_names=class_names)
+    found = find(data_dir)
+    dataset = _decode(data_dir, found, image_size, skip_corrupt)
+    return dataset._replace(data_dir=data_dir)
 
 
 SPLITS = (("train", "test"), ("train", "val"))
@@ -116,14 +162,16 @@ def load_unlabeled(
         sizes differ.
     """
     pairs = [(data_dir / train, data_dir / test) for train, test in splits]
-    found = next((pair for pair in pairs if all(map(pathlib.Path.is_dir, pair))), None)
-    if found is None:
+    pair = next((pair for pair in pairs if all(map(pathlib.Path.is_dir, pair))), None)
+    if pair is None:
         names = " nor ".join(f"{train} and {test}" for train, test in splits)
         raise images.DatasetError(
             f"{data_dir} holds neither the folders {names}; expected images in them"
         )
-    train, test = (_all_files(folder) for folder in found)
-    return _decode(data_dir, train, test, image_size, skip_corrupt)._replace(name=name)
+    train, test = (_all_files(folder) for folder in pair)
+    source = f"images in {data_dir}, {train.folder.name} and {test.folder.name}"
+    found = FoundImages(train, test, (), source)
+    return _decode(data_dir, found, image_size, skip_corrupt)._replace(name=name)
 
 
 def _all_files(folder: pathlib.Path) -> FolderFiles:
@@ -134,16 +182,16 @@ def _all_files(folder: pathlib.Path) -> FolderFiles:
 
 def _decode(
     data_dir: pathlib.Path,
-    train: FolderFiles,
-    test: FolderFiles,
+    found: FoundImages,
     image_size: int | None,
     skip_corrupt: bool,
 ) -> images.ImageDataset:
-    """A data set without names of classes."""
+    train, test = found.train, found.test
     if image_size is not None:
         decoding.check_image_size(image_size)
-    # One fixed shuffle, so that a search may take the first half of the images.
-    order = np.random.default_rng(0).permutation(len(train.paths))
+        num_images = len(train.paths) + len(test.paths)
+        decoding.check_memory(num_images, (image_size, image_size, 3))
+    order = sampling_order(train.labels)
     train_paths = [train.paths[i] for i in order]
     key = cache.fingerprint(data_dir, [*train_paths, *test.paths], f"{image_size}")
     decoded = files.decode(
@@ -159,28 +207,121 @@ def _decode(
         name="folder",
         train=decoded.train,
         test=decoded.test,
-        class_names=(),
+        class_names=found.class_names,
         mean=decoded.mean,
         std=decoded.std,
-        source=f"images in {data_dir}, {train.folder.name} and {test.folder.name}"
-        + resized,
+        source=found.source + resized,
         skipped=train.skipped + test.skipped + decoded.skipped,
     )
 
 
-def _split_dirs(data_dir: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:
+def sampling_order(labels: np.ndarray) -> np.ndarray:
+    """Order images so that the first ones and the last ones are samples of each class.
+
+    Args:
+      labels: int32 `[num]`.
+
+    Returns:
+      int64 `[num]`, indices in one fixed random order: of a class with `n` images, a
+      share `s` of all has about `s * n`, and either half one or more if `n` is two.
+    """
+    generator = np.random.default_rng(0)
+    shuffled = generator.permutation(len(labels))
+    by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
+    counts = np.unique(labels, return_counts=True)[1]
+    # Images of a class are spread evenly between 0 and 1.
+    places = [
+        (np.arange(count) + generator.uniform(0.25, 0.75)) / count for count in counts
+    ]
+    return by_class[np.argsort(np.concatenate(places), kind="stable")]
+
+
+def _split_dirs(data_dir: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path | None]:
+    """The folders of training and test images; the latter may be missing."""
     train, test, val = (data_dir / name for name in ("train", "test", "val"))
-    if not train.is_dir():
+    if not data_dir.is_dir():
         raise images.DatasetError(
-            f"{train} is not a folder; expected images in {train}/CLASS and "
-            f"{test}/CLASS"
+            f"{data_dir} is not a folder; expected images in {train}/CLASS and "
+            f"{test}/CLASS, or in {data_dir}/CLASS"
         )
-    if not test.is_dir() and not val.is_dir():
+    for folder in (test, val):
+        if train.is_dir() and folder.is_dir():
+            return train, folder
+    others = [folder for folder in _entries(data_dir)[0] if folder != train]
+    is_class = others and not (train.is_dir() and _entries(train)[0])
+    if not train.is_dir() or is_class:
+        return data_dir, None
+    split = next((f for f in others if f.name.casefold() in _SPLIT_NAMES), None)
+    if split is not None:
         raise images.DatasetError(
-            f"neither {test} nor {val} is a folder; expected images in one of them, "
-            "in the same classes as in train"
+            f"neither {test} nor {val} is a folder, but {split} is; if it holds the "
+            "test images, rename it to test, or else move it away"
         )
-    return train, test if test.is_dir() else val
+    return train, None
+
+
+def _check_no_splits(top: pathlib.Path, class_names: Iterable[str]) -> None:
+    """Refuse folders of splits where classes are expected."""
+    for name in class_names:
+        if name.casefold() in _SPLIT_NAMES and _entries(top / name)[0]:
+            raise images.DatasetError(
+                f"{top / name} seems to hold classes, not images of one; expected them "
+                f"in {top / 'train'} and {top / 'test'}, or folders of images in {top}"
+            )
+
+
+def _hold_out(
+    top: pathlib.Path, found: Mapping[str, Sequence[pathlib.Path]]
+) -> tuple[dict[str, list[pathlib.Path]], dict[str, list[pathlib.Path]]]:
+    """Divide the images of each class into those for training and for testing."""
+    groups = iter(contents.equal_files([p for paths in found.values() for p in paths]))
+    members: dict[str, dict[int, list[pathlib.Path]]] = {}
+    num_classes: collections.Counter[int] = collections.Counter()
+    for name, paths in found.items():
+        members[name] = {}
+        for path in paths:
+            members[name].setdefault(next(groups), []).append(path)
+        num_classes.update(members[name].keys())
+    _check_divisible(top, members, num_classes)
+    train, test = {}, {}
+    for name, own in members.items():
+        # Sorted by what is as good as random, and depends on one path only.
+        ranks = {
+            group: min(_path_digest(path.relative_to(top)) for path in paths)
+            for group, paths in own.items()
+            if num_classes[group] == 1
+        }
+        num_test = max(1, (len(ranks) + HELD_OUT // 2) // HELD_OUT)
+        held_out = set(sorted(ranks, key=ranks.__getitem__)[:num_test])
+        train[name] = sorted(p for g in own if g not in held_out for p in own[g])
+        test[name] = sorted(p for g in held_out for p in own[g])
+    return train, test
+
+
+def _path_digest(path: pathlib.Path) -> bytes:
+    return hashlib.sha256(os.fsencode(path.as_posix())).digest()
+
+
+def _check_divisible(
+    top: pathlib.Path,
+    members: Mapping[str, Mapping[int, Sequence[pathlib.Path]]],
+    num_classes: Mapping[int, int],
+) -> None:
+    """Refuse classes of which no image can be held out."""
+    for what, is_such in (
+        ("has one image", lambda own: len(own) == 1),
+        (
+            "has no image that is not in another class too",
+            lambda own: all(num_classes[group] > 1 for group in own),
+        ),
+    ):
+        found = [name for name, own in members.items() if is_such(own)]
+        if found:
+            raise images.DatasetError(
+                f"class {found[0][:200]!r} in {top} {what} ({len(found)} such "
+                "classes); expected two or more, one of them to test on, or a folder "
+                "of test images"
+            )
 
 
 def _class_files(
@@ -286,7 +427,9 @@ def _entries(
     try:
         with os.scandir(folder) as entries:
             for entry in sorted(entries, key=lambda entry: entry.name):
-                if entry.name.startswith("."):
+                if entry.name == cache.FOLDER:
+                    continue
+                if entry.name.startswith(".") or entry.name in _HIDDEN:
                     skipped["hidden"] += 1
                 elif entry.is_dir():
                     folders.append(folder / entry.name)
@@ -357,5 +500,8 @@ def _list(
 
 
 def _decode_one(path: pathlib.Path, image_size: int | None) -> np.ndarray:
-    image = decoding.open_image(decoding.read_file(path), path)
+    # Twice as many pixels as are kept, for the quality of the resizing.
+    least_side = None if image_size is None else 2 * image_size
+    file = decoding.read_file(path)
+    image = decoding.open_image(file, path, least_side=least_side)
     return np.asarray(image if image_size is None else decoding.fit(image, image_size))

@@ -1,11 +1,15 @@
 """Labeled images in memory: the types every loader of this package returns."""
 
 import hashlib
+import math
+import pathlib
 import types
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+
+_BLOCK = 2**20  # pixels that are counted at once
 
 NONE_SKIPPED: Mapping[str, int] = types.MappingProxyType({})
 """Default of data sets."""
@@ -55,6 +59,7 @@ class ImageDataset(NamedTuple):
       source: one line saying what was read.
       skipped: how many files were left alone, by kind: those beside the images, and
         corrupt ones if these were to be skipped.
+      data_dir: the folder of the classes' folders, of `folder`.
     """
 
     name: str
@@ -65,6 +70,7 @@ class ImageDataset(NamedTuple):
     std: tuple[float, ...]
     source: str
     skipped: Mapping[str, int] = NONE_SKIPPED
+    data_dir: pathlib.Path | None = None
 
     @property
     def num_classes(self) -> int:
@@ -150,9 +156,10 @@ def channel_statistics(
     """
     # Exact, and never holds more than a block of images in a wider type.
     histogram = np.zeros((images.shape[-1], 256), np.int64)
-    for start in range(0, len(images), 1024):
+    num = max(1, _BLOCK // math.prod(images.shape[1:3]))
+    for start in range(0, len(images), num):
         for channel, counts in enumerate(histogram):
-            pixels = images[start : start + 1024, ..., channel]
+            pixels = images[start : start + num, ..., channel]
             counts += np.bincount(pixels.ravel(), minlength=256)
     values = np.arange(256) / 255
     weights = histogram / histogram.sum(axis=1, keepdims=True)

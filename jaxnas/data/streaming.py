@@ -5,8 +5,6 @@ is where in which batch, and what is cut out of it, depends on a seed and the nu
 the step only, so that a resumed run sees the same batches.
 """
 
-import collections
-import concurrent.futures
 import hashlib
 import itertools
 import os
@@ -16,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from jaxnas.data import decoding, folder, images, prepared
+from jaxnas.data import cache, decoding, folder, images, prepared
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -31,7 +29,6 @@ _TFDS_NAME = "imagenet2012"
 _BATCHES_AHEAD = 2
 
 _Item = TypeVar("_Item")
-_Result = TypeVar("_Result")
 
 
 class Example(NamedTuple):
@@ -79,7 +76,9 @@ class StreamedDataset(NamedTuple):
       std: per-channel standard deviation of the same pixels.
       source: one line saying what is read.
       files: where the images are read from.
-      skipped: how many files beside the images are left alone, by kind.
+      skipped: how many files beside the images are left alone, by kind, and corrupt
+        images if these were to be skipped.
+      data_dir: the folder of the classes' folders, of `folder`.
     """
 
     name: str
@@ -91,6 +90,7 @@ class StreamedDataset(NamedTuple):
     source: str
     files: Sequence[pathlib.Path]
     skipped: Mapping[str, int] = images.NONE_SKIPPED
+    data_dir: pathlib.Path | None = None
 
     @property
     def num_classes(self) -> int:
@@ -99,42 +99,117 @@ class StreamedDataset(NamedTuple):
 
 
 def stream(
-    data_dir: str | os.PathLike[str], *, image_size: int = 224
+    data_dir: str | os.PathLike[str],
+    *,
+    image_size: int = 224,
+    name: str = "imagenet",
+    skip_corrupt: bool = False,
 ) -> StreamedDataset:
-    """Find ImageNet, or any images in its layout, without reading them.
+    """Find images without decoding them: ImageNet, or those of any folder.
 
-    Looked for are `data_dir/train/CLASS/*` with `data_dir/val/CLASS/*` (or `test/`),
-    and a TFDS data set `imagenet2012` stored as array_record, whose validation images
-    are for testing.
+    As `imagenet`, looked for are `data_dir/train/CLASS/*` with `data_dir/val/CLASS/*`
+    (or `test/`), and a TFDS data set `imagenet2012` stored as array_record, whose
+    validation images are for testing. A `folder` has the classes, labels and split that
+    `load` finds.
 
     Args:
-      data_dir: the folder that holds `train`; or a TFDS folder, or that of one version.
+      data_dir: the folder that holds `train`; or a TFDS folder, or that of one version;
+        or any folder for `load("folder")`.
       image_size: side in pixels of the images to make.
+      name: `imagenet` or `folder`.
+      skip_corrupt: whether to decode all images once, to leave out and to count those
+        that cannot be decoded. The result is kept in `data_dir/.jaxnas-cache`.
 
     Returns:
       The data set, with ImageNet's mean and standard deviation.
 
     Raises:
-      DatasetError: if there is neither, or it is not as it should be.
+      DatasetError: if there is no such data set, or it is not as it should be.
     """
     path = pathlib.Path(data_dir).expanduser()
     decoding.check_image_size(image_size)
-    version_dir = prepared.find_version(path, _TFDS_NAME)
+    if name not in ("imagenet", "folder"):
+        raise images.DatasetError(f"name is {name!r}; expected 'imagenet' or 'folder'")
+    version_dir = None
+    if name == "imagenet":
+        version_dir = prepared.find_version(path, _TFDS_NAME)
+        if version_dir is None and not (path / "train").is_dir():
+            raise images.DatasetError(
+                f"{path} holds neither images in train/CLASS and val/CLASS nor a TFDS "
+                f"data set {_TFDS_NAME} stored as array_record"
+            )
     if version_dir is not None:
-        return _tfds(version_dir, image_size)
-    if not (path / "train").is_dir():
-        raise images.DatasetError(
-            f"{path} holds neither images in train/CLASS and val/CLASS nor a TFDS data "
-            f"set {_TFDS_NAME} stored as array_record"
-        )
-    train, test, class_names = folder.find(path)
+        dataset, root = _tfds(version_dir, image_size), version_dir
+    else:
+        dataset, root = _folder(path, image_size, name), path
+    return _without_corrupt(dataset, root) if skip_corrupt else dataset
+
+
+def _folder(path: pathlib.Path, image_size: int, name: str) -> StreamedDataset:
+    found = folder.find(path)
     return _dataset(
-        _files(train, image_size),
-        _files(test, image_size),
-        class_names,
-        f"images in {path}, {train.folder.name} and {test.folder.name}",
-        [*train.paths, *test.paths],
-    )._replace(skipped=train.skipped + test.skipped)
+        _files(found.train, image_size),
+        _files(found.test, image_size),
+        found.class_names,
+        found.source,
+        [*found.train.paths, *found.test.paths],
+    )._replace(
+        name=name,
+        skipped=found.train.skipped + found.test.skipped,
+        data_dir=path if name == "folder" else None,
+    )
+
+
+def _without_corrupt(dataset: StreamedDataset, root: pathlib.Path) -> StreamedDataset:
+    """Leave out and count the images that cannot be decoded."""
+    streams = dataset.train, dataset.test
+
+    def check(place: tuple[Stream, int]) -> tuple[int, bool]:
+        contents, label, name = place[0].read(place[1])
+        try:
+            decoding.open_image(contents, name, least_side=1)
+        except decoding.CorruptImage:
+            return label, False
+        return label, True
+
+    def compute() -> dict[str, np.ndarray]:
+        places = ((stream, i) for stream in streams for i in range(stream.num_images))
+        checked = decoding.in_threads(check, places, 256)
+        labels, is_read = zip(*checked, strict=True)
+        return {"labels": np.array(labels, np.int32), "is_read": np.array(is_read)}
+
+    key = cache.fingerprint(root, dataset.files)
+    arrays = cache.load_or_compute(root, f"checked-{key[:16]}", compute)
+    is_read, num_train = arrays["is_read"], dataset.train.num_images
+    for labels, part in zip(
+        np.split(arrays["labels"], [num_train]),
+        np.split(is_read, [num_train]),
+        strict=True,
+    ):
+        lost = np.setdiff1d(labels, labels[part])
+        if lost.size:
+            raise images.DatasetError(
+                f"all images of class {dataset.class_names[lost[0]]!r} for training or "
+                "for testing are corrupt; expected one or more that can be decoded"
+            )
+    num_corrupt = int((~is_read).sum())
+    if not num_corrupt:
+        return dataset
+    kept = dataset.files
+    if len(kept) == len(is_read):  # the files are images
+        kept = [file for file, keep in zip(kept, is_read, strict=True) if keep]
+    return dataset._replace(
+        train=_subset(dataset.train, np.flatnonzero(is_read[:num_train])),
+        test=_subset(dataset.test, np.flatnonzero(is_read[num_train:])),
+        files=kept,
+        skipped={**dataset.skipped, "corrupt": num_corrupt},
+    )
+
+
+def _subset(stream: Stream, indices: np.ndarray) -> Stream:
+    return Stream(
+        len(indices), stream.image_size, lambda index: stream.read(int(indices[index]))
+    )
 
 
 def _dataset(
@@ -381,24 +456,7 @@ def _batches(
     items: Iterable[_Item],
     batch_size: int,
 ) -> Iterator[images.Split]:
-    loaded = _in_threads(load, items, _BATCHES_AHEAD * batch_size)
+    loaded = decoding.in_threads(load, items, _BATCHES_AHEAD * batch_size)
     while batch := list(itertools.islice(loaded, batch_size)):
         pixels, labels = zip(*batch, strict=True)
         yield images.Split(np.stack(pixels), np.array(labels, np.int32))
-
-
-def _in_threads(
-    function: Callable[[_Item], _Result], items: Iterable[_Item], num_ahead: int
-) -> Iterator[_Result]:
-    """Results in order, some of them computed ahead."""
-    pool = concurrent.futures.ThreadPoolExecutor(os.cpu_count())
-    pending: collections.deque[concurrent.futures.Future[_Result]] = collections.deque()
-    try:
-        for item in items:
-            pending.append(pool.submit(function, item))
-            if len(pending) > num_ahead:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)

@@ -272,10 +272,10 @@ PRESETS: Presets[Config] = {
     "folder": Preset(
         """ASNG-NAS on your own images, for a laptop CPU: --data-dir FOLDER.
 
-    FOLDER holds train/CLASS/* and test/CLASS/*; images are cut to 32x32, or to
-    --image-size. Measured on 2,000 images of 4 classes of Tiny-ImageNet: from scratch,
-    the found cell has a test accuracy of 71.50 +- 0.71 % (2 seeds), 4 random ones 73.88
-    +- 1.66 %: no difference shows. Cost: 15 minutes on 2 CPU cores.
+    FOLDER holds train/CLASS/* and test/CLASS/*, or CLASS/* only; images are cut to
+    32x32, or to --image-size. Measured on 2,000 images of 4 classes of Tiny-ImageNet:
+    from scratch, the found cell has a test accuracy of 71.50 +- 0.71 % (2 seeds), 4
+    random ones 73.88 +- 1.66 %: no difference shows. Cost: 15 minutes on 2 CPU cores.
     """,
         FOLDER_ASNG,
     ),

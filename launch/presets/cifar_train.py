@@ -171,6 +171,8 @@ class Config:
         image, a multiplication and an addition being two.
       precision: what the network computes in while training. Evaluations are in
         float32.
+      stream: read the images of a folder while training, in random crops of all sizes,
+        instead of once into memory (auto: if they take more than 1 GiB decoded).
     """
 
     genotype: str = ""
@@ -178,6 +180,7 @@ class Config:
     params_limit: Count = 4_000_000
     flops_limit: Annotated[int, AtLeast(1), AtMost(2**63 - 1)] | None = None
     precision: Literal["float32", "bfloat16"] = "float32"
+    stream: Literal["auto", "always", "never"] = "auto"
     network: Network = Nasnet()
     training: Training = Training()
     images: Images = Images()
@@ -298,10 +301,10 @@ PRESETS: Presets[Config] = {
     "folder": Preset(
         """A small network on your own images, for a laptop CPU: --data-dir FOLDER.
 
-    FOLDER holds train/CLASS/* and test/CLASS/*; images are cut to 32x32, or to
-    --image-size. Measured on 2,000 images of 4 classes of Tiny-ImageNet: test accuracy
-    of 85.5 % (one seed, 200 test images). Cost: 60 epochs of 2,000 images take 77
-    minutes of CPU time, 40 minutes on 2 idle CPU cores (estimated).
+    FOLDER holds train/CLASS/* and test/CLASS/*, or CLASS/* only; images are cut to
+    32x32, or to --image-size. Measured on 2,000 images of 4 classes of Tiny-ImageNet:
+    test accuracy of 85.5 % (one seed, 200 test images). Cost: 60 epochs of 2,000 images
+    take 77 minutes of CPU time, 40 minutes on 2 idle CPU cores (estimated).
     """,
         FOLDER_CELLS,
     ),

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import EpsImagePlugin, Image, ImageFile, ImageOps
 
-from jaxnas import data
+from jaxnas import _memory, data
 from jaxnas.data import decoding
 
 
@@ -224,14 +224,72 @@ def test_fit_resizes_the_shorter_side_and_keeps_the_center():
 
 
 def test_images_that_exceed_memory_are_told(monkeypatch):
+    def decode_all():
+        decoding.decode_all(range(5), lambda _: np.zeros((3, 4, 3), np.uint8))
+
+    # There have to be as many bytes for the device.
+    monkeypatch.setattr(_memory, "available_bytes", lambda: 359)
+    with pytest.raises(
+        data.DatasetError,
+        match=r"5 images of 4x3 pixels take 180 bytes, .*; 359 bytes are available: "
+        r"expected fewer images or a smaller --image-size",
+    ):
+        decode_all()
+    monkeypatch.setattr(_memory, "available_bytes", lambda: 360)
+    decode_all()
+    monkeypatch.setattr(_memory, "available_bytes", lambda: None)
+    decode_all()
+
     def empty(*_):
         raise MemoryError
 
     monkeypatch.setattr(np, "empty", empty)
-    with pytest.raises(
-        data.DatasetError, match="5 images of 4x3 pixels do not fit into"
-    ):
-        decoding.decode_all(range(5), lambda _: np.zeros((3, 4, 3), np.uint8))
+    with pytest.raises(data.DatasetError, match=r"180 bytes, .*; there is no such mem"):
+        decode_all()
+
+
+def test_results_are_computed_a_little_ahead():
+    started = []
+    results = decoding.in_threads(started.append, range(1000), 3)
+    for taken in range(1, 50):
+        next(results)
+        assert taken <= len(started) <= taken + 3
+    results.close()
+    assert len(started) < 60
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_jpeg_files_are_decoded_no_larger_than_needed(orientation):
+    image = noise(40, 30).resize((400, 300), Image.Resampling.BICUBIC)
+    exif = Image.Exif()
+    exif[0x112] = orientation
+    contents = encode(image, "JPEG", exif=exif, quality=95)
+    whole = decoding.open_image(contents, "x")
+    small = decoding.open_image(contents, "x", least_side=64)
+    assert small.size == (100, 75) if orientation == 1 else (75, 100)
+    assert whole.size == (400, 300) if orientation == 1 else (300, 400)
+    found, expected = (
+        np.asarray(decoding.fit(i, 32), np.int32) for i in (small, whole)
+    )
+    assert np.abs(found - expected).mean() < 3
+    assert decoding.open_image(contents, "x", least_side=400).size == whole.size
+
+
+def test_sizes_are_read_from_headers(tmp_path):
+    exif = Image.Exif()
+    exif[0x112] = 6
+    for name, options in (("JPEG", {"exif": exif}), ("PNG", {"exif": exif})):
+        path = tmp_path / "x"
+        path.write_bytes(encode(noise(90, 60), name, **options)[:-30])
+        assert decoding.sides(path) == (60, 90)
+    path.write_bytes(encode(noise(90, 60), "PNG"))
+    assert decoding.sides(path) == (90, 60)
+    for content in (b"", b"no image"):
+        path.write_bytes(content)
+        with pytest.raises(decoding.CorruptImage, match="x cannot be read: it is no"):
+            decoding.sides(path)
+    with pytest.raises(data.DatasetError, match="nowhere cannot be read: No such file"):
+        decoding.sides(tmp_path / "nowhere")
 
 
 def mutate(generator, contents):

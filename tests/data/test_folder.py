@@ -5,7 +5,7 @@ import PIL
 import pytest
 from PIL import Image
 
-from jaxnas import data
+from jaxnas import _memory, data
 from jaxnas.data import cache, decoding, folder
 
 
@@ -38,7 +38,7 @@ def test_the_first_images_are_a_sample_of_all_classes(tmp_path):
             write_image(tmp_path / f"train/{name}/{index}.png", index)
             write_image(tmp_path / f"test/{name}/{index}.png", index)
     labels = data.load("folder", tmp_path).train.labels
-    assert 0 < labels[:20].sum() < 20
+    assert labels[:20].sum() == labels[20:].sum() == 10
     np.testing.assert_array_equal(data.load("folder", tmp_path).train.labels, labels)
 
 
@@ -242,10 +242,16 @@ def test_images_are_decoded_again_by_another_version(root, monkeypatch):
 
 
 def test_missing_folders_are_named(root, tmp_path):
-    with pytest.raises(data.DatasetError, match="nowhere/train is not a folder"):
+    words = "nowhere is not a folder; expected .*nowhere/train/CLASS .* or in .*/CLASS"
+    with pytest.raises(data.DatasetError, match=words):
         data.load("folder", tmp_path / "nowhere")
     (root / "test").rename(root / "tests")
-    with pytest.raises(data.DatasetError, match=r"neither .*/test nor .*/val is"):
+    words = "neither .*/test nor .*/val is a folder, but .*/tests is; .* rename it"
+    with pytest.raises(data.DatasetError, match=words):
+        data.load("folder", root)
+    (root / "train").rename(root / "training")
+    words = "tests seems to hold classes, not images of one; expected them in .*/train"
+    with pytest.raises(data.DatasetError, match=words):
         data.load("folder", root)
 
 
@@ -295,6 +301,156 @@ def test_unreadable_images_are_named(root, suffix):
 def test_image_size_has_bounds(root, image_size):
     with pytest.raises(data.DatasetError, match=f"is {image_size}; expected 1 to 9459"):
         data.load("folder", root, image_size=image_size)
+
+
+def test_images_of_a_class_are_spread_evenly():
+    labels = np.repeat(np.arange(60), np.arange(60) % 9 + 2).astype(np.int32)
+    order = folder.sampling_order(labels)
+    assert sorted(order) == list(range(len(labels)))
+    assert len(set(labels[order[: len(labels) // 2]])) == 60
+    assert len(set(labels[order[len(labels) // 2 :]])) == 60
+    counts = np.bincount(labels)
+    for num in range(0, len(labels), 50):
+        share = num / len(labels) * counts
+        assert np.abs(np.bincount(labels[order[:num]], minlength=60) - share).max() < 2
+
+
+# Without test images ----------------------------------------------------------------
+
+
+def write_tiny(path, content):
+    """An image of one pixel, in 14 bytes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"P6 1 1 255\n" + content.to_bytes(3, "big"))
+
+
+def write_classes(top, counts):
+    for number, (name, count) in enumerate(counts.items()):
+        for index in range(count):
+            write_tiny(top / name / f"{index}.ppm", 1000 * number + index)
+
+
+def held_out(top):
+    found = folder.find(top)
+    train, test = (
+        {str(path.relative_to(part.folder)) for path in part.paths}
+        for part in (found.train, found.test)
+    )
+    assert not train & test
+    return train, test
+
+
+@pytest.mark.parametrize("below", ["train", "."])
+def test_a_fifth_of_each_class_is_held_out(tmp_path, below):
+    counts = {"ant": 2, "bee": 5, "cat": 30, "dog": 12}
+    write_classes(tmp_path / below, counts)
+    top = tmp_path / below
+    dataset = data.load("folder", tmp_path)
+    assert np.bincount(dataset.test.labels).tolist() == [1, 1, 6, 2]
+    assert np.bincount(dataset.train.labels).tolist() == [1, 4, 24, 10]
+    assert dataset.class_names == tuple(counts)
+    words = f"images in {top}, a fifth of each class held out for testing: 39 training"
+    assert words in data.describe(dataset)
+    assert not dataset.skipped
+    # What was decoded is kept among the classes, and is none of them.
+    assert not data.load("folder", tmp_path).skipped
+    # Streams see the same split and the same labels.
+    streamed = data.stream(tmp_path, image_size=1, name="folder")
+    read = [streamed.test.read(index) for index in range(streamed.test.num_images)]
+    assert [example.label for example in read] == dataset.test.labels.tolist()
+    assert {(e.contents[-3:], e.label) for e in read} == rows(*dataset.test)
+
+
+def test_one_more_image_moves_at_most_one_other(tmp_path):
+    write_classes(tmp_path, {"ant": 12, "bee": 3})
+    before = held_out(tmp_path)[1]
+    for index in range(12, 40):
+        write_tiny(tmp_path / f"ant/{index}.ppm", index)
+        after = held_out(tmp_path)[1]
+        assert len(before - after) <= 1
+        assert len(after - before) <= 1
+        assert {name for name in before if "bee" in name} <= after
+        before = after
+    copy = tmp_path / "other place"
+    os.rename(tmp_path / "ant", tmp_path / "bees")
+    os.rename(tmp_path / "bees", tmp_path / "ant")
+    assert held_out(tmp_path)[1] == before
+    copy.mkdir()
+    for name in ("ant", "bee"):
+        os.rename(tmp_path / name, copy / name)
+    assert held_out(copy)[1] == before
+
+
+def test_equal_files_are_on_one_side(tmp_path):
+    write_classes(tmp_path, {"ant": 10, "bee": 10})
+    for index in range(10):
+        for copy in range(2):
+            write_tiny(tmp_path / f"ant/{index}-{copy}.ppm", index)
+    write_tiny(tmp_path / "bee/as 3.ppm", 3)
+    train, test = held_out(tmp_path)
+    for index in range(10):
+        copies = {f"ant/{index}{end}.ppm" for end in ("", "-0", "-1")}
+        assert copies <= train or copies <= test
+    # An image of two classes is no test of either.
+    assert {"ant/3.ppm", "ant/3-0.ppm", "bee/as 3.ppm"} <= train
+    assert len(test) == 2 * 3 + 2
+
+
+@pytest.mark.parametrize("num_copies", [1, 3])
+def test_single_images_cannot_be_held_out(tmp_path, num_copies):
+    write_classes(tmp_path, {"ant": 4, "bee": 0, "cow": 0})
+    for name, content in (("bee", 50), ("cow", 51)):
+        for copy in range(num_copies):
+            write_tiny(tmp_path / name / f"{copy}.ppm", content)
+    words = r"class 'bee' in .* has one image \(2 such classes\); expected two or more"
+    with pytest.raises(data.DatasetError, match=words):
+        data.load("folder", tmp_path)
+
+
+def test_classes_of_the_same_images_cannot_be_divided(tmp_path):
+    write_classes(tmp_path, {"ant": 4, "bee": 0})
+    for index in range(2):
+        write_tiny(tmp_path / f"bee/{index}.ppm", index)
+    words = "class 'bee' in .* has no image that is not in another class too"
+    with pytest.raises(data.DatasetError, match=words):
+        data.load("folder", tmp_path)
+
+
+def test_classes_may_have_the_names_of_splits(tmp_path):
+    write_classes(tmp_path, {"bus": 5, "train": 5})
+    assert data.load("folder", tmp_path).class_names == ("bus", "train")
+
+
+def test_folders_of_other_programs_are_no_classes(tmp_path):
+    write_classes(tmp_path, {"ant": 5, "bee": 5})
+    write_tiny(tmp_path / "__MACOSX/ant/1.ppm", 1)
+    write_tiny(tmp_path / "ant/@eaDir/thumbnail.ppm", 1)
+    dataset = data.load("folder", tmp_path)
+    assert dataset.class_names == ("ant", "bee")
+    assert dataset.skipped == {"hidden": 2}
+
+
+def test_a_thousand_classes(tmp_path):
+    write_classes(tmp_path, {f"{index:03}": 2 for index in range(1000)})
+    dataset = data.load("folder", tmp_path)
+    assert dataset.num_classes == 1000
+    for split in (dataset.train, dataset.test):
+        assert sorted(split.labels) == list(range(1000))
+        contents = split.images[:, 0, 0].astype(int) @ (256**2, 256, 1)
+        np.testing.assert_array_equal(contents // 1000, split.labels)
+
+
+# Memory -----------------------------------------------------------------------------
+
+
+def test_images_that_exceed_memory_are_refused_before_they_are_decoded(
+    root, monkeypatch
+):
+    monkeypatch.setattr(_memory, "available_bytes", lambda: 5000)
+    monkeypatch.setattr(decoding, "open_image", lambda *_, **__: pytest.fail("ran"))
+    words = r"5 images of 100x100 pixels take 150,000 bytes, .*; 5,000 bytes are avai"
+    with pytest.raises(data.DatasetError, match=words):
+        data.load("folder", root, image_size=100)
 
 
 # Corrupt images ---------------------------------------------------------------------

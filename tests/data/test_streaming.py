@@ -10,7 +10,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from jaxnas import data
-from jaxnas.data import streaming
+from jaxnas.data import decoding, streaming
 
 
 @pytest.fixture
@@ -239,9 +239,37 @@ def test_a_damaged_image_is_named_when_its_turn_comes(root):
         list(itertools.islice(batches, 5))
 
 
+def test_corrupt_images_are_skipped_if_asked(root, monkeypatch):
+    whole = data.stream(root, image_size=4)
+    (root / "train/bee/3.jpg").write_bytes(b"")
+    path = root / "val/ant/0.jpg"
+    path.write_bytes(path.read_bytes()[:-20])
+    (root / "val/ant/notes.txt").write_text("no image")
+    for name in ("imagenet", "folder"):
+        dataset = data.stream(root, image_size=4, name=name, skip_corrupt=True)
+        assert (dataset.train.num_images, dataset.test.num_images) == (9, 4)
+        assert dataset.skipped == {".txt": 1, "corrupt": 2}
+        read = [dataset.train.read(index) for index in range(9)]
+        expected = [whole.train.read(i) for i in range(10)]
+        assert read == [e for e in expected if not e.name.endswith("bee/3.jpg")]
+    # It is not decoded again to know.
+    monkeypatch.setattr(decoding, "open_image", lambda *_, **__: pytest.fail("ran"))
+    again = data.stream(root, image_size=8, skip_corrupt=True)
+    assert again.skipped["corrupt"] == 2
+
+
+def test_a_class_is_not_skipped(root):
+    for path in root.glob("val/bee/*"):
+        path.write_bytes(b"no image")
+    with pytest.raises(data.DatasetError, match="all images of class 'bee' for train"):
+        data.stream(root, image_size=4, skip_corrupt=True)
+
+
 def test_what_is_missing_is_told(tmp_path, root):
     with pytest.raises(data.DatasetError, match=r"nor a TFDS data set imagenet2012"):
         data.stream(tmp_path / "nowhere")
+    with pytest.raises(data.DatasetError, match="name is 'cars'; expected 'imagenet'"):
+        data.stream(root, name="cars")
     with pytest.raises(data.DatasetError, match="image_size is 0; expected 1 to 9459"):
         data.stream(root, image_size=0)
     (root / "val").rename(root / "evaluation")
