@@ -1,5 +1,6 @@
 """Decoding of image files: what is read, its limits, and the pixels made of it."""
 
+import collections
 import concurrent.futures
 import contextlib
 import io
@@ -10,7 +11,7 @@ import pathlib
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -49,6 +50,7 @@ _NOT_DECODED = ("EPS", "MPEG")
 _VERSION = 3
 
 _Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 
 
 class CorruptImage(images.DatasetError):
@@ -390,3 +392,29 @@ def _allocate(num: int, image_shape: tuple[int, ...]) -> np.ndarray:
             f"{num} images of {size_text(image_shape)} pixels do not fit into memory; "
             "expected fewer or smaller ones"
         ) from error
+
+
+def in_threads(
+    function: Callable[[_Item], _Result], items: Iterable[_Item], num_ahead: int
+) -> Iterator[_Result]:
+    """Compute results in order, some of them ahead.
+
+    Args:
+      function: is called in many threads.
+      items: its arguments.
+      num_ahead: most results that wait to be taken.
+
+    Yields:
+      The results.
+    """
+    pool = concurrent.futures.ThreadPoolExecutor(os.cpu_count())
+    pending: collections.deque[concurrent.futures.Future[_Result]] = collections.deque()
+    try:
+        for item in items:
+            pending.append(pool.submit(function, item))
+            if len(pending) > num_ahead:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)

@@ -5,8 +5,6 @@ is where in which batch, and what is cut out of it, depends on a seed and the nu
 the step only, so that a resumed run sees the same batches.
 """
 
-import collections
-import concurrent.futures
 import hashlib
 import itertools
 import os
@@ -31,7 +29,6 @@ _TFDS_NAME = "imagenet2012"
 _BATCHES_AHEAD = 2
 
 _Item = TypeVar("_Item")
-_Result = TypeVar("_Result")
 
 
 class Example(NamedTuple):
@@ -381,24 +378,7 @@ def _batches(
     items: Iterable[_Item],
     batch_size: int,
 ) -> Iterator[images.Split]:
-    loaded = _in_threads(load, items, _BATCHES_AHEAD * batch_size)
+    loaded = decoding.in_threads(load, items, _BATCHES_AHEAD * batch_size)
     while batch := list(itertools.islice(loaded, batch_size)):
         pixels, labels = zip(*batch, strict=True)
         yield images.Split(np.stack(pixels), np.array(labels, np.int32))
-
-
-def _in_threads(
-    function: Callable[[_Item], _Result], items: Iterable[_Item], num_ahead: int
-) -> Iterator[_Result]:
-    """Results in order, some of them computed ahead."""
-    pool = concurrent.futures.ThreadPoolExecutor(os.cpu_count())
-    pending: collections.deque[concurrent.futures.Future[_Result]] = collections.deque()
-    try:
-        for item in items:
-            pending.append(pool.submit(function, item))
-            if len(pending) > num_ahead:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
