@@ -50,7 +50,12 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write a text file in UTF-8, atomically; one that has this text is left alone."""
-    content, path = text.encode(errors="replace"), pathlib.Path(path)
+    write_bytes(path, text.encode(errors="replace"))
+
+
+def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write a file, atomically; one that has this content is left alone."""
+    path = pathlib.Path(path)
     if path.is_file() and path.read_bytes() == content:
         return
     with atomic_write(path) as file:

@@ -4,8 +4,21 @@ Those that do not fit into memory are read while they are used; see `stream`.
 """
 
 from jaxnas.data.augmentation import augment, normalize
-from jaxnas.data.images import DatasetError, ImageDataset, Split, split
+from jaxnas.data.folder import find_images
+from jaxnas.data.images import (
+    DatasetError,
+    ImageDataset,
+    Split,
+    skipped_text,
+    split,
+)
 from jaxnas.data.loading import NAMES, load
+from jaxnas.data.reading import (
+    ImageBatch,
+    ImageFormat,
+    image_format,
+    read_images,
+)
 from jaxnas.data.streaming import (
     Example,
     Stream,
@@ -37,7 +50,9 @@ __all__ = [
     "TEXTS",
     "DatasetError",
     "Example",
+    "ImageBatch",
     "ImageDataset",
+    "ImageFormat",
     "Proposal",
     "Split",
     "Stream",
@@ -48,11 +63,15 @@ __all__ = [
     "describe",
     "describe_text",
     "digest",
+    "find_images",
     "first_tokens",
+    "image_format",
     "load",
     "load_text",
     "normalize",
     "propose",
+    "read_images",
+    "skipped_text",
     "split",
     "stream",
     "survey",

@@ -174,6 +174,37 @@ def load_unlabeled(
     return _decode(data_dir, found, image_size, skip_corrupt)._replace(name=name)
 
 
+def find_images(
+    paths: Iterable[str | os.PathLike[str]],
+) -> tuple[list[pathlib.Path], collections.Counter[str]]:
+    """Find image files, also in folders and the folders below.
+
+    Args:
+      paths: files, which are taken whatever their endings, and folders.
+
+    Returns:
+      The files, those of a folder sorted, and how many others there are in folders, by
+      kind.
+
+    Raises:
+      DatasetError: if there is no such file, or a folder holds no image.
+    """
+    found: list[pathlib.Path] = []
+    skipped: collections.Counter[str] = collections.Counter()
+    for path in map(pathlib.Path, paths):
+        if path.is_dir():
+            files, skipped_here = _image_files(path, _above(path))
+            found += files
+            skipped += skipped_here
+        elif path.is_file():
+            found.append(path)
+        else:
+            raise images.DatasetError(
+                f"{path} cannot be read: there is no such file or folder"
+            )
+    return found, skipped
+
+
 def _all_files(folder: pathlib.Path) -> FolderFiles:
     """All images in a folder and the folders below."""
     paths, skipped = _image_files(folder, _above(folder))

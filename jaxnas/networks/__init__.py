@@ -1,11 +1,17 @@
-"""Flax networks of one fixed architecture, for training from scratch."""
+"""Flax networks of one fixed architecture, for training from scratch.
+
+Trained ones are saved and loaded (`save`, `load`), predict classes (`predict`), and
+become programs that need JAX only (`export`).
+"""
 
 from jaxnas.networks.anytime_network import AnytimeNetwork, anytime
 from jaxnas.networks.autoencoder_network import AutoencoderNetwork, autoencoder
 from jaxnas.networks.conversion import params_from_supernet
 from jaxnas.networks.dag_network import DagNetwork, dag
+from jaxnas.networks.files import FILE_NAME, TrainedNetwork, load, register, save
 from jaxnas.networks.macro_network import MacroNetwork, macro
 from jaxnas.networks.micro_network import MicroNetwork, edge_sources, micro
+from jaxnas.networks.prediction import PLATFORMS, export, make_predict_fn, predict
 from jaxnas.networks.recurrent_network import RecurrentNetwork, recurrent
 from jaxnas.networks.size import (
     Cost,
@@ -17,6 +23,8 @@ from jaxnas.networks.size import (
 from jaxnas.networks.stacking import num_batch_dims
 
 __all__ = [
+    "FILE_NAME",
+    "PLATFORMS",
     "AnytimeNetwork",
     "AutoencoderNetwork",
     "Cost",
@@ -24,6 +32,7 @@ __all__ = [
     "MacroNetwork",
     "MicroNetwork",
     "RecurrentNetwork",
+    "TrainedNetwork",
     "anytime",
     "autoencoder",
     "channels_for_budget",
@@ -32,9 +41,15 @@ __all__ = [
     "count_params",
     "dag",
     "edge_sources",
+    "export",
+    "load",
     "macro",
+    "make_predict_fn",
     "micro",
     "num_batch_dims",
     "params_from_supernet",
+    "predict",
     "recurrent",
+    "register",
+    "save",
 ]

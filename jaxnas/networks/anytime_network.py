@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxnas import genotypes, ops
 from jaxnas._checks import check_sizes
 from jaxnas.genotypes import AnytimeGenotype, DagGenotype
-from jaxnas.networks import _counts, layers
+from jaxnas.networks import _counts, files, layers
 from jaxnas.networks.layers import (
     Classifier,
     ConvNorm,
@@ -218,3 +218,6 @@ def anytime(
     if num_exits is not None and not 1 <= num_exits <= most:
         raise ValueError(f"num_exits is {num_exits}; expected 1 to {most}")
     return AnytimeNetwork(genotype, channels, num_classes, num_exits, batch_axis)
+
+
+files.register("anytime", AnytimeNetwork, anytime)

@@ -5,6 +5,7 @@ import jax
 
 from jaxnas import genotypes, ops
 from jaxnas.genotypes import AutoencoderGenotype
+from jaxnas.networks import files
 from jaxnas.networks.size import count_params
 
 
@@ -107,3 +108,6 @@ def autoencoder(genotype: AutoencoderGenotype) -> AutoencoderNetwork:
       ValueError: if the genotype is malformed; when called, if a side is odd.
     """
     return AutoencoderNetwork(genotypes.check_autoencoder(genotype))
+
+
+files.register("autoencoder", AutoencoderNetwork, autoencoder)

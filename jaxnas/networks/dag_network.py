@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxnas import genotypes, ops
 from jaxnas._checks import check_dropout, check_sizes
 from jaxnas.genotypes import DagGenotype
-from jaxnas.networks import _counts, layers
+from jaxnas.networks import _counts, files, layers
 from jaxnas.networks.layers import (
     AuxiliaryHead,
     Classifier,
@@ -331,3 +331,6 @@ def dag(
         batch_axis=batch_axis,
         unroll=unroll,
     )
+
+
+files.register("dag", DagNetwork, dag)

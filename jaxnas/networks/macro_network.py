@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxnas import genotypes, ops
 from jaxnas._checks import check_dropout, check_sizes
 from jaxnas.genotypes import MacroGenotype
-from jaxnas.networks import _counts, layers
+from jaxnas.networks import _counts, files, layers
 from jaxnas.networks.layers import (
     Classifier,
     ConvNorm,
@@ -199,3 +199,6 @@ def macro(
     check_sizes(channels=channels, num_classes=num_classes)
     check_dropout(dropout)
     return MacroNetwork(genotype, channels, num_classes, separable, dropout, batch_axis)
+
+
+files.register("macro", MacroNetwork, macro)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxnas import genotypes, ops
 from jaxnas._checks import check_dropout, check_sizes
 from jaxnas.genotypes import Genotype
-from jaxnas.networks import _counts, layers
+from jaxnas.networks import _counts, files, layers
 from jaxnas.networks.layers import AuxiliaryHead, Classifier, ConvNorm
 from jaxnas.networks.micro_cells import (
     CellOutput,
@@ -315,6 +315,9 @@ def micro(
         unroll=unroll,
         stem_stride=stem_stride,
     )
+
+
+files.register("micro", MicroNetwork, micro)
 
 
 def edge_sources(genotype: Genotype) -> tuple[jax.Array, jax.Array]:

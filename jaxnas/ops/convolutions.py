@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxnas._checks import is_integer
+
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 # What stays in the cache of a processor while it is worked on.
 _BYTES_OF_COLUMNS = 2**21
@@ -145,6 +147,8 @@ def transpose_product(
 
 
 def _conv_by_products(x, kernel, stride):
+    if not is_integer(x.shape[0]):  # an exported program, for batches of any size
+        return _xla_conv(x, kernel, stride)
     if stride == (1, 1):
         return _conv_by_rows(x, kernel)
     patches = _patches(x, kernel.shape[:2], stride)

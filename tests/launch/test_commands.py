@@ -68,10 +68,11 @@ def finished(request, tmp_path_factory, variables, tiny):
 def test_a_run_leaves_everything_in_its_folder(finished):
     command, _, workdir, (status, output, errors) = finished
     assert status == 0, errors
-    ranking = (
-        {"candidates.json", "ranking.jsonl"} if command == "cifar_search" else set()
-    )
-    assert visible(workdir) == ranking | {
+    own = {
+        "cifar_search": {"candidates.json", "ranking.jsonl"},
+        "cifar_train": {"network.safetensors"},
+    }
+    assert visible(workdir) == own[command] | {
         *("config.json", "metrics.jsonl", "genotype.json", "report.html"),
         "checkpoints",
     }
