@@ -11,7 +11,7 @@ import pathlib
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, BinaryIO, NoReturn, TypeVar
 
 import numpy as np
@@ -430,7 +430,7 @@ def decode_all(
 
 def in_threads(
     function: Callable[[_Item], _Result], items: Iterable[_Item], num_ahead: int
-) -> Iterator[_Result]:
+) -> Generator[_Result, None, None]:
     """Compute results in threads, one for each core, not too many ahead.
 
     Args:
