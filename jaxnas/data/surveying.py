@@ -3,7 +3,7 @@
 import math
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -239,7 +239,7 @@ def _duplicates(
     )
 
 
-def _warnings(found: Survey):
+def _warnings(found: Survey) -> Iterator[str]:
     smallest, largest = min(found.train_counts), max(found.train_counts)
     if found.imbalance >= IMBALANCE:
         yield (
