@@ -55,7 +55,7 @@ def variables_of(network, image_shape):
     rng = np.random.default_rng(0)
 
     def draw(path, leaf):
-        low, high = _RANGES.get(path[-1].key, (-0.7, 0.7))
+        low, high = _RANGES.get(path[-1].key, (-0.5, 0.5))
         return rng.uniform(low, high, leaf.shape).astype(np.float32)
 
     return jax.tree_util.tree_map_with_path(draw, shapes)

@@ -87,7 +87,7 @@ def export(trained: TrainedNetwork, platforms: Sequence[str] = PLATFORMS) -> byt
     `jax.export.deserialize(bytearray(program)).call(images)` takes uint8 images
     `[batch, height, width, channels]`, any number of them, and returns probabilities,
     float32 `[batch, num_classes]`. The parameters and the normalization are inside, as
-    StableHLO. JAX reads such programs for at least six months; a file of `save` lasts
+    StableHLO. JAX reads such programs for six months at least; a file of `save` lasts
     longer, and this can be made of it at any time.
 
     Args:
