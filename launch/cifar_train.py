@@ -14,7 +14,7 @@ import session
 from presets.cifar_train import PRESETS, Config, DagImagenet
 
 # A run may go on in another place or on another number of devices.
-MAY_DIFFER = ("workdir", "data_dir", "devices", "genotype")
+MAY_DIFFER = (*session.RUN_MAY_DIFFER, "data_dir", "genotype")
 
 # What goes around a genotype, by its class.
 NETWORKS = {
@@ -37,6 +37,7 @@ def main() -> None:
         networks,
         parallel,
         report,
+        studies,
         train,
         workdir,
     )
@@ -75,6 +76,7 @@ def main() -> None:
         genotypes.save(folder / "genotype.json", genotype)
 
     images.announce(dataset, environment, folder)
+    session.show(config, folder)
     print(
         f"{channels} channels, {num_params / 1e6:.3f} M parameters, "
         f"{flops / 1e6:.1f} M FLOPs an image",
@@ -95,6 +97,7 @@ def main() -> None:
             ),
             workdir=folder,
         )
+        tested = studies.classifier_results(network, result.state, dataset, pipeline)
     except data.DatasetError as error:  # an image that is read while training
         raise session.UsageError(str(error)) from error
     report.train_report(
@@ -110,12 +113,17 @@ def main() -> None:
         config=session.flags(config),
         history=metrics.read(folder / "metrics.jsonl"),
         drawing=drawing.genotype_svg(genotype, title="Architecture"),
+        classifier=tested,
     )
-    print(
+    session.conclude(
         f"\ntest accuracy {result.test['accuracy']:.2%}, error "
         f"{1 - result.test['accuracy']:.2%}, loss {result.test['loss']:.4f} after the "
         f"last of {training.epochs} epochs, one seed\n"
-        f"report: {folder / 'report.html'}"
+        f"{report.classifier_text(tested)}\n"
+        f"report: {folder / 'report.html'}",
+        test_accuracy=result.test["accuracy"],
+        test_loss=result.test["loss"],
+        calibration_error=tested.metrics.calibration_error,
     )
 
 

@@ -12,6 +12,7 @@ from jaxnas.data.streaming import (
     StreamedDataset,
     describe,
     digest,
+    images_at,
     stream,
 )
 from jaxnas.data.text import (
@@ -38,6 +39,7 @@ __all__ = [
     "describe_text",
     "digest",
     "first_tokens",
+    "images_at",
     "load",
     "load_text",
     "normalize",
