@@ -15,6 +15,7 @@ _MODULES = (
     "data",
     "genotypes",
     "ghn",
+    "loggers",
     "metrics",
     "networks",
     "ops",

@@ -18,7 +18,7 @@ import session
 from presets.anytime_search import PRESETS, Config
 
 # A run may go on in another place or on another number of devices.
-MAY_DIFFER = ("workdir", "data_dir", "devices")
+MAY_DIFFER = (*session.RUN_MAY_DIFFER, "data_dir")
 
 
 def main() -> None:
@@ -27,6 +27,7 @@ def main() -> None:
     with session.usage_errors():
         experiment = prepare(preset, config)
     images.announce(experiment.dataset, experiment.environment, experiment.folder)
+    session.show(config, experiment.folder)
     from jaxnas import studies
 
     networks = studies.anytime(**experiment.arguments, workdir=experiment.folder)
@@ -173,7 +174,7 @@ def report_results(experiment: session.Experiment, networks: list) -> None:
             strict=True,
         )
     )
-    print(
+    session.conclude(
         f"\nfound: {genotypes.to_text(found.genotype)}\n"
         f"its exits: multiply-adds (M), test accuracy with generated weights (in "
         f"batches of {config.batch_size}), trained (image by image)\n"

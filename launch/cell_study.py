@@ -23,7 +23,7 @@ from presets.cell_study import PRESETS, Config
 # A run may go on in another place, on other devices, with more cells and trainings;
 # surfaces lie in folders named by their settings.
 MAY_DIFFER = (
-    *("study", "workdir", "data_dir", "devices"),
+    *("study", *session.RUN_MAY_DIFFER, "data_dir"),
     *("variants", "num_seeds", "learning_rate", "learning_rates"),
     *("split", "radius", "resolution", "direction_seed", "num_surfaces"),
     *("landscape_images", "gradient_images", "gradient_resolution"),
@@ -48,6 +48,7 @@ def main() -> None:
         experiment = prepare(preset, config)
     dataset = experiment.study.images.dataset
     images.announce(dataset, experiment.environment, experiment.folder)
+    session.show(config, experiment.folder)
     from jaxnas import studies
 
     parts = {"all": ("convergence", *KINDS), "topology": ()}
@@ -182,7 +183,7 @@ def report_results(experiment: Experiment, cells: list) -> None:
         config=session.flags(experiment.config),
         cells=cells,
     )
-    print(f"\n{as_text(numbers)}\nreport: {folder / 'report.html'}")
+    session.conclude(f"\n{as_text(numbers)}\nreport: {folder / 'report.html'}")
 
 
 def as_text(numbers: dict[str, dict[str, Any]]) -> str:

@@ -23,7 +23,8 @@ from spaces import Dag
 # A run may go on in another place or on another number of devices, and its result be
 # compared with more architectures.
 MAY_DIFFER = (
-    *("workdir", "data_dir", "devices"),
+    *session.RUN_MAY_DIFFER,
+    "data_dir",
     *("scratch_dir", "scratch_random", "scratch_seeds"),
 )
 # What accuracies after training from scratch depend on, besides data and space.
@@ -36,6 +37,7 @@ def main() -> None:
     with session.usage_errors():
         experiment = prepare(preset, config)
     images.announce(experiment.dataset, experiment.environment, experiment.folder)
+    session.show(config, experiment.folder)
     import jax
 
     from jaxnas import studies
@@ -242,7 +244,7 @@ def print_result(preset: str, experiment: session.Experiment, study) -> None:
         folder / "genotype.json",
         experiment.dataset.train.num_images,
     )
-    print(
+    session.conclude(
         f"\nfound: {genotypes.to_text(study.found.genotype)}\n"
         f"{report.scratch_text(study.scratch)}\n"
         f"with the search's weights, which only rank architectures: test loss "

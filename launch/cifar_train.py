@@ -16,7 +16,7 @@ import session
 from presets.cifar_train import PRESETS, Config, DagImagenet
 
 # A run may go on in another place or on another number of devices.
-MAY_DIFFER = ("workdir", "data_dir", "devices", "genotype")
+MAY_DIFFER = (*session.RUN_MAY_DIFFER, "data_dir", "genotype")
 
 # Bytes of decoded images above which those of a folder are read while training.
 STREAM_ABOVE = 2**30
@@ -49,6 +49,7 @@ def main() -> None:
         networks,
         parallel,
         report,
+        studies,
         train,
         workdir,
     )
@@ -87,6 +88,7 @@ def main() -> None:
         genotypes.save(folder / "genotype.json", genotype)
 
     images.announce(dataset, environment, folder)
+    session.show(config, folder)
     print(
         f"{channels} channels, {num_params / 1e6:.3f} M parameters, "
         f"{flops / 1e6:.1f} M FLOPs an image",
@@ -108,6 +110,7 @@ def main() -> None:
             precision=config.precision,
             workdir=folder,
         )
+        tested = studies.classifier_results(network, result.state, dataset, pipeline)
     except data.DatasetError as error:  # an image that is read while training
         raise session.UsageError(str(error)) from error
     network_file = folder / networks.FILE_NAME
@@ -136,13 +139,18 @@ def main() -> None:
         config=session.flags(config),
         history=metrics.read(folder / "metrics.jsonl"),
         drawing=drawing.genotype_svg(genotype, title="Architecture"),
+        classifier=tested,
     )
-    print(
+    session.conclude(
         f"\ntest accuracy {result.test['accuracy']:.2%}, error "
         f"{1 - result.test['accuracy']:.2%}, loss {result.test['loss']:.4f} after the "
         f"last of {training.epochs} epochs, one seed\n"
+        f"{report.classifier_text(tested)}\n"
         f"report: {folder / 'report.html'}\n"
-        f"network: {network_file}"
+        f"network: {network_file}",
+        test_accuracy=result.test["accuracy"],
+        test_loss=result.test["loss"],
+        calibration_error=tested.metrics.calibration_error,
     )
 
 

@@ -20,7 +20,7 @@ from presets.ghn_correlation import PRESETS, Config
 PREDICTORS = ("sgd", "one-shot", "ghn")
 # More architectures, predictors or seeds may be added, in other folders and devices.
 MAY_DIFFER = (
-    *("workdir", "data_dir", "devices", "standalone_dir", "num_resamples"),
+    *(*session.RUN_MAY_DIFFER, "data_dir", "standalone_dir", "num_resamples"),
     *("predictors", "num_architectures", "sgd_steps"),
     *("standalone_seeds", "one_shot_seeds", "ghn_seeds"),
 )
@@ -40,6 +40,7 @@ def main() -> None:
     with session.usage_errors():
         experiment = prepare(preset, config)
     images.announce(experiment.dataset, experiment.environment, experiment.folder)
+    session.show(config, experiment.folder)
     from jaxnas import studies
 
     study = studies.correlation(**experiment.arguments, workdir=experiment.folder)
@@ -229,7 +230,7 @@ def report_results(experiment: session.Experiment, study) -> None:
         num_diverged=study.num_diverged,
     )
     text = as_text(study, differences)
-    print(f"\n{text}\nreport: {folder / 'report.html'}")
+    session.conclude(f"\n{text}\nreport: {folder / 'report.html'}")
 
 
 def summarize(archs: list, study) -> dict[str, Any]:

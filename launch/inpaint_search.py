@@ -20,7 +20,7 @@ from presets.inpaint_train import PRESETS as TRAINING_PRESETS
 
 # A run may go on in another place or on another number of devices, and its result be
 # compared with more architectures.
-MAY_DIFFER = ("workdir", "data_dir", "devices", "scratch_random", "scratch_seeds")
+MAY_DIFFER = (*session.RUN_MAY_DIFFER, "data_dir", "scratch_random", "scratch_seeds")
 
 
 def main() -> None:
@@ -29,6 +29,7 @@ def main() -> None:
     with session.usage_errors():
         experiment = prepare(preset, config)
     images.announce(experiment.dataset, experiment.environment, experiment.folder)
+    session.show(config, experiment.folder)
     from jaxnas import studies
 
     study = studies.inpainting(**experiment.arguments, workdir=experiment.folder)
@@ -166,7 +167,7 @@ def print_result(preset: str, experiment: session.Experiment, study) -> None:
         folder / "genotype.json",
         experiment.dataset.train.num_images,
     )
-    print(
+    session.conclude(
         f"\nfound: {genotypes.to_text(study.found.genotype)}\n"
         f"{report.restoration_text(study)}\n"
         f"with the search's weights, which only rank architectures: test "

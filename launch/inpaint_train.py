@@ -15,7 +15,7 @@ import session
 from presets.inpaint_train import PRESETS
 
 # A run may go on in another place or on another number of devices.
-MAY_DIFFER = ("workdir", "data_dir", "devices", "genotype")
+MAY_DIFFER = (*session.RUN_MAY_DIFFER, "data_dir", "genotype")
 
 
 def main() -> None:
@@ -66,6 +66,7 @@ def main() -> None:
 
     size = f"{num_params / 1e6:.3f} M parameters, {flops / 1e6:.1f} M FLOPs an image"
     images.announce(dataset, environment, folder)
+    session.show(config, folder)
     print(size, flush=True)
     result = train.train_from_scratch(
         network,
@@ -97,7 +98,7 @@ def main() -> None:
         test=result.test,
         restorations=restorations,
     )
-    print(
+    session.conclude(
         f"\ntest {inpainting.describe(result.test)} after the last of "
         f"{training.epochs} epochs, one seed\n"
         f"report: {folder / 'report.html'}"

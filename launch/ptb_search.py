@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 # A run may go on in another place or on another number of devices, and its result be
 # compared with more cells.
-MAY_DIFFER = ("workdir", "data_dir", "devices", "scratch_random", "scratch_seeds")
+MAY_DIFFER = (*session.RUN_MAY_DIFFER, "data_dir", "scratch_random", "scratch_seeds")
 
 _TEXTS = ("dataset", "data_dir", "max_tokens")
 # Flags of a training that are those of the search, where it does not have its preset's.
@@ -41,6 +41,7 @@ def main() -> None:
 
     source = data.describe_text(experiment.dataset)
     session.announce(source, experiment.environment, experiment.folder)
+    session.show(config, experiment.folder)
     study = studies.language(**experiment.arguments, workdir=experiment.folder)
     write_report(experiment, study)
     print_result(preset, experiment, study)
@@ -159,7 +160,7 @@ def print_result(
         folder / "genotype.json",
         experiment.dataset.train.size,
     )
-    print(
+    session.conclude(
         f"\nfound: {genotypes.to_text(study.found.genotype)}\n"
         f"{report.language_text(study)}\n"
         "with the search's weights, which only rank cells: validation perplexity "

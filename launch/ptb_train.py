@@ -15,7 +15,7 @@ import texts
 from presets.ptb_train import PRESETS
 
 # A run may go on in another place or on another number of devices.
-MAY_DIFFER = ("workdir", "data_dir", "devices", "genotype", "sample_words")
+MAY_DIFFER = (*session.RUN_MAY_DIFFER, "data_dir", "genotype", "sample_words")
 
 
 def main() -> None:
@@ -73,6 +73,7 @@ def main() -> None:
         genotypes.save(folder / "genotype.json", genotype)
 
     session.announce(data.describe_text(dataset), environment, folder)
+    session.show(config, folder)
     print(f"{num_params:,} parameters", flush=True)
     result, perplexities = studies.train_language_model(
         training, dataset, genotype, devices=devices, workdir=folder
@@ -103,7 +104,7 @@ def main() -> None:
         epoch=result.epoch,
         sample=sample,
     )
-    print(
+    session.conclude(
         f"\nperplexity: validation text {perplexities['validation']:.2f}, test text "
         f"{perplexities['test']:.2f}; each read in one row, with the parameters after "
         f"epoch {result.epoch} of {config.training.epochs}, which has the lowest "

@@ -20,9 +20,21 @@ import types
 import typing
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from typing import Annotated, Any, Generic, NamedTuple, NoReturn, TypeVar
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    Generic,
+    Literal,
+    NamedTuple,
+    NoReturn,
+    TypeVar,
+)
 
 import interrupts
+
+if TYPE_CHECKING:
+    from jaxnas.loggers import Logger
 
 Config = TypeVar("Config")
 
@@ -72,17 +84,23 @@ Rate = Annotated[float, AtLeast(0)]
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """Folder, seed and devices of a run.
+    """Folder, seed and devices of a run, and where to follow it.
 
     Attributes:
       workdir: folder of the run (default: runs/...).
       seed: determines everything random.
       devices: number of devices that share every batch.
+      log_to: loggers that show the metrics, beside metrics.jsonl.
     """
 
     workdir: str | None = None
     seed: Seed = 0
     devices: Count = 1
+    log_to: tuple[Literal["tensorboard", "wandb"], ...] = ()
+
+
+RUN_MAY_DIFFER = ("workdir", "devices", "log_to")
+"""Flags of `Run` with other values of which a run continues."""
 
 
 class Preset(NamedTuple, Generic[Config]):
@@ -150,7 +168,25 @@ def parse(
     about = _about(presets, given.preset, description)
     config = _cli(config, [*_negated_choices(config, rest), *rest], description=about)
     check_bounds(config)
+    _loggers(config)
     return given.preset, config
+
+
+def _loggers(config: Any) -> "Mapping[str, Logger]":
+    """The loggers of the settings.
+
+    Raises:
+      UsageError: if a package is missing.
+    """
+    run = getattr(config, "run", None)
+    if run is None or not run.log_to:
+        return {}
+    from jaxnas import loggers
+
+    try:
+        return loggers.named(run.log_to)
+    except ImportError as error:
+        raise UsageError(f"--log-to {' '.join(run.log_to)}: {error}") from error
 
 
 def _cli(config: Any, argv: list[str], **options: Any) -> Any:
@@ -309,6 +345,31 @@ def announce(source: str, environment: Mapping[str, str], folder: pathlib.Path) 
     print(f"{source}; {environment['device']}; folder {folder}", flush=True)
 
 
+def show(config: Any, folder: pathlib.Path) -> None:
+    """Let the loggers of the settings show the run of a folder until it ends."""
+    chosen = _loggers(config)
+    if chosen:
+        from jaxnas import loggers
+
+        _until_the_end.enter_context(loggers.use(chosen, folder))
+
+
+def conclude(text: str, **results: float) -> None:
+    """Print the result of a run, and let loggers show it, if there are any.
+
+    Args:
+      text: the result in words.
+      **results: some of its numbers, for loggers.
+    """
+    print(text)
+    from jaxnas import loggers
+
+    loggers.summarize({"result": text.strip(), **results})
+
+
+_until_the_end = contextlib.ExitStack()
+
+
 def use_compilation_cache() -> None:
     """Keep compiled programs on disk, unless JAX's own variable says otherwise.
 
@@ -332,7 +393,8 @@ def run(command: Callable[[], None]) -> NoReturn:
     interrupts.catch()
     try:
         try:
-            command()
+            with _until_the_end:
+                command()
         finally:
             sys.stdout.flush()
     except UsageError as error:

@@ -59,11 +59,16 @@ def take(kind: Any, options: dict[str, Any], **defaults: Any) -> Any:
 
 
 def read_log(workdir: pathlib.Path) -> list[dict[str, Any]]:
-    """The log, without the one thing that depends on the machine."""
+    """The log, without what depends on the machine."""
     return [
-        {name: v for name, v in entry.items() if not name.endswith("_per_second")}
+        {name: v for name, v in entry.items() if not _is_of_machine(name)}
         for entry in metrics.read(workdir / "metrics.jsonl")
     ]
+
+
+def _is_of_machine(name: str) -> bool:
+    others = "seconds_per_step", "input_wait", "peak_memory_bytes"
+    return name.endswith("_per_second") or name in others
 
 
 def visible(folder: pathlib.Path) -> set[str]:

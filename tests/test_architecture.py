@@ -23,6 +23,7 @@ every_file = pytest.mark.parametrize("module", FILES)
 # Slow to import and needed by few: loaded when they are first used.
 HEAVY = (
     *("matplotlib", "orbax", "pandas", "tensorflow_datasets", "sklearn", "rich", "PIL"),
+    *("tensorboardX", "wandb"),
 )
 # The builders are classes of that package, and load with the first TFDS data set.
 HEAVY_BY_NATURE = {"jaxnas.data.tfds_builders": {"tensorflow_datasets"}}
@@ -31,7 +32,9 @@ NETWORK_ROOMS = (
     *("supernets", "weights", "ghn", "networks", "train", "analysis", "studies"),
 )
 # What has no part in networks or searches, though both use it.
-SERVICES = ("checkpoint", "genotypes", "metrics", "optim", "parallel", "workdir")
+SERVICES = (
+    *("checkpoint", "genotypes", "loggers", "metrics", "optim", "parallel", "workdir"),
+)
 FORBIDDEN = [
     *((lowest, ("",)) for lowest in ("types", "_checks", "_files")),
     ("search", (*NETWORK_ROOMS, "ops")),

@@ -5,6 +5,14 @@ from jaxnas.analysis.anytime import (
     area_under_accuracy_flops,
     exit_costs,
 )
+from jaxnas.analysis.classifier import (
+    ClassifierMetrics,
+    Confusion,
+    Proportion,
+    WrongImage,
+    classifier_metrics,
+    wilson_interval,
+)
 from jaxnas.analysis.comparison import (
     Difference,
     difference_from_random,
@@ -48,19 +56,24 @@ from jaxnas.analysis.topology import (
 __all__ = [
     "COEFFICIENTS",
     "Band",
+    "ClassifierMetrics",
+    "Confusion",
     "Correlation",
     "Difference",
     "LinearCells",
     "Measure",
     "Plane",
+    "Proportion",
     "Surface",
     "SurfaceError",
+    "WrongImage",
     "accuracy_within",
     "area_under_accuracy_flops",
     "band",
     "basin_share",
     "cell_depth",
     "cell_width",
+    "classifier_metrics",
     "compare_linear_cells",
     "coordinates",
     "correlation_differences",
@@ -81,4 +94,5 @@ __all__ = [
     "noise_ceiling",
     "random_plane",
     "top_half",
+    "wilson_interval",
 ]

@@ -25,6 +25,7 @@ from jaxnas.data.streaming import (
     StreamedDataset,
     describe,
     digest,
+    images_at,
     stream,
 )
 from jaxnas.data.surveying import (
@@ -66,6 +67,7 @@ __all__ = [
     "find_images",
     "first_tokens",
     "image_format",
+    "images_at",
     "load",
     "load_text",
     "normalize",

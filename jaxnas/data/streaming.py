@@ -446,6 +446,27 @@ def in_order(stream: Stream, batch_size: int) -> Iterator[dict[str, Any]]:
         }
 
 
+def images_at(split: images.Split | Stream, indices: Sequence[int]) -> np.ndarray:
+    """Some images of a split, as they are evaluated.
+
+    Args:
+      split: in memory, or not: then they are read, and cut from the center.
+      indices: their places.
+
+    Returns:
+      uint8 `[num, H, W, C]`.
+
+    Raises:
+      DatasetError: if an image cannot be read.
+    """
+    if isinstance(split, images.Split):
+        return np.asarray(split.images)[np.asarray(indices, int)]
+    found = np.zeros((len(indices), *split.image_shape), np.uint8)
+    for place, index in enumerate(indices):
+        found[place] = central_crop(_open(split, index)[0], split.image_size)
+    return found
+
+
 def _open(stream: Stream, index: int) -> tuple["Image.Image", int]:
     contents, label, name = stream.read(index)
     return decoding.open_image(contents, name), label

@@ -18,6 +18,7 @@ except ImportError as error:
 from jaxnas.report._words import number_of, spread
 from jaxnas.report.anytime import anytime_report
 from jaxnas.report.cell_study import cell_study_report
+from jaxnas.report.classifier import classifier_parts, classifier_text
 from jaxnas.report.comparison import comparison_report
 from jaxnas.report.correlation import (
     DIFFERENCES_NOTE,
@@ -43,6 +44,8 @@ __all__ = [
     "DIFFERENCES_NOTE",
     "anytime_report",
     "cell_study_report",
+    "classifier_parts",
+    "classifier_text",
     "coefficient_text",
     "comparison_report",
     "correlation_notes",

@@ -10,7 +10,8 @@ from jaxnas import analysis, genotypes
 from jaxnas.analysis import convergence
 from jaxnas.report import _history, _render, curves
 from jaxnas.report._words import not_compared, number_of, spread_text, verdict
-from jaxnas.studies import Candidate, ScratchComparison
+from jaxnas.report.classifier import classifier_parts
+from jaxnas.studies import Candidate, ClassifierResults, ScratchComparison
 
 
 def search_report(
@@ -94,6 +95,7 @@ def train_report(
     history: convergence.History,
     drawing: str,
     loss_unit: str = "nats",
+    classifier: ClassifierResults | None = None,
 ) -> None:
     """Write the report of one architecture trained from scratch.
 
@@ -109,6 +111,8 @@ def train_report(
       history: lines of the metrics log, one per epoch.
       drawing: the architecture as an `<svg>` element.
       loss_unit: unit of the losses.
+      classifier: what it does with the test images: classes, confusions and the most
+        wrong images are then shown.
 
     Raises:
       ValueError: if the history or the drawing is malformed.
@@ -129,6 +133,7 @@ def train_report(
         summary=summary,
         config=config,
         results=_render.Table(columns, results) if results else None,
+        classifier=classifier and classifier_parts(classifier),
         figures=[
             *_loss_and_accuracy(history, loss_unit),
             *_history.metric_curves(

@@ -28,6 +28,7 @@ from jaxnas.studies.cells import (
     save_cells,
     study_cells,
 )
+from jaxnas.studies.classifier_testing import ClassifierResults, classifier_results
 from jaxnas.studies.image_inpainting import (
     RESTORATION_METRICS,
     Autoencoder,
@@ -76,6 +77,7 @@ __all__ = [
     "Candidate",
     "CellStudy",
     "CellTraining",
+    "ClassifierResults",
     "Coefficients",
     "CorrelationStudy",
     "EarlyScores",
@@ -104,6 +106,7 @@ __all__ = [
     "cell_numbers",
     "check_cells",
     "check_toy_grid",
+    "classifier_results",
     "compare_searchers",
     "correlation",
     "inpainting",

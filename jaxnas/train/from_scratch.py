@@ -1,8 +1,8 @@
 """Training one fixed network from scratch."""
 
 import contextlib
-import itertools
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
@@ -316,9 +316,9 @@ def make_train_fn(
             feed = _advance_on_stream(advance_on, train, batch_size)
         else:
             feed = contextlib.nullcontext(
-                lambda state, num_steps: advance_on(state, split, num_steps)
+                (lambda state, num_steps: advance_on(state, split, num_steps), None)
             )
-        with feed as advance_by:
+        with feed as (advance_by, seconds_waited):
             state = loop.run(
                 advance_by,
                 parallel.device_put(init(key, variables, placed), devices),
@@ -329,6 +329,7 @@ def make_train_fn(
                 description=description,
                 workdir=workdir,
                 save_seconds=save_seconds,
+                seconds_waited=seconds_waited,
             )
         # A finished run that is started again has not ended an epoch.
         return TrainResult(state, evaluate(state) if newest is None else newest)
@@ -481,20 +482,30 @@ def _advance_on_stream(
     advance: Callable[[TrainState, Split, int], TrainState],
     stream: Stream,
     batch_size: int,
-) -> Iterator[Callable[[TrainState, int], TrainState]]:
-    """Read batch by batch, from where the first state is, until the block is left."""
+) -> Iterator[
+    tuple[Callable[[TrainState, int], TrainState], Callable[[], float] | None]
+]:
+    """Read batch by batch, from where the first state is, until the block is left.
+
+    Yields what advances a state by a number of steps, and what tells the seconds in
+    which it has waited for batches.
+    """
     with contextlib.ExitStack() as stack:
         feed = None
+        seconds_waited = 0.0
 
         def advance_by(state: TrainState, num_steps: int) -> TrainState:
-            nonlocal feed
+            nonlocal feed, seconds_waited
             if feed is None:
                 batch_key, _ = jax.random.split(state.key)
                 seed = jax.random.key_data(batch_key).tolist()
                 feed = streaming.shuffled(stream, seed, batch_size, int(state.step))
                 stack.enter_context(contextlib.closing(feed))
-            for batch in itertools.islice(feed, num_steps):
+            for _ in range(num_steps):
+                start = time.monotonic()
+                batch = next(feed)
+                seconds_waited += time.monotonic() - start
                 state = advance(state, batch, 1)
             return state
 
-        yield advance_by
+        yield advance_by, lambda: seconds_waited

@@ -11,15 +11,15 @@ import os
 import pathlib
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
 import jax
 
-from jaxnas import _locks
+from jaxnas import _locks, loggers
 from jaxnas import metrics as metrics_log
 from jaxnas.checkpoint import Checkpoints
-from jaxnas.types import Metrics
+from jaxnas.types import Device, Metrics
 
 LOG_NAME = "metrics.jsonl"
 CHECKPOINTS_NAME = "checkpoints"
@@ -73,6 +73,7 @@ def run(
     save_seconds: float = 30.0,
     may_diverge: bool = False,
     ends_early: Callable[[Any], bool] | None = None,
+    seconds_waited: Callable[[], float] | None = None,
 ) -> Any:
     """Advance a state to its last step.
 
@@ -93,6 +94,13 @@ def run(
       save_seconds: least time between two checkpoints, but for the last one.
       may_diverge: whether the run continues if the training loss is not finite.
       ends_early: `state -> whether` an epoch that ends with this state is the last.
+      seconds_waited: seconds so far in which `advance` has waited for its input.
+
+    The line of an epoch also holds, from the second call of `advance` on,
+    `seconds_per_step` and, for images, `images_per_second`, of wall time;
+    `input_wait`, the share of that time in which the next batch was waited for, while
+    the devices may still have been at work; and `peak_memory_bytes`, the most that this
+    process has used of a device, where the device counts it.
 
     Returns:
       The final state.
@@ -131,17 +139,18 @@ def run(
             return step >= total_steps or stops
 
         def log(metrics: dict[str, float]) -> None:
-            if workdir is not None:
-                metrics_log.append(pathlib.Path(workdir) / LOG_NAME, step, metrics)
+            if log_path is not None:
+                metrics_log.append(log_path, step, metrics)
+                send_log()
 
         def save() -> None:
             if checkpoints is not None:
                 checkpoints.save(step, state)
 
-        if workdir is not None:
-            metrics_log.truncate(
-                pathlib.Path(workdir) / LOG_NAME, step if step > 0 else -1
-            )
+        log_path = None if workdir is None else pathlib.Path(workdir) / LOG_NAME
+        if log_path is not None:
+            metrics_log.truncate(log_path, step if step > 0 else -1)
+        send_log = stack.enter_context(loggers.follow(log_path))
         stopped_by = stack.enter_context(_signals())
         progress = stack.enter_context(
             metrics_log.Progress(total_steps, unit=unit, description=description)
@@ -150,8 +159,8 @@ def run(
             # The untrained network's metrics; this also compiles the evaluation.
             log({"epoch": 0, **end_epoch(state)})
         steps_per_second = None
-        last_save = epoch_start = time.monotonic()
-        items_this_epoch = 0
+        last_save = time.monotonic()
+        speed = _Speed(unit, seconds_waited)
         while not is_over():
             left = steps_per_epoch - step % steps_per_epoch
             left = min(left, total_steps - step)
@@ -168,9 +177,9 @@ def run(
             now = time.monotonic()
             steps_per_second = 1.0 if first else chunk / max(now - start, 1e-9)
             if first:
-                epoch_start = now
+                speed.restart()
             else:
-                items_this_epoch += items
+                speed.add(chunk, items)
             means = {name: float(mean) for name, mean in state.epoch_metrics.items()}
             if not may_diverge:
                 _check_finite(means, step)
@@ -182,12 +191,9 @@ def run(
             }
             epoch_is_over = step % steps_per_epoch == 0
             if epoch_is_over:
-                seconds = time.monotonic() - epoch_start
-                metrics = {"epoch": epoch, **means, **end_epoch(state)}
-                if items_this_epoch:
-                    metrics[f"{unit}_per_second"] = items_this_epoch / seconds
-                log(metrics)
-                epoch_start, items_this_epoch = time.monotonic(), 0
+                measured = speed.metrics() | _peak_memory(state.step.devices())
+                log({"epoch": epoch, **means, **end_epoch(state), **measured})
+                speed.restart()
             progress.update(
                 step, images=items, metrics=shown, epoch=epoch, num_epochs=num_epochs
             )
@@ -201,6 +207,51 @@ def run(
                 save()
                 last_save = time.monotonic()
     return state
+
+
+class _Speed:
+    """Speed of an epoch, without the first call of a process, which compiles."""
+
+    def __init__(
+        self,
+        unit: str,
+        seconds_waited: Callable[[], float] | None,
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        self._unit = unit
+        self._seconds_waited = seconds_waited
+        self._clock = clock
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin to measure."""
+        self._steps = self._items = 0
+        self._start = self._clock()
+        self._waited = 0.0 if self._seconds_waited is None else self._seconds_waited()
+
+    def add(self, steps: int, items: int) -> None:
+        """Count what has been done."""
+        self._steps += steps
+        self._items += items
+
+    def metrics(self) -> dict[str, float]:
+        """Steps and items for the time since it began; nothing without any."""
+        if not self._steps:
+            return {}
+        seconds = max(self._clock() - self._start, 1e-9)
+        found = {"seconds_per_step": seconds / self._steps}
+        if self._items:
+            found[f"{self._unit}_per_second"] = self._items / seconds
+        if self._seconds_waited is not None:
+            found["input_wait"] = (self._seconds_waited() - self._waited) / seconds
+        return found
+
+
+def _peak_memory(devices: Iterable[Device]) -> dict[str, int]:
+    """The most that this process has used of one of the devices, if they tell it."""
+    stats = [device.memory_stats() or {} for device in devices]
+    peaks = [s["peak_bytes_in_use"] for s in stats if "peak_bytes_in_use" in s]
+    return {"peak_memory_bytes": max(peaks)} if peaks else {}
 
 
 def _check_finite(means: dict[str, float], step: int) -> None:

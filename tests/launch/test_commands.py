@@ -11,15 +11,17 @@ import time
 import architectures
 import cifar_search
 import cifar_train
+import jax
 import presets.cifar_search
 import presets.cifar_train
+import ptb_train
 import pytest
 import session
 from commands import assert_refused, exit_status, run, start
 from helpers import ROOT, visible
 from pages import check_report
 
-from jaxnas import genotypes, metrics
+from jaxnas import genotypes, loggers, metrics
 from jaxnas.checkpoint import CheckpointError
 from jaxnas.train import Diverged, Interrupted
 
@@ -131,6 +133,59 @@ def test_an_interrupt_saves(tmp_path, variables, tiny):
     )
     steps = [int(entry.name) for entry in (workdir / "checkpoints").iterdir()]
     assert max(steps) >= metrics.read(log)[-1]["step"]
+
+
+def test_loggers_show_the_run_and_its_result(tmp_path, monkeypatch, capsys, tiny):
+    sent, results = [], {}
+
+    class Writer:
+        def __init__(self, run):
+            self.run = run
+
+        def log(self, step, values):
+            sent.append((self.run.name, step, values["epoch"]))
+
+        def summarize(self, found):
+            results.update(found)
+
+        def close(self, *, failed):
+            results["failed"] = failed
+
+    monkeypatch.setattr(loggers, "LOGGERS", {"tensorboard": Writer})
+    monkeypatch.setattr(loggers, "_PACKAGES", {"tensorboard": "json"})
+    flags = (*tiny["cifar_train"], "--workdir", tmp_path / "run")
+    with jax.numpy_dtype_promotion("standard"):
+        status = exit_status(
+            monkeypatch, cifar_train.main, *flags, "--log-to", "tensorboard"
+        )
+        output, errors = capsys.readouterr()
+        assert status == 0, errors
+        # The run goes on without loggers, too.
+        assert exit_status(monkeypatch, cifar_train.main, *flags) == 0
+    log = metrics.read(tmp_path / "run" / "metrics.jsonl")
+    assert sent == [("run", entry["step"], entry["epoch"]) for entry in log]
+    assert results["test_accuracy"] == log[-1]["test/accuracy"]
+    assert results["result"] in output and not results["failed"]
+
+
+@pytest.mark.parametrize("command", [cifar_search, ptb_train])
+@pytest.mark.parametrize(
+    ("logger", "package"), [("tensorboard", "tensorboardX"), ("wandb", "wandb")]
+)
+def test_a_missing_package_of_a_logger(
+    tmp_path, monkeypatch, capsys, command, logger, package
+):
+    monkeypatch.setitem(sys.modules, package, None)
+    workdir = tmp_path / "run"
+    flags = ("--log-to", logger, "--workdir", workdir)
+    if command is ptb_train:
+        flags = (*flags, "--genotype", "ENAS_RECURRENT")
+    status = exit_status(monkeypatch, command.main, *flags)
+    assert_refused(
+        (status, *capsys.readouterr()),
+        f"error: --log-to {logger}: the logger {logger} needs {package}: pip install",
+    )
+    assert not workdir.exists()
 
 
 def test_divergence(tmp_path, variables, tiny):

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import read_log
 
 from jaxnas import metrics
 from jaxnas.checkpoint import Checkpoints
@@ -56,14 +57,6 @@ def run(workdir, advance=advance, num_epochs: int | None = 3, **options):
     )
 
 
-def read(workdir: pathlib.Path) -> list[dict]:
-    """The log, without the one thing that depends on the machine."""
-    return [
-        {name: v for name, v in entry.items() if name != "images_per_second"}
-        for entry in metrics.read(workdir / "metrics.jsonl")
-    ]
-
-
 def checkpointed_steps(workdir: pathlib.Path) -> list[int]:
     return sorted(int(entry.name) for entry in (workdir / "checkpoints").iterdir())
 
@@ -98,7 +91,7 @@ class Stop:
 def test_one_line_per_epoch_and_one_before(tmp_path, capsys):
     state = run(tmp_path)
     assert int(state.step) == 12 and int(state.total) == 78
-    assert read(tmp_path) == expected_log(3)
+    assert read_log(tmp_path) == expected_log(3)
     assert checkpointed_steps(tmp_path)[-1] == 12
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(" ")[:3] for line in lines] == [
@@ -108,8 +101,41 @@ def test_one_line_per_epoch_and_one_before(tmp_path, capsys):
 
 def test_speed_is_logged_without_the_first_call(tmp_path):
     run(tmp_path)
-    logged = ["images_per_second" in e for e in metrics.read(tmp_path / loop.LOG_NAME)]
-    assert logged == [False, True, True, True]
+    log = metrics.read(tmp_path / loop.LOG_NAME)
+    for name in ("images_per_second", "seconds_per_step"):
+        assert [name in entry for entry in log] == [False, True, True, True]
+    for entry in log[1:]:
+        assert entry["images_per_second"] * entry["seconds_per_step"] == pytest.approx(
+            10
+        )
+        # The CPU does not count its memory, and nothing is said to wait.
+        assert not entry.keys() & {"peak_memory_bytes", "input_wait"}
+
+
+def test_time_spent_waiting_for_input():
+    now = waited = 0.0
+    speed = loop._Speed("images", lambda: waited, clock=lambda: now)
+    now, waited = 8.0, 6.0
+    assert speed.metrics() == {}
+    speed.restart()
+    now, waited = 18.0, 8.5
+    for items in (30, 10):
+        speed.add(2, items)
+    assert speed.metrics() == {
+        "images_per_second": 4.0,
+        "seconds_per_step": 2.5,
+        "input_wait": 0.25,
+    }
+
+
+def test_peak_memory_of_the_fullest_device():
+    class Device:
+        def __init__(self, stats):
+            self.memory_stats = lambda: stats
+
+    peaks = [{"peak_bytes_in_use": 5}, {"peak_bytes_in_use": 7, "bytes_in_use": 9}]
+    assert loop._peak_memory(map(Device, peaks)) == {"peak_memory_bytes": 7}
+    assert loop._peak_memory(map(Device, [None, {"bytes_in_use": 9}])) == {}
 
 
 def test_without_a_folder_nothing_is_written(tmp_path, monkeypatch):
@@ -133,7 +159,7 @@ def test_result_does_not_depend_on_the_chunks(tmp_path, chunk_seconds):
     if chunk_seconds == 1e9:
         assert chunks == [1, 3, 4, 4]
     assert int(state.total) == 78
-    assert read(tmp_path) == expected_log(3)
+    assert read_log(tmp_path) == expected_log(3)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -145,7 +171,7 @@ def test_a_signal_saves_and_interrupts(tmp_path, number):
     assert error.value.signal == number
     assert signal.getsignal(number) is handler
     assert checkpointed_steps(tmp_path) == [6]
-    assert read(tmp_path) == expected_log(1)
+    assert read_log(tmp_path) == expected_log(1)
 
     resumed_at = []
 
@@ -155,7 +181,7 @@ def test_a_signal_saves_and_interrupts(tmp_path, number):
 
     assert int(run(tmp_path, recorded).total) == 78
     assert resumed_at[0] == 6
-    assert read(tmp_path) == expected_log(3)
+    assert read_log(tmp_path) == expected_log(3)
 
 
 def test_a_signal_in_the_last_step_comes_too_late(tmp_path):
@@ -182,14 +208,14 @@ def test_resumption_drops_the_lines_it_writes_again(tmp_path):
     with log.open("a") as file:
         file.write('{"step": 1')
     run(tmp_path, num_epochs=3)
-    assert read(tmp_path) == expected_log(3)
+    assert read_log(tmp_path) == expected_log(3)
 
 
 def test_a_run_without_a_checkpoint_starts_its_log_anew(tmp_path):
     metrics.append(tmp_path / "metrics.jsonl", 0, {"epoch": 0, "test/total": -1.0})
     metrics.append(tmp_path / "metrics.jsonl", 4, {"epoch": 1, "test/total": -1.0})
     run(tmp_path)
-    assert read(tmp_path) == expected_log(3)
+    assert read_log(tmp_path) == expected_log(3)
 
 
 def test_a_finished_run_does_nothing(tmp_path):
@@ -214,7 +240,7 @@ def test_divergence_keeps_the_last_good_checkpoint(tmp_path, value):
     with Checkpoints(tmp_path / "checkpoints") as checkpoints:
         last = checkpoints.restore(init())
     assert last is not None and int(last.total) == 21
-    assert read(tmp_path) == expected_log(1)
+    assert read_log(tmp_path) == expected_log(1)
 
 
 def test_only_training_losses_end_a_run(tmp_path):
@@ -278,14 +304,14 @@ def test_a_run_that_ends_early_has_ended(tmp_path):
     state = run(tmp_path, ends_early=ends_early, chunk_seconds=0.0)
     # 1 + ... + 6 is above 20; the epoch ends at 8. It is asked at ends of epochs only.
     assert int(state.step) == 8 and set(asked) == {4, 8}
-    assert read(tmp_path) == expected_log(2)
+    assert read_log(tmp_path) == expected_log(2)
     assert checkpointed_steps(tmp_path)[-1] == 8
 
     def never(state, num_steps):
         raise AssertionError("the run is over")
 
     assert int(run(tmp_path, never, ends_early=ends_early).step) == 8
-    assert read(tmp_path) == expected_log(2)
+    assert read_log(tmp_path) == expected_log(2)
     # Without the condition it goes on from there.
     assert int(run(tmp_path).total) == 78
-    assert read(tmp_path) == expected_log(3)
+    assert read_log(tmp_path) == expected_log(3)
