@@ -42,6 +42,7 @@ NETWORKS: dict[str, Any] = {
     "macro": lambda **options: networks.macro(MACRO, 2, 3, **options),
     "block": lambda **options: networks.dag(BLOCK, 2, 3, 3, dropout=0.25, **options),
     "exits": lambda **options: networks.anytime(EXITS, 2, 3, **options),
+    "residual": lambda **options: networks.residual(2, 1, 3, **options),
 }
 
 _RANGES = {"scale": (0.5, 1.5), "mean": (-0.5, 0.5), "var": (0.1, 0.5)}

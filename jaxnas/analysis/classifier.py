@@ -58,6 +58,7 @@ class ClassifierMetrics(NamedTuple):
     Attributes:
       accuracy: over all images.
       class_accuracies: `[num_classes]`, over the images of each class.
+      is_right: bool `[num_images]`, whether each answer is right.
       confusion: int `[num_classes, num_classes]`, at `[i, j]` the number of images of
         class `i` that were taken for class `j`.
       most_wrong: the wrong answers that were given with the highest probability, the
@@ -69,6 +70,7 @@ class ClassifierMetrics(NamedTuple):
 
     accuracy: Proportion
     class_accuracies: list[Proportion]
+    is_right: np.ndarray
     confusion: np.ndarray
     most_wrong: list[WrongImage]
     calibration_error: float
@@ -203,6 +205,7 @@ def classifier_metrics(
             wilson_interval(int(right), int(count))
             for right, count in zip(np.diag(confusion), confusion.sum(1), strict=True)
         ],
+        is_right=is_right,
         confusion=confusion,
         most_wrong=[
             WrongImage(int(i), int(labels[i]), int(predicted[i]), float(confidences[i]))

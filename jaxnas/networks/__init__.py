@@ -13,6 +13,7 @@ from jaxnas.networks.macro_network import MacroNetwork, macro
 from jaxnas.networks.micro_network import MicroNetwork, edge_sources, micro
 from jaxnas.networks.prediction import PLATFORMS, export, make_predict_fn, predict
 from jaxnas.networks.recurrent_network import RecurrentNetwork, recurrent
+from jaxnas.networks.residual_network import ResidualNetwork, residual
 from jaxnas.networks.size import (
     Cost,
     channels_for_budget,
@@ -20,6 +21,7 @@ from jaxnas.networks.size import (
     cost,
     count_params,
 )
+from jaxnas.networks.speed import Speed, measure_speed
 from jaxnas.networks.stacking import num_batch_dims
 
 __all__ = [
@@ -32,6 +34,8 @@ __all__ = [
     "MacroNetwork",
     "MicroNetwork",
     "RecurrentNetwork",
+    "ResidualNetwork",
+    "Speed",
     "TrainedNetwork",
     "anytime",
     "autoencoder",
@@ -45,11 +49,13 @@ __all__ = [
     "load",
     "macro",
     "make_predict_fn",
+    "measure_speed",
     "micro",
     "num_batch_dims",
     "params_from_supernet",
     "predict",
     "recurrent",
     "register",
+    "residual",
     "save",
 ]

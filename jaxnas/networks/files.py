@@ -66,9 +66,10 @@ def register(tag: str, kind: type[nn.Module], make: Callable[..., nn.Module]) ->
 
     Args:
       tag: what files call it.
-      kind: a module with a field `genotype`; its other fields are settings that JSON
-        can hold. A field `batch_axis` is not saved.
-      make: `(genotype, **settings) -> network`; raises `ValueError` for wrong ones.
+      kind: a module that may have a field `genotype`; its other fields are settings
+        that JSON can hold. A field `batch_axis` is not saved.
+      make: `(genotype, **settings) -> network`, or `(**settings) -> network` where
+        there is no genotype; raises `ValueError` for wrong ones.
 
     Raises:
       ValueError: if another class has the tag.
@@ -105,6 +106,7 @@ def save(path: str | os.PathLike[str], trained: TrainedNetwork) -> None:
     from safetensors import numpy as safetensors
 
     network = trained.network
+    genotype = getattr(network, "genotype", None)
     trained = trained._replace(image_format=trained.image_format.check())
     if type(network) not in _families:
         known = ", ".join(kind.__name__ for kind in _families)
@@ -120,7 +122,7 @@ def save(path: str | os.PathLike[str], trained: TrainedNetwork) -> None:
         "version": _VERSION,
         "jaxnas": jaxnas.__version__,
         "family": _families[type(network)].tag,
-        "genotype": genotypes.to_dict(vars(network)["genotype"]),
+        "genotype": genotypes.to_dict(genotype) if genotype is not None else None,
         "settings": {name: getattr(network, name) for name in _settings(type(network))},
         "class_names": trained.class_names,
         "image_format": trained.image_format._asdict(),
@@ -218,11 +220,14 @@ def _trained(
             "was passed to networks.register"
         )
     kind = tags[tag]
-    genotype = genotypes.from_json(json.dumps(description["genotype"]))
+    genotype = description["genotype"]
+    architecture = []
+    if genotype is not None:
+        architecture = [genotypes.from_json(json.dumps(genotype))]
     # The digest says that it was written so, but not by whom.
     try:
         trained = TrainedNetwork(
-            _families[kind].make(genotype, **description["settings"]),
+            _families[kind].make(*architecture, **description["settings"]),
             {},
             data.ImageFormat(**description["image_format"]).check(),
             tuple(description["class_names"]),

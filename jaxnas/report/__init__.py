@@ -27,6 +27,10 @@ from jaxnas.report.correlation import (
     correlation_report,
     standalone_text,
 )
+from jaxnas.report.image_classifier import (
+    image_classifier_report,
+    image_classifier_text,
+)
 from jaxnas.report.inpainting import (
     inpainting_report,
     restoration_report,
@@ -50,6 +54,8 @@ __all__ = [
     "comparison_report",
     "correlation_notes",
     "correlation_report",
+    "image_classifier_report",
+    "image_classifier_text",
     "inpainting_report",
     "language_model_report",
     "language_report",

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from jaxnas import data
-from jaxnas.data import DatasetError, ImageFormat
+from jaxnas.data import DatasetError, ImageFormat, streaming
 
 RNG = np.random.default_rng(0)
 RGB = ImageFormat((8, 8, 3), "fit", (0.5,) * 3, (0.25,) * 3)
@@ -59,7 +59,7 @@ def test_files_are_read_as_a_stream_has_them(photos):
     dataset = data.stream(photos, image_size=8)
     image_format = data.image_format(dataset)
     assert image_format.cut == "central_crop"
-    expected = next(data.streaming.in_order(dataset.test, 10))["image"]
+    expected = next(streaming.in_order(dataset.test, 10))["image"]
     _, images = read(data.find_images([photos / "test"])[0], image_format)
     np.testing.assert_array_equal(images, expected)
 

@@ -25,7 +25,8 @@ RNG = np.random.default_rng(0)
 def run(monkeypatch, capsys, command, *flags):
     with jax.numpy_dtype_promotion("standard"):
         status = commands.exit_status(monkeypatch, command.main, *flags)
-    return status, *capsys.readouterr()
+    output, errors = capsys.readouterr()
+    return status, output, errors
 
 
 @pytest.fixture

@@ -166,7 +166,7 @@ def test_what_is_damaged_is_refused(path, name):
         (
             "genotype",
             {"type": "dag", "ops": ["conv_1x1"], "inputs": [[0]]},
-            "describes no network",
+            "found a DagGenotype; expected a MacroGenotype",
         ),
         ("settings", {"width": 2}, "unexpected keyword argument 'width'"),
         ("settings", [], "describes no network: "),
