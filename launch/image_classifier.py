@@ -160,10 +160,15 @@ def propose(config: Photographs, platform: str) -> Settings:
     largest = config.max_image_size or (32 if platform == "cpu" else 64)
     proposal = data.propose(survey, max_image_size=largest)
     if config.dataset != "folder":
-        own = "that of the data set"
+        size = survey.widths.median
+        own = {
+            "image_size": "that of the data set",
+            "crop_padding": f"an eighth of {size} pixels, as is usual on CIFAR",
+        }
         proposal = proposal._replace(
-            image_size=survey.widths.median,
-            reasons={**proposal.reasons, "image_size": own},
+            image_size=size,
+            crop_padding=size // 8,
+            reasons=dict(proposal.reasons) | own,
         )
     chosen, reasons = {}, []
     for name, reason in proposal.reasons.items():
@@ -172,8 +177,9 @@ def propose(config: Photographs, platform: str) -> Settings:
             given = given == "yes"
         chosen[name] = getattr(proposal, name) if given is None else given
         flag = f"--{name.replace('_', '-')}"
+        value = {True: "yes", False: "no"}.get(chosen[name], chosen[name])
         why = "as given" if given is not None else reason
-        reasons.append(f"{flag} {chosen[name]}: {why}")
+        reasons.append(f"{flag} {value}: {why}")
     batch_size = chosen.pop("batch_size")
     return Settings(dataclasses.replace(first, **chosen), batch_size, reasons)
 

@@ -29,7 +29,7 @@ from jaxnas.studies.cells import (
     study_cells,
 )
 from jaxnas.studies.classifier_testing import ClassifierResults, classifier_results
-from jaxnas.studies.image_classifier import (
+from jaxnas.studies.image_classification import (
     ClassifierPlan,
     ClassifierSize,
     ImageClassifierStudy,

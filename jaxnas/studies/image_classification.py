@@ -174,6 +174,24 @@ def make_supernet(dataset: data.ImageDataset, size: ClassifierSize) -> Supernet:
     )
 
 
+def make_cell_network(
+    genotype: genotypes.Genotype,
+    dataset: data.ImageDataset,
+    size: ClassifierSize,
+    *,
+    batch_axis: str | None = None,
+) -> nn.Module:
+    """The network of two cells for the images and classes of a data set."""
+    return networks.micro(
+        genotype,
+        size.channels,
+        size.num_cells,
+        dataset.num_classes,
+        cell_output="projection",
+        batch_axis=batch_axis,
+    )
+
+
 def make_networks(
     found: genotypes.Genotype,
     random: genotypes.Genotype,
@@ -194,25 +212,16 @@ def make_networks(
     """
     num_classes, image_shape = dataset.num_classes, dataset.train.image_shape
 
-    def of_cells(genotype: genotypes.Genotype, channels: int) -> nn.Module:
-        return networks.micro(
-            genotype,
-            channels,
-            size.num_cells,
-            num_classes,
-            cell_output="projection",
-            batch_axis=batch_axis,
-        )
-
     def residual(channels: int) -> nn.Module:
         return networks.residual(
             channels, NUM_BLOCKS, num_classes, batch_axis=batch_axis
         )
 
     def of_random(channels: int) -> nn.Module:
-        return of_cells(random, channels)
+        smaller = size._replace(channels=channels)
+        return make_cell_network(random, dataset, smaller, batch_axis=batch_axis)
 
-    of_found = of_cells(found, size.channels)
+    of_found = make_cell_network(found, dataset, size, batch_axis=batch_axis)
     limits = networks.cost(of_found, image_shape)
     return {
         "found": of_found,
@@ -230,6 +239,8 @@ def plan(
     sizes: Sequence[ClassifierSize],
     lengths: Lengths,
     seconds: float,
+    *,
+    may_take_longer: bool = False,
 ) -> ClassifierPlan:
     """Choose the largest networks that train long enough in some time.
 
@@ -238,23 +249,28 @@ def plan(
       sizes: what to choose from, the smallest first.
       lengths: what is long enough.
       seconds: the time.
+      may_take_longer: whether the smallest networks train for `lengths.least` also if
+        there is less time.
 
     Raises:
-      TimeBudgetError: if not even the smallest networks train for `lengths.least`.
+      TimeBudgetError: if there is not even time for that, and it may not take longer.
     """
-    for size in reversed(sizes):
+    best = None
+    for size in sizes:
         one = seconds_of_epoch(size)
         num_epochs = min(int(seconds / one), lengths.most)
-        if num_epochs >= lengths.enough:
-            return ClassifierPlan(size, num_epochs, num_epochs * one)
-    one = seconds_of_epoch(sizes[0])
-    num_epochs = int(seconds / one)
-    if num_epochs < lengths.least:
-        raise TimeBudgetError(
-            f"an epoch takes {one:.1f} s, and {max(seconds, 0):.0f} s are left for it; "
-            f"expected time for at least {lengths.least} epochs"
-        )
-    return ClassifierPlan(sizes[0], num_epochs, num_epochs * one)
+        if best is not None and num_epochs < lengths.enough:
+            break
+        if num_epochs < lengths.least and may_take_longer:
+            num_epochs = lengths.least
+        if num_epochs < lengths.least:
+            raise TimeBudgetError(
+                f"an epoch takes {one:.1f} s, and {max(seconds, 0):.0f} s are left "
+                f"for it; expected time for at least {lengths.least} epochs"
+            )
+        best = ClassifierPlan(size, num_epochs, num_epochs * one)
+    assert best is not None
+    return best
 
 
 def _first_batches(split: data.Split, batch_size: int) -> data.Split:
@@ -345,8 +361,8 @@ def plan_search(images: StudyImages, seconds: float, random: Any) -> ClassifierP
     schedule = train.search_schedule(images.splits, batch_size, None)
 
     def flops(size: ClassifierSize) -> float:
-        of_all = make_networks(random, random, images.dataset, size)
-        return _flops(of_all["found"], images.dataset)
+        network = make_cell_network(random, images.dataset, size)
+        return _flops(network, images.dataset)
 
     timed = flops(TIMED_SEARCH)
     left = seconds - (time.perf_counter() - start)
@@ -361,39 +377,39 @@ def plan_search(images: StudyImages, seconds: float, random: Any) -> ClassifierP
 def plan_trainings(
     images: StudyImages,
     found: genotypes.Genotype,
-    random: genotypes.Genotype,
     seconds: float,
     num_seeds: int,
 ) -> ClassifierPlan:
     """Choose the size of the networks to compare, and the length of each training.
 
+    What has been searched is trained for a few epochs at least, whatever time is left.
+
     Args:
       images: what they are trained on.
       found: cells that a search has found.
-      random: cells that were drawn.
       seconds: how long all trainings together may take, measuring included.
       num_seeds: trainings of each.
-
-    Raises:
-      TimeBudgetError: as `plan` does.
     """
     start = time.perf_counter()
     dataset = images.dataset
 
-    def all_networks(size: ClassifierSize) -> dict[str, nn.Module]:
-        return make_networks(found, random, dataset, size)
+    def of_found(size: ClassifierSize) -> nn.Module:
+        return make_cell_network(found, dataset, size)
 
-    timed = all_networks(TIMED_NETWORK)["found"]
+    timed = of_found(TIMED_NETWORK)
     measured = training_seconds(images, timed)
     seconds_per_flop = measured.step / _flops(timed, dataset)
     steps_per_epoch = images.pipeline.steps_per_epoch(dataset.train)
 
     def seconds_of_epoch(size: ClassifierSize) -> float:
-        flops = sum(_flops(net, dataset) for net in all_networks(size).values())
-        return num_seeds * steps_per_epoch * flops * seconds_per_flop
+        # The other two are about as large.
+        flops = 3 * num_seeds * _flops(of_found(size), dataset)
+        return steps_per_epoch * flops * seconds_per_flop
 
     left = seconds - (time.perf_counter() - start) - 3 * measured.compilation
-    return plan(seconds_of_epoch, NETWORK_SIZES, TRAINING_LENGTHS, left)
+    return plan(
+        seconds_of_epoch, NETWORK_SIZES, TRAINING_LENGTHS, left, may_take_longer=True
+    )
 
 
 def image_classifier(
@@ -419,7 +435,8 @@ def image_classifier(
       workdir: folder of the run: `plans.json`, `genotype.json`, `summary.json`, the
         search in `search` and each training in a folder of its own.
       seconds: how long everything may take, about. What there is no plan for is planned
-        by measuring steps, so that it takes this long.
+        by measuring steps, so that it takes this long. Trainings take longer where less
+        than a few epochs would be left for them.
       num_seeds: trainings of each network.
       search_plan: size and length of the search, if it is not to be planned.
       training_plan: size of the found network and length of the trainings, likewise.
@@ -429,7 +446,7 @@ def image_classifier(
       The result.
 
     Raises:
-      TimeBudgetError: if the time is too short to be of use.
+      TimeBudgetError: if the time is too short for a search.
       ValueError: if there are fewer than two test images, or the images are smaller
         than a batch.
       Diverged: if a training loss stops being finite.
@@ -463,7 +480,7 @@ def image_classifier(
     genotypes.save(folder / "genotype.json", genotype)
     training_plan = plans.get("training", training_plan) or plans.keep(
         "training",
-        plan_trainings(images, genotype, random, left(TRAINING_SHARE), num_seeds),
+        plan_trainings(images, genotype, left(TRAINING_SHARE), num_seeds),
     )
     _announce(f"training of each of 3 networks, {num_seeds} seeds", training_plan)
     of_each = make_networks(
@@ -553,13 +570,7 @@ def _search(
         train.SearchSettings(num_epochs=plan.num_epochs),
         architecture_search.Selection(num_candidates=num_candidates, num_random=8),
         key=key,
-        make_network=lambda genotype: networks.micro(
-            genotype,
-            size.channels,
-            size.num_cells,
-            dataset.num_classes,
-            cell_output="projection",
-        ),
+        make_network=lambda genotype: make_cell_network(genotype, dataset, size),
         workdir=workdir,
     )
 
