@@ -8,8 +8,10 @@ compared with the network itself on random images before the command ends.
 
 import pathlib
 import sys
+from unittest import mock
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import onnxruntime
 from jax import lax
@@ -18,6 +20,7 @@ from jax2onnx import to_onnx
 from jaxnas import data, networks
 
 TOLERANCE = 1e-5
+SHAPE = jnp.shape
 
 
 def main(model: pathlib.Path, output: pathlib.Path) -> None:
@@ -30,25 +33,27 @@ def main(model: pathlib.Path, output: pathlib.Path) -> None:
     image_shape = trained.image_format.image_shape
 
     def probabilities(images: jax.Array) -> jax.Array:
-        normalized = data.normalize(images, mean, std)
-        logits = network.apply(trained.variables, normalized, train=False)
-        return jax.nn.softmax(logits if logits.ndim == 2 else logits[-1])
+        with (
+            # ONNX has no platforms: operations are in the form that is for all of them.
+            mock.patch.object(
+                lax, "platform_dependent", lambda *args, default, **_: default(*args)
+            ),
+            # Flax asks for shapes while the converter makes them part of the graph.
+            mock.patch.object(jnp, "shape", SHAPE),
+        ):
+            normalized = data.normalize(images, mean, std)
+            logits = network.apply(trained.variables, normalized, train=False)
+            return jax.nn.softmax(logits if logits.ndim == 2 else logits[-1])
 
     (batch,) = jax.export.symbolic_shape("batch")
-    # ONNX has no platforms: operations are in the form that is for all of them.
-    platform_dependent = lax.platform_dependent
-    lax.platform_dependent = lambda *args, default, **_: default(*args)
-    try:
-        to_onnx(
-            probabilities,
-            [jax.ShapeDtypeStruct((batch, *image_shape), np.uint8)],
-            input_names=["images"],
-            output_names=["probabilities"],
-            return_mode="file",
-            output_path=output,
-        )
-    finally:
-        lax.platform_dependent = platform_dependent
+    to_onnx(
+        probabilities,
+        [jax.ShapeDtypeStruct((batch, *image_shape), np.uint8)],
+        input_names=["images"],
+        output_names=["probabilities"],
+        return_mode="file",
+        output_path=output,
+    )
 
     session = onnxruntime.InferenceSession(output)
     predict = networks.make_predict_fn(trained, batch_size=5)

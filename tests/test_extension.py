@@ -15,7 +15,7 @@ import pytest
 from helpers import ROOT
 from pages import check_report
 
-from jaxnas import genotypes, metrics, networks, optim, report, studies, train
+from jaxnas import data, genotypes, metrics, networks, optim, report, studies, train
 from jaxnas.data import loading
 from jaxnas.report import drawing
 
@@ -201,3 +201,20 @@ def test_the_drawing_shows_its_layers():
     assert "sinh" not in drawing.genotype_dot(CHAIN, title="Chain")
     root = ElementTree.fromstring(drawing.genotype_svg(CHAIN, title="Chain"))
     assert {"images", *CHAIN.activations} <= set(root.itertext())
+
+
+def test_a_trained_network_of_another_package_returns(tmp_path):
+    network = network_of(CHAIN)
+    variables = jax.eval_shape(
+        lambda key: network.init(key, jnp.zeros((1, 8, 8, 1)), train=True),
+        jax.random.key(0),
+    )
+    variables = jax.tree.map(lambda x: np.ones(x.shape, x.dtype), variables)
+    stripes = toy.load_stripes()
+    saved = networks.TrainedNetwork(
+        network, variables, data.image_format(stripes), stripes.class_names
+    )
+    networks.save(tmp_path / "network.safetensors", saved)
+    found = networks.load(tmp_path / "network.safetensors")
+    assert found._replace(variables={}) == saved._replace(variables={})
+    jax.tree.map(np.testing.assert_array_equal, found.variables, variables)
