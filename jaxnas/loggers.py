@@ -288,9 +288,10 @@ class _TensorBoard:
         self._summary = summary
         # Made when it is imported, unseen by type checkers.
         self._event = event_pb2.Event  # pyright: ignore[reportAttributeAccessIssue]
-        # Files of one second need different names.
-        prefix = run.folder / f"events.{uuid.uuid4().hex[:8]}"
-        self._events = event_file_writer.EventsWriter(str(prefix))
+        # TensorBoard reads files by name, which else has only the second.
+        self._events = event_file_writer.EventsWriter(
+            str(run.folder / "events"), f".{time.time_ns()}"
+        )
         for name, values in run.config.items():
             if isinstance(values, Mapping):
                 self._add(0, summary.text(name, _markdown(values)))

@@ -216,9 +216,8 @@ def events(folder):
     """Scalars and texts of the event files of TensorBoard in a folder."""
     parse = attribute("tensorboardX.proto.event_pb2", "Event").FromString
     scalars, texts = [], {}
-    for file in sorted(
-        folder.glob("events.*tfevents*"), key=lambda f: f.stat().st_mtime
-    ):
+    # TensorBoard, too, reads them in the order of their names.
+    for file in sorted(folder.glob("events.out.tfevents.*")):
         content = file.read_bytes()
         while content:
             (size,) = struct.unpack("<Q", content[:8])
