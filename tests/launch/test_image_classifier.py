@@ -73,7 +73,7 @@ def test_the_whole_way(tmp_path, photos, monkeypatch, capsys):
         (["--time-budget", "0m"], "--time-budget is '0m'"),
         (["--channels", "8"], "some of --channels, --cells, --train-epochs are given"),
         (["--search-epochs", "8"], "some of --search-channels, --search-cells"),
-        ([], "--dataset folder needs --data-dir"),
+        ([], "data set 'folder' needs data_dir, the folder that holds"),
     ],
 )
 def test_wrong_flags(tmp_path, monkeypatch, capsys, flags, words):
