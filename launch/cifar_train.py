@@ -110,22 +110,14 @@ def main() -> None:
             precision=config.precision,
             workdir=folder,
         )
-        tested = studies.classifier_results(network, result.state, dataset, pipeline)
+        trained = studies.trained_network(network, result.state, dataset, result.test)
+        tested = studies.classifier_results(
+            trained, dataset.test, batch_size=training.batch_size
+        )
     except data.DatasetError as error:  # an image that is read while training
         raise session.UsageError(str(error)) from error
     network_file = folder / networks.FILE_NAME
-    networks.save(
-        network_file,
-        networks.TrainedNetwork(
-            network,
-            {"params": result.state.params, "batch_stats": result.state.batch_stats},
-            data.image_format(dataset),
-            dataset.class_names,
-            dataset.name,
-            dataset.source,
-            result.test,
-        ),
-    )
+    networks.save(network_file, trained)
     report.train_report(
         folder / "report.html",
         title=f"Training on {dataset.name}",

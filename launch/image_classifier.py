@@ -49,7 +49,7 @@ def main() -> None:
 
     import jax
 
-    from jaxnas import data, networks, studies
+    from jaxnas import networks, studies
 
     try:
         study = studies.image_classifier(
@@ -64,20 +64,8 @@ def main() -> None:
     except studies.TimeBudgetError as error:
         text = f"--time-budget is {config.time_budget}: {error}"
         raise session.UsageError(text) from error
-    for trained in study.trained:
-        state = trained.states[0]
-        networks.save(
-            folder / trained.name / networks.FILE_NAME,
-            networks.TrainedNetwork(
-                trained.network,
-                {"params": state.params, "batch_stats": state.batch_stats},
-                data.image_format(dataset),
-                dataset.class_names,
-                dataset.name,
-                dataset.source,
-                {"accuracy": trained.results[0].metrics.accuracy.value},
-            ),
-        )
+    for one in study.trained:
+        networks.save(folder / one.name / networks.FILE_NAME, one.trained[0])
     write_report(experiment, study)
     print_result(experiment, study)
 

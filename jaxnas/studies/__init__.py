@@ -28,7 +28,11 @@ from jaxnas.studies.cells import (
     save_cells,
     study_cells,
 )
-from jaxnas.studies.classifier_testing import ClassifierResults, classifier_results
+from jaxnas.studies.classifier_testing import (
+    ClassifierResults,
+    classifier_results,
+    trained_network,
+)
 from jaxnas.studies.image_classification import (
     ClassifierPlan,
     ClassifierSize,
@@ -142,4 +146,5 @@ __all__ = [
     "toy_keys",
     "toy_problem",
     "train_language_model",
+    "trained_network",
 ]

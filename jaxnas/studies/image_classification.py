@@ -31,7 +31,11 @@ from jaxnas import (
     weights,
 )
 from jaxnas.studies import architecture_search
-from jaxnas.studies.classifier_testing import ClassifierResults, classifier_results
+from jaxnas.studies.classifier_testing import (
+    ClassifierResults,
+    classifier_results,
+    trained_network,
+)
 from jaxnas.studies.images import StudyImages
 from jaxnas.types import Key, Supernet
 
@@ -123,7 +127,7 @@ class TrainedClassifier(NamedTuple):
       num_params: number of trainable parameters.
       flops: floating-point operations of one image's evaluation.
       speeds: measured on this device, for each batch size.
-      states: final states, one for each seed.
+      trained: for each seed, the network with its parameters, for `networks.save`.
       results: on the test images, one for each seed.
       seconds: that training and testing took, of all seeds; `None` if an earlier
         process has done a part of it.
@@ -135,7 +139,7 @@ class TrainedClassifier(NamedTuple):
     num_params: int
     flops: float
     speeds: Sequence[networks.Speed]
-    states: Sequence[train.TrainState]
+    trained: Sequence[networks.TrainedNetwork]
     results: Sequence[ClassifierResults]
     seconds: float | None
 
@@ -600,14 +604,18 @@ def _train(
         test=dataset.test,
     )
     print(f"training the {name} network", flush=True)
-    states, results, start = [], [], time.perf_counter()
+    trained, results, start = [], [], time.perf_counter()
     is_first = not workdir.exists()
     for seed, key in enumerate(keys):
         folder = workdir / f"seed-{seed}"
         folder.mkdir(parents=True, exist_ok=True)
-        state = run(key, workdir=folder, description=f"{name} {seed}").state
-        states.append(state)
-        results.append(classifier_results(network, state, dataset, pipeline))
+        result = run(key, workdir=folder, description=f"{name} {seed}")
+        trained.append(trained_network(network, result.state, dataset, result.test))
+        results.append(
+            classifier_results(
+                trained[-1], dataset.test, batch_size=pipeline.batch_size
+            )
+        )
     seconds = time.perf_counter() - start if is_first else None
     image_shape = dataset.train.image_shape
     return TrainedClassifier(
@@ -616,7 +624,7 @@ def _train(
         genotype,
         *networks.cost(network, image_shape),
         [networks.measure_speed(network, image_shape, size) for size in (1, 64)],
-        states,
+        trained,
         results,
         seconds,
     )

@@ -44,7 +44,6 @@ from jaxnas.train.one_shot import (
     search_steps,
 )
 from jaxnas.train.precision import Precision
-from jaxnas.train.prediction import predict_probabilities
 from jaxnas.train.ranking import Ranked, rank, rank_by
 from jaxnas.train.restoration import MAX_PSNR, inpainting, psnr, ssim
 from jaxnas.train.standalone import (
@@ -114,7 +113,6 @@ __all__ = [
     "mean_loss",
     "multi_exit_classification",
     "network_evaluation_step",
-    "predict_probabilities",
     "psnr",
     "rank",
     "rank_by",

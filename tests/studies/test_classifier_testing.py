@@ -1,12 +1,10 @@
 """A classifier whose answers are known, on its test images."""
 
 import flax.linen as nn
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxnas import data, studies, train
+from jaxnas import data, networks, studies, train
 
 NAMES = "dark", "light"
 
@@ -32,14 +30,10 @@ def dataset():
 
 
 def results(network):
-    state = train.TrainState(jnp.int32(0), jax.random.key(0), {}, {}, (), {})
-
-    def scale(key, images):
-        del key
-        return images.astype("float32") / 255
-
-    pipeline = train.InputPipeline(2, scale, scale)
-    return studies.classifier_results(network, state, dataset(), pipeline)
+    trained = networks.TrainedNetwork(
+        network, {}, data.image_format(dataset()), class_names=NAMES
+    )
+    return studies.classifier_results(trained, dataset().test, batch_size=2)
 
 
 def test_wrong_answers_and_their_images():
@@ -50,6 +44,23 @@ def test_wrong_answers_and_their_images():
     np.testing.assert_array_equal(found.wrong_images, dataset().test.images[[3, 1]])
 
 
-def test_another_number_of_classes():
-    with pytest.raises(ValueError, match="network has 3 classes; expected the 2 of"):
-        results(Threshold(3))
+class Nothing(Threshold):
+    """Logits that are no numbers."""
+
+    @nn.compact
+    def __call__(self, images, *, train: bool):
+        return super().__call__(images, train=train) * np.float32("nan")
+
+
+def test_probabilities_that_are_not_finite():
+    with pytest.raises(train.Diverged, match="probabilities of 5 of 5 images are not"):
+        results(Nothing())
+
+
+def test_no_images():
+    trained = networks.TrainedNetwork(
+        Threshold(), {}, data.image_format(dataset()), class_names=NAMES
+    )
+    nothing = data.Split(dataset().test.images[:0], dataset().test.labels[:0])
+    with pytest.raises(ValueError, match="there are no test images"):
+        studies.classifier_results(trained, nothing)
