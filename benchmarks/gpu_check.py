@@ -32,9 +32,10 @@ important first:
 6. `search`: the preset asng-cifar10 for the rest of the time: losses, images a second
    and the projected hours of the whole search.
 
-Two more parts run only where `--parts` names them: `profile`, the kernels of each
-training step and their time, and `graph`, the micro step as a single CUDA graph beside
-XLA's default.
+Three more parts run only where `--parts` names them: `hypernetwork`, a step of the DAG
+blocks whose weights a hypernetwork predicts, beside eager PyTorch; `profile`, the
+kernels of each training step and their time; and `graph`, the micro step as a single
+CUDA graph beside XLA's default.
 
 Each part is a process of its own with a time limit. What a part has found is written
 as it finds it, so that nothing is lost when it is stopped; the time it leaves goes to
@@ -1597,10 +1598,13 @@ PARTS = {
     "recurrent": Part(functools.partial(check_speed, "recurrent"), 60),
     "recurrent_network": Part(functools.partial(check_speed, "recurrent_network"), 90),
     "search": Part(check_search, 80),
+    "hypernetwork": Part(functools.partial(check_speed, "hypernetwork"), 90),
     "profile": Part(check_profile, 120),
     "graph": Part(check_graph, 100),
 }
-DEFAULT_PARTS = tuple(name for name in PARTS if name not in ("profile", "graph"))
+DEFAULT_PARTS = tuple(
+    name for name in PARTS if name not in ("hypernetwork", "profile", "graph")
+)
 
 
 def run_part(name: str, task: Task) -> int:
