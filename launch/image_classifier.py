@@ -208,11 +208,15 @@ def print_result(experiment: session.Experiment, study) -> None:
 
     folder = experiment.folder
     network = folder / "found" / networks.FILE_NAME
-    print(
+    session.conclude(
         f"\n{report.image_classifier_text(study)}\n"
         f"Classes of other images:\n"
         f"  python launch/predict.py {shlex.quote(str(network))} IMAGES\n"
-        f"report: {folder / 'report.html'}"
+        f"report: {folder / 'report.html'}",
+        **{
+            f"{one.name}_test_accuracy": one.results[0].metrics.accuracy.value
+            for one in study.trained
+        },
     )
 
 

@@ -69,13 +69,13 @@ SEARCH_SIZES = (
     ClassifierSize(16, 8),
 )
 NETWORK_SIZES = (
-    *(
-        ClassifierSize(8, 5),
-        ClassifierSize(16, 5),
-        ClassifierSize(16, 8),
-        ClassifierSize(24, 8),
-    ),
-    *(ClassifierSize(36, 8), ClassifierSize(36, 14), ClassifierSize(36, 20)),
+    ClassifierSize(8, 5),
+    ClassifierSize(16, 5),
+    ClassifierSize(16, 8),
+    ClassifierSize(24, 8),
+    ClassifierSize(36, 8),
+    ClassifierSize(36, 14),
+    ClassifierSize(36, 20),
 )
 TIMED_SEARCH, TIMED_NETWORK = SEARCH_SIZES[1], NETWORK_SIZES[1]
 
@@ -123,7 +123,6 @@ class TrainedClassifier(NamedTuple):
     Attributes:
       name: `"found"`, `"random"` or `"residual"`.
       network: the Flax module.
-      genotype: its cells; `None` of a residual network.
       num_params: number of trainable parameters.
       flops: floating-point operations of one image's evaluation.
       speeds: measured on this device, for each batch size.
@@ -135,7 +134,6 @@ class TrainedClassifier(NamedTuple):
 
     name: str
     network: nn.Module
-    genotype: genotypes.AnyGenotype | None
     num_params: int
     flops: float
     speeds: Sequence[networks.Speed]
@@ -278,7 +276,7 @@ def plan(
 
 
 def _first_batches(split: data.Split, batch_size: int) -> data.Split:
-    num = min(TIMED_STEPS, split.num_images // batch_size) * batch_size
+    num = max(1, min(TIMED_STEPS, split.num_images // batch_size)) * batch_size
     return data.Split(split.images[:num], split.labels[:num])
 
 
@@ -494,15 +492,10 @@ def image_classifier(
         training_plan.size,
         batch_axis=parallel.batch_axis(images.pipeline.on_devices()),
     )
-    cells = {"found": genotype, "random": random, "residual": None}
+    keys = jax.random.split(train_key, num_seeds)  # all see the same batches
     trained = [
-        _train(name, network, cells[name], images, training_plan, keys, folder / name)
-        for (name, network), keys in zip(
-            of_each.items(),
-            # The same for all networks, so that they see the same batches.
-            [jax.random.split(train_key, num_seeds)] * len(of_each),
-            strict=True,
-        )
+        _train(name, network, images, training_plan, keys, folder / name)
+        for name, network in of_each.items()
     ]
     right = {network.name: _right_answers(network) for network in trained}
     differences = {
@@ -582,7 +575,6 @@ def _search(
 def _train(
     name: str,
     network: nn.Module,
-    genotype: genotypes.AnyGenotype | None,
     images: StudyImages,
     plan: ClassifierPlan,
     keys: Key,
@@ -621,7 +613,6 @@ def _train(
     return TrainedClassifier(
         name,
         network,
-        genotype,
         *networks.cost(network, image_shape),
         [networks.measure_speed(network, image_shape, size) for size in (1, 64)],
         trained,

@@ -1,8 +1,11 @@
 """A classifier whose answers are known, on its test images."""
 
+import io
+
 import flax.linen as nn
 import numpy as np
 import pytest
+from PIL import Image
 
 from jaxnas import data, networks, studies, train
 
@@ -64,3 +67,25 @@ def test_no_images():
     nothing = data.Split(dataset().test.images[:0], dataset().test.labels[:0])
     with pytest.raises(ValueError, match="there are no test images"):
         studies.classifier_results(trained, nothing)
+
+
+def test_images_that_are_read():
+    test = dataset().test
+    colors = np.broadcast_to(test.images[:, :1, :1], (5, 3, 3, 3))
+
+    def read(index):
+        file = io.BytesIO()
+        Image.fromarray(colors[index]).save(file, "PNG")
+        return data.Example(file.getvalue(), int(test.labels[index]), f"image {index}")
+
+    trained = networks.TrainedNetwork(
+        Threshold(),
+        {},
+        data.ImageFormat((3, 3, 3), "central_crop", (0.0,) * 3, (1.0,) * 3),
+        class_names=NAMES,
+    )
+    found = studies.classifier_results(trained, data.Stream(5, 3, read), batch_size=2)
+    expected = results(Threshold())
+    np.testing.assert_array_equal(found.metrics.is_right, expected.metrics.is_right)
+    assert found.metrics.most_wrong == expected.metrics.most_wrong
+    np.testing.assert_array_equal(found.wrong_images, colors[[3, 1]])

@@ -95,7 +95,7 @@ def stubs(monkeypatch):
         found = studies.Candidate("found", genotypes.named("DARTS_V2"), 1, 0.5, 1, 1)
         return studies.SearchStudy(found, [found], [], [], None, {})
 
-    def trained(name, network, genotype, images, plan, keys, workdir):
+    def trained(name, network, images, plan, keys, workdir):
         calls.append((name, plan.num_epochs, len(keys)))
         labels = images.dataset.test.labels
         right = {"found": 15, "random": 10, "residual": 20}[name]
@@ -106,7 +106,7 @@ def stubs(monkeypatch):
             images.dataset.test.images[:0],
         )
         return studies.TrainedClassifier(
-            name, network, genotype, 1, 1.0, [], [], [results] * len(keys), 1.0
+            name, network, 1, 1.0, [], [], [results] * len(keys), 1.0
         )
 
     def timed(name, result):
