@@ -117,7 +117,7 @@ def study_images(
     """The images of a study, some of them held out."""
     from jaxnas import studies
 
-    if num_validation and config.max_images is None:
+    if num_validation and config.max_images is None and dataset.data_dir is not None:
         check_classes(dataset)
     if num_validation >= dataset.train.num_images:
         raise ValueError(
@@ -135,7 +135,7 @@ def study_images(
 
 
 def check_classes(dataset: "data.ImageDataset") -> None:
-    """Refuse classes that cannot be both learned and judged by."""
+    """Refuse classes of a folder that cannot be both learned and judged by."""
     import numpy as np
 
     counts = np.bincount(dataset.train.labels, minlength=len(dataset.class_names))

@@ -119,6 +119,9 @@ def stubs(monkeypatch):
     step = study.StepTime(compilation=0.0, step=0.001)
     monkeypatch.setattr(study, "search_seconds", timed("time search", 0.01))
     monkeypatch.setattr(study, "training_seconds", timed("time training", step))
+    monkeypatch.setattr(
+        study, "_flops", lambda network, _: network.channels * network.num_cells
+    )
     monkeypatch.setattr(study, "_search", searched)
     monkeypatch.setattr(study, "_train", trained)
     return calls
